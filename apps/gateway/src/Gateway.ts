@@ -1,0 +1,55 @@
+import { resolve } from "node:path"
+import { Console, Duration, Effect, Layer } from "effect"
+import { Command, Flag } from "effect/cli"
+import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
+import { Switchboard } from "@merkato/rpc/contract/Contract"
+import * as Deployment from "@merkato/services/deployment"
+import { gateway as routes } from "@merkato/services/gateway/index"
+import { parsePeer } from "@merkato/services/peers"
+
+const flags = {
+  peer: Flag.String("peer").pipe(
+    Flag.withDescription("Where contexts answer, as in orders,cart=http://127.0.0.1:8101; may be repeated"),
+    Flag.atLeast(1)
+  ),
+  port: Flag.Int("port").pipe(Flag.withDescription("Port to listen on"), Flag.withDefault(8080)),
+  host: Flag.String("host").pipe(Flag.withDescription("Address to listen on"), Flag.withDefault("0.0.0.0")),
+  dataDir: Flag.String("data-dir").pipe(
+    Flag.withDescription("Folder with the keys that the processes of the shop share (or MERKATO_SIGNING_KEYS)"),
+    Flag.withDefault(".merkato")
+  )
+}
+
+const run = Effect.fnUntraced(
+  function* (options: {
+    readonly peers: ReadonlyArray<Deployment.Peer>
+    readonly port: number
+    readonly hostname: string
+    readonly dataDir: string
+  }) {
+    const { peers, port, hostname, dataDir } = options
+    const edge = Deployment.http(
+      routes(peers.flatMap(({ names }) => names)).pipe(
+        Layer.provide(Deployment.remote(peers)),
+        Layer.provide(Deployment.readiness(Deployment.needsOf([], true))),
+        Layer.provide(Deployment.security(dataDir)),
+        Layer.provide(Switchboard.layer)
+      ),
+      { port, hostname, drainTimeout: Duration.seconds(10) }
+    )
+    yield* Layer.build(edge)
+    yield* Console.log(`The gateway is open at http://localhost:${port}`)
+    return yield* Effect.never
+  },
+  Effect.scoped,
+  Effect.provide(Telemetry.layer("merkato-gateway"))
+)
+
+export const gateway = Command.make(
+  "gateway",
+  flags,
+  Effect.fnUntraced(function* ({ peer, port, host, dataDir }) {
+    const peers = yield* Effect.forEach(peer, parsePeer)
+    return yield* run({ peers, port, hostname: host, dataDir: resolve(dataDir) })
+  })
+).pipe(Command.withDescription("Run the edge of the shop alone; the contexts answer elsewhere"))

@@ -1,0 +1,46 @@
+/** The event bus of a shop: the server of DATABASE_URL, or the embedded one that its data folder has running. */
+import { Effect, Layer } from "effect"
+import { SqlError } from "effect/sql"
+import { BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
+import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
+import * as Database from "@merkato/infra/postgres/Database"
+import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
+import { CommandFailed } from "./Failure.ts"
+
+/** A command's own statements may read much. */
+const statementTimeoutMs = 60_000
+
+const layer = (dataDir: string) =>
+  Layer.unwrap(
+    Effect.map(DatabaseUrl, ({ url }) =>
+      PostgresEventBus.layer.pipe(
+        Layer.provide(
+          Database.layer({ url, maxConnections: 2, applicationName: "merkato-command", statementTimeoutMs })
+        )
+      )
+    )
+  ).pipe(Layer.provide(DatabaseUrl.layerRunning(dataDir)))
+
+const isBusFailure = (error: unknown): error is SqlError.SqlError | BusUnavailable =>
+  SqlError.isSqlError(error) || error instanceof BusUnavailable
+
+const explain = (error: SqlError.SqlError | BusUnavailable) => {
+  const cause = error instanceof BusUnavailable ? error.cause : error
+  const said = cause instanceof Error ? [cause.message, ...reasonsOf(cause)].join(": ") : String(cause)
+  return new CommandFailed({
+    reason: said.includes("does not exist")
+      ? "There is no event bus in this database: start a shop on it first."
+      : `The event bus cannot be used: ${said}.`
+  })
+}
+
+const reasonsOf = (error: Error): ReadonlyArray<string> =>
+  error.cause instanceof Error ? [error.cause.message, ...reasonsOf(error.cause)] : []
+
+/** Runs an effect on the bus of that shop; what the bus cannot do becomes a sentence. */
+export const provide =
+  (dataDir: string) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R | EventBus>) =>
+    Effect.scoped(Effect.flatMap(Layer.build(layer(dataDir)), (bus) => Effect.provideContext(effect, bus))).pipe(
+      Effect.mapError((error) => (isBusFailure(error) ? explain(error) : error))
+    )

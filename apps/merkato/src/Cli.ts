@@ -1,0 +1,48 @@
+/** How a command of ours meets its user: help on stdout, one sentence on stderr when something is wrong. */
+import { NodeRuntime, NodeServices } from "@effect/platform-node"
+import { Cause, Console, Effect, Layer, Logger, Runtime } from "effect"
+import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
+
+const version = "0.1.0"
+
+/** What was asked wrongly goes to stderr alone: stdout may be somebody's variable. */
+const presenter = CliOutput.layerPresenter({
+  present: (event) =>
+    event._tag === "InvalidInvocation"
+      ? Console.error(
+          [...event.errors.map(({ message }) => message), `Try: ${event.commandPath.join(" ")} --help`].join("\n")
+        )
+      : CliOutput.defaultPresenter.present(event)
+})
+
+const config = CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })
+
+const sentenceOf = (error: unknown): string =>
+  error instanceof Error && error.message !== "" ? error.message : String(error)
+
+/** An expected failure is a sentence; a defect is a mistake of ours and shows where. */
+const report = (cause: Cause.Cause<unknown>) => {
+  if (Cause.hasInterruptsOnly(cause)) return Effect.void
+  const error = Cause.squash(cause)
+  if (!Runtime.getErrorReported(error)) return Effect.void
+  return Console.error(cause.reasons.some(Cause.isDieReason) ? Cause.pretty(cause) : sentenceOf(error))
+}
+
+/** Runs a command with these arguments as a program would; fails as the command fails, after saying why. */
+export const runWith =
+  <Name extends string, Input, E, R, ContextInput>(command: Command.Command<Name, Input, ContextInput, E, R>) =>
+  (args: ReadonlyArray<string>) =>
+    Command.runWith(command, { version })(args).pipe(
+      Effect.tapCause(report),
+      Effect.provideService(Logger.LogToStderr, true),
+      Effect.provide(Layer.mergeAll(presenter, config))
+    )
+
+/** Runs a command as this process's program: exit code 0, 1 when it failed, 130 when it was interrupted. */
+export const main = <Name extends string, Input, E, ContextInput>(
+  command: Command.Command<Name, Input, ContextInput, E, Command.Environment>
+): void =>
+  runWith(command)(process.argv.slice(2)).pipe(
+    Effect.provide(NodeServices.layer),
+    NodeRuntime.runMain({ disableErrorReporting: true })
+  )

@@ -1,0 +1,15 @@
+import { Command } from "effect/cli"
+import { contracts } from "./commands/Contracts.ts"
+import { dlq } from "./commands/Dlq.ts"
+import { doctor } from "./commands/Doctor.ts"
+import { events } from "./commands/Events.ts"
+import { importing } from "./commands/Import.ts"
+import { load } from "./commands/Load.ts"
+import { seed } from "./commands/Seed.ts"
+import { token } from "./commands/Token.ts"
+
+/** The operators' command. */
+export const merkato = Command.make("merkato").pipe(
+  Command.withDescription("Look after a Merkato shop"),
+  Command.withSubcommands([token, seed, importing, load, events, dlq, doctor, contracts])
+)

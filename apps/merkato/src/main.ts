@@ -1,0 +1,4 @@
+import { main } from "./Cli.ts"
+import { merkato } from "./Merkato.ts"
+
+main(merkato)

@@ -1,0 +1,99 @@
+// A closed-loop HTTP/1.1 load generator on bare sockets: as little work per request as can be, so that the figures are
+// the server's and not the client's. Keep-alive, one request at a time per connection, bodies by Content-Length.
+
+export interface Sent {
+  readonly method: "GET" | "POST"
+  readonly path: string
+  readonly headers?: string
+  readonly body?: string
+}
+
+export interface Load {
+  readonly host: string
+  readonly port: number
+  readonly clients: number
+  readonly seconds: number
+  readonly next: (client: number, nth: number) => Sent
+}
+
+export interface Result {
+  readonly requests: number
+  readonly perSecond: number
+  readonly byStatus: ReadonlyMap<number, number>
+  /** Milliseconds. */
+  readonly p50: number
+  readonly p95: number
+  readonly p99: number
+  readonly max: number
+}
+
+const headersEnd = Buffer.from("\r\n\r\n")
+
+/** Loads a server; answers that began within the time count. */
+export const run = async ({ host, port, clients, seconds, next }: Load): Promise<Result> => {
+  const latencies: Array<number> = []
+  const byStatus = new Map<number, number>()
+  const begun = performance.now()
+  const until = begun + seconds * 1_000
+
+  const client = (id: number) =>
+    new Promise<void>((resolve, reject) => {
+      let nth = 0
+      let sentAt = 0
+      let pending = Buffer.alloc(0)
+      let wanted = -1
+      let status = 0
+      const send = (socket: Bun.Socket) => {
+        const { method, path, headers = "", body } = next(id, nth++)
+        sentAt = performance.now()
+        const length =
+          body === undefined ? "" : `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
+        socket.write(`${method} ${path} HTTP/1.1\r\nhost: ${host}\r\n${headers}${length}\r\n${body ?? ""}`)
+      }
+      void Bun.connect({
+        hostname: host,
+        port,
+        socket: {
+          open: send,
+          data: (socket, chunk) => {
+            pending = pending.length === 0 ? Buffer.from(chunk) : Buffer.concat([pending, chunk])
+            if (wanted < 0) {
+              const end = pending.indexOf(headersEnd)
+              if (end < 0) return
+              const head = pending.toString("latin1", 0, end)
+              status = Number(head.slice(9, 12))
+              wanted = end + 4 + Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0)
+            }
+            if (pending.length < wanted) return
+            const now = performance.now()
+            latencies.push(now - sentAt)
+            byStatus.set(status, (byStatus.get(status) ?? 0) + 1)
+            pending = Buffer.alloc(0)
+            wanted = -1
+            if (now < until) send(socket)
+            else {
+              socket.end()
+              resolve()
+            }
+          },
+          error: (_, error) => reject(error),
+          close: () => resolve(),
+          connectError: (_, error) => reject(error)
+        }
+      })
+    })
+
+  await Promise.all(Array.from({ length: clients }, (_, id) => client(id)))
+  const elapsed = (performance.now() - begun) / 1_000
+  latencies.sort((a, b) => a - b)
+  const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0
+  return {
+    requests: latencies.length,
+    perSecond: latencies.length / elapsed,
+    byStatus,
+    p50: at(0.5),
+    p95: at(0.95),
+    p99: at(0.99),
+    max: at(1)
+  }
+}

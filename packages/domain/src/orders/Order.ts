@@ -1,0 +1,120 @@
+import { Schema } from "effect"
+import { AttemptId, OrderId, ReservationId, UserId } from "../kernel/Ids.ts"
+import { Currency, Minor } from "../kernel/Money.ts"
+import { Region } from "../kernel/Region.ts"
+import { Line } from "../pricing/Quote.ts"
+
+/** PENDING → PAID → FULFILLED; PENDING → CANCELED; HELD → PENDING | CANCELED (contracts: order). */
+export const OrderStatus = Schema.Literals(["PENDING", "PAID", "FULFILLED", "CANCELED", "HELD"])
+export type OrderStatus = typeof OrderStatus.Type
+
+const transitions: Record<OrderStatus, ReadonlyArray<OrderStatus>> = {
+  HELD: ["PENDING", "CANCELED"],
+  PENDING: ["PAID", "CANCELED"],
+  PAID: ["FULFILLED"],
+  FULFILLED: [],
+  CANCELED: []
+}
+
+export const mayBecome = (from: OrderStatus, to: OrderStatus): boolean => transitions[from].includes(to)
+
+/** An order: what was bought, at which prices, and how far it has come. Amounts in minor units of `currency`. */
+export class Order extends Schema.Class<Order>("Order")({
+  orderId: OrderId,
+  userId: UserId,
+  region: Region,
+  status: OrderStatus,
+  items: Schema.Array(Line),
+  itemsMinor: Minor,
+  discountMinor: Minor,
+  taxMinor: Minor,
+  shippingMinor: Minor,
+  totalMinor: Minor,
+  currency: Currency,
+  reservationId: ReservationId,
+  /** The payment attempt under way; while there is one, the order is neither canceled nor paid a second time. */
+  paymentAttemptId: Schema.NullOr(AttemptId),
+  /** The reservation ended by itself while a payment was under way: if that fails, the order ends too. */
+  reservationLost: Schema.Boolean,
+  /** Counts the order's events, from 1. */
+  version: Schema.Int,
+  createdAt: Schema.DateTimeUtcFromString,
+  updatedAt: Schema.DateTimeUtcFromString
+}) {}
+
+/** A change of status, or an attempt to pay, as people read it. */
+export class OrderHistoryEntry extends Schema.Class<OrderHistoryEntry>("OrderHistoryEntry")({
+  version: Schema.Int,
+  status: OrderStatus,
+  event: Schema.String,
+  reason: Schema.NullOr(Schema.String),
+  occurredAt: Schema.DateTimeUtcFromString
+}) {}
+
+export class OrderNotFound extends Schema.TaggedError<OrderNotFound>()(
+  "OrderNotFound",
+  { orderId: Schema.String },
+  { httpApiStatus: 404 }
+) {
+  override get message() {
+    return "No such order"
+  }
+}
+
+export class NotYourOrder extends Schema.TaggedError<NotYourOrder>()("NotYourOrder", {}, { httpApiStatus: 403 }) {
+  override get message() {
+    return "This is not your order"
+  }
+}
+
+/** The total is not what the shopper was shown (`expectedTotal`). */
+export class PriceChanged extends Schema.TaggedError<PriceChanged>()(
+  "PriceChanged",
+  { expectedTotal: Schema.Finite, actualTotal: Schema.Finite, currency: Currency },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return `The total is ${this.actualTotal} ${this.currency} now, not ${this.expectedTotal}`
+  }
+}
+
+export class NotPayable extends Schema.TaggedError<NotPayable>()(
+  "NotPayable",
+  { orderStatus: OrderStatus },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return `An order that is ${this.orderStatus} cannot be paid`
+  }
+}
+
+export class NotCancelable extends Schema.TaggedError<NotCancelable>()(
+  "NotCancelable",
+  { orderStatus: OrderStatus },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return `An order that is ${this.orderStatus} cannot be canceled`
+  }
+}
+
+export class NotFulfillable extends Schema.TaggedError<NotFulfillable>()(
+  "NotFulfillable",
+  { orderStatus: OrderStatus },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return `An order that is ${this.orderStatus} cannot be fulfilled`
+  }
+}
+
+/** A payment for this order is under way. */
+export class PaymentInProgress extends Schema.TaggedError<PaymentInProgress>()(
+  "PaymentInProgress",
+  { retryAfterSeconds: Schema.Int },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return "A payment for this order is under way"
+  }
+}

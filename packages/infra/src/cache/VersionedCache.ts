@@ -1,0 +1,61 @@
+import { Clock, Effect, Metric } from "effect"
+
+/** What is kept of one key: a value, or the memory that everything up to `version` is out of date. */
+interface Entry<A> {
+  readonly version: number
+  readonly value: A | undefined
+  readonly expiresAt: number
+}
+
+export interface VersionedCache<A> {
+  /** The value, unless it is unknown, out of date or too old. */
+  readonly get: (key: string) => Effect.Effect<A | undefined>
+  /** Keeps a value of a version. One that is older than what is known already (or was dropped) is ignored. */
+  readonly put: (key: string, version: number, value: A) => Effect.Effect<void>
+  /** Forgets everything before `version`: a slow reader that comes with an older value later is ignored. */
+  readonly drop: (key: string, version: number) => Effect.Effect<void>
+}
+
+/**
+ * A cache in this process: bounded (the entry that was put longest ago goes first), and no entry older than `ttlMs` is
+ * given out, whatever happens to the events that drop entries. Counts hits and misses, and the ratio as
+ * `<name>_cache_hit_ratio`.
+ */
+export const make = <A>(options: { readonly name: string; readonly capacity: number; readonly ttlMs: number }) =>
+  Effect.sync((): VersionedCache<A> => {
+    const { name, capacity, ttlMs } = options
+    const entries = new Map<string, Entry<A>>()
+    const ratio = Metric.gauge(`${name}_cache_hit_ratio`, { description: "Share of reads answered from the cache" })
+    let hits = 0
+    let reads = 0
+
+    const keep = (key: string, entry: Entry<A>) => {
+      const known = entries.get(key)
+      if (known !== undefined && known.version > entry.version) return
+      entries.delete(key)
+      entries.set(key, entry)
+      if (entries.size <= capacity) return
+      const [oldest] = entries.keys()
+      if (oldest !== undefined) entries.delete(oldest)
+    }
+
+    return {
+      get: (key) =>
+        Effect.flatMap(Clock.Clock, (clock) => {
+          const entry = entries.get(key)
+          const value =
+            entry === undefined || entry.expiresAt <= clock.currentTimeMillisUnsafe() ? undefined : entry.value
+          reads += 1
+          if (value !== undefined) hits += 1
+          // The gauge follows in steps of 64 reads, so that a hit costs next to nothing.
+          return (reads & 63) === 0 || reads === 1
+            ? Effect.as(Metric.update(ratio, hits / reads), value)
+            : Effect.succeed(value)
+        }),
+      put: (key, version, value) =>
+        Effect.flatMap(Clock.Clock, (clock) =>
+          Effect.sync(() => keep(key, { version, value, expiresAt: clock.currentTimeMillisUnsafe() + ttlMs }))
+        ),
+      drop: (key, version) => Effect.sync(() => keep(key, { version, value: undefined, expiresAt: 0 }))
+    }
+  })

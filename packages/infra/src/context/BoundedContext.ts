@@ -1,0 +1,102 @@
+import { Effect, Layer } from "effect"
+import type { SqlClient } from "effect/sql"
+import type { Topic } from "@merkato/domain/kernel/Event"
+import * as Consumers from "../events/Consumer.ts"
+import type { EventBus } from "../events/EventBus.ts"
+import { EventStore, type RelaySignal } from "../events/EventStore.ts"
+import * as Relay from "../events/Relay.ts"
+import { Idempotency } from "../idempotency/Idempotency.ts"
+import * as Migrations from "../postgres/Migrations.ts"
+import * as Retention from "./Retention.ts"
+
+/** What every context has of its own, in its own schema. */
+export type Own = EventStore | Idempotency | RelaySignal
+
+/** What a context stands on, whatever it is deployed with. */
+export type Ground = SqlClient.SqlClient | EventBus
+
+interface AnyContract {
+  readonly contract: string
+  readonly serve: Layer.Layer<never, unknown, unknown>
+  readonly client: Layer.Layer<never, unknown, unknown>
+}
+
+type ClientOf<Needs extends ReadonlyArray<AnyContract>> = Layer.Success<Needs[number]["client"]>
+
+/** A context, as deployments compose it: they know its name, what it needs, its migrations and its Layer. */
+export interface BoundedContext<Name extends string, E, R> {
+  readonly name: Name
+  /** Contracts that somebody in the deployment must answer before it is ready. */
+  readonly needs: ReadonlyArray<string>
+  readonly topic: Topic | undefined
+  /** Brings the context's schema up to date; needs the rights to do so. */
+  readonly migrate: Effect.Effect<void, Effect.Error<ReturnType<typeof Migrations.run>>, SqlClient.SqlClient>
+  /** Answers the contract, relays its events, consumes those of others; wants a migrated schema. */
+  readonly layer: Layer.Layer<never, E, R>
+}
+
+/** Builds a context from the same few parts that every context has. */
+export const make = <
+  const Name extends string,
+  Contract extends AnyContract,
+  const Needs extends ReadonlyArray<AnyContract>,
+  Handlers extends Layer.Layer<never, unknown, unknown>,
+  UseCases extends Layer.Layer<never, unknown, unknown>,
+  RConsumers = never,
+  RBackground = never
+>(
+  name: Name,
+  options: {
+    readonly contract: Contract
+    /** The contract answered, a line per operation. */
+    readonly handlers: Handlers
+    readonly useCases: UseCases
+    /** Where its events go; a context without events has no topic, and then no tables of its own either. */
+    readonly topic?: Topic
+    readonly migrations?: URL
+    readonly needs: Needs
+    readonly consumers?: ReadonlyArray<Consumers.Consumer<RConsumers>>
+    /** Work that goes on by itself; forked with the context and ended with it. */
+    readonly background?: Effect.Effect<unknown, never, RBackground>
+  }
+) => {
+  const { topic } = options
+  const own =
+    topic === undefined
+      ? Layer.empty
+      : Layer.mergeAll(EventStore.layer(name), Idempotency.layer(name)).pipe(
+          Layer.provideMerge(Relay.layer({ schema: name, topic, producer: `${name}-service` }))
+        )
+  const running = Layer.effectDiscard(
+    Effect.gen(function* () {
+      for (const consumer of options.consumers ?? []) yield* Effect.forkScoped(Consumers.run(name, consumer))
+      if (options.background !== undefined) yield* Effect.forkScoped(options.background)
+      if (topic !== undefined) yield* Effect.forkScoped(Retention.run(name))
+    })
+  )
+  const served = options.contract.serve.pipe(Layer.provide(options.handlers))
+  const clients = options.needs.map((need) => need.client)
+  const layer = Layer.mergeAll(served, running).pipe(
+    Layer.provide(options.useCases),
+    Layer.provide(own),
+    Layer.provide(clients.reduce((all, client) => Layer.merge(all, client), Layer.empty))
+  )
+  type Provided = Layer.Success<Handlers> | Layer.Success<UseCases> | Own | ClientOf<Needs>
+  type Required =
+    | Layer.Services<Contract["serve"]>
+    | Layer.Services<Handlers>
+    | Layer.Services<UseCases>
+    | Layer.Services<Needs[number]["client"]>
+    | RConsumers
+    | RBackground
+    | Ground
+  return {
+    name,
+    needs: options.needs.map((need) => need.contract),
+    topic,
+    migrate:
+      topic === undefined ? Effect.void : Migrations.run({ schema: name, folder: options.migrations, common: true }),
+    // The clients are merged from a list, which the compiler cannot follow; the types above say what went in and out.
+    layer: layer as Layer.Layer<never, Layer.Error<Handlers> | Layer.Error<UseCases>, Exclude<Required, Provided>>
+  } satisfies BoundedContext<Name, unknown, unknown>
+}

@@ -1,0 +1,196 @@
+import { Cause, Clock, Effect, Metric, Schedule } from "effect"
+import { SqlClient, SqlError } from "effect/sql"
+import type { Envelope, Topic } from "@merkato/domain/kernel/Event"
+import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
+import { Principal, RequestContext, system } from "@merkato/domain/kernel/RequestContext"
+import { isUnreachable, transaction } from "../postgres/Database.ts"
+import { traced } from "../telemetry/Tracing.ts"
+import { BusUnavailable, deadLetterTopic, type Delivery, EventBus } from "./EventBus.ts"
+
+/** How often an event is tried before it goes to the dead letters (design: events). */
+export const attempts = 3
+
+const backoff = Schedule.exponential("100 millis")
+
+const consumed = Metric.counter("events_consumed_total", {
+  description: "Events whose effect is done, by consumer group",
+  incremental: true
+})
+const deadLettered = Metric.counter("events_dead_lettered_total", {
+  description: "Events given up on, by consumer group",
+  incremental: true
+})
+
+/**
+ * What a context does about events of another. `apply` runs in a transaction of the context together with the inbox row,
+ * so its effect happens once however often the event comes; it may not call other contexts. `react` is for consumers
+ * that must call others: it runs outside a transaction, before the inbox row is written, and has to be idempotent.
+ */
+export interface Consumer<R> {
+  /** Unique in the shop; never renamed, since it is the name under which the bus knows how far it has read. */
+  readonly group: string
+  readonly topic: Topic
+  /** The event types it cares about; others are passed over. */
+  readonly eventTypes: ReadonlyArray<string>
+  readonly mode: "apply" | "react"
+  readonly handle: (event: Envelope) => Effect.Effect<void, unknown, R>
+  /** The same for several events at once, where one statement can do them all. Traced events come to `handle`. */
+  readonly handleAll?: (events: ReadonlyArray<Envelope>) => Effect.Effect<void, unknown, R>
+}
+
+export const make = <R>(consumer: Consumer<R>): Consumer<R> => consumer
+
+const isSampled = ({ traceParent }: Delivery) => traceParent.endsWith("1")
+
+/** The shop itself acts on events, with the correlation of the first. */
+const inTheNameOf = <A, E, R>(
+  [first]: ReadonlyArray<Delivery>,
+  effect: Effect.Effect<A, E, R>
+): Effect.Effect<A, E, R> =>
+  first === undefined
+    ? effect
+    : Effect.provideService(effect, RequestContext, {
+        principal: new Principal({ ...system, region: first.envelope.region }),
+        correlationId: first.envelope.correlationId,
+        traceParent: first.traceParent
+      })
+
+/** Runs a consumer for good: inbox, retries, dead letters. */
+export const run = <R>(schema: string, consumer: Consumer<R>) =>
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const bus = yield* EventBus
+    const { group, topic, eventTypes, mode, handle, handleAll } = consumer
+    const inbox = sql(`${schema}.inbox`)
+    const done = Metric.withAttributes(consumed, { group })
+    const lost = Metric.withAttributes(deadLettered, { group })
+
+    /** Writes the inbox rows; what comes back is new. */
+    const enter = Effect.fnUntraced(function* (batch: ReadonlyArray<Delivery>) {
+      const now = new Date(yield* Clock.currentTimeMillis)
+      const rows = yield* sql<{ eventId: string }>`
+        insert into ${inbox} (consumer_group, event_id, received_at)
+        select ${group}, event_id, ${now} from unnest(${batch.map(({ envelope }) => envelope.eventId)}::text[]) as e (event_id)
+        on conflict do nothing returning event_id as "eventId"`
+      return new Set(rows.map((row) => row.eventId))
+    })
+
+    const one = (delivery: Delivery) =>
+      traced(`consume ${topic}`, "consumer", delivery, inTheNameOf([delivery], handle(delivery.envelope)))
+
+    const seen = (delivery: Delivery) =>
+      Effect.map(
+        sql`select 1 from ${inbox} where consumer_group = ${group} and event_id = ${delivery.envelope.eventId}`,
+        (rows) => rows.length > 0
+      )
+
+    /** `tells` gets the event whose effect is tried next: at a failure, the one that stands in the way, if it is one alone. */
+    const together = (batch: ReadonlyArray<Delivery>, tells: (tried: Delivery | undefined) => void = () => {}) =>
+      mode === "apply"
+        ? transaction(
+            Effect.gen(function* () {
+              const fresh = yield* enter(batch)
+              const left = new Set(fresh)
+              let gathered: Array<Delivery> = []
+              const flush = Effect.suspend(() => {
+                const events = gathered
+                gathered = []
+                if (events.length === 0 || handleAll === undefined) return Effect.void
+                tells(undefined)
+                return inTheNameOf(events, handleAll(events.map(({ envelope }) => envelope)))
+              })
+              for (const delivery of batch) {
+                if (!left.delete(delivery.envelope.eventId)) continue
+                if (handleAll !== undefined && batch.length > 1 && !isSampled(delivery)) {
+                  gathered.push(delivery)
+                  continue
+                }
+                yield* flush
+                tells(delivery)
+                yield* one(delivery)
+              }
+              yield* flush
+              return fresh.size
+            })
+          )
+        : Effect.gen(function* () {
+            let count = 0
+            for (const delivery of batch) {
+              if (yield* seen(delivery)) continue
+              tells(delivery)
+              yield* one(delivery)
+              yield* enter([delivery])
+              count += 1
+            }
+            return count
+          })
+
+    const giveUp = (delivery: Delivery, cause: Cause.Cause<unknown>) =>
+      Effect.gen(function* () {
+        const reason = Cause.pretty(cause).slice(0, 2_000)
+        yield* Effect.logError("Event goes to the dead letters", reason).pipe(
+          Effect.annotateLogs({
+            eventType: delivery.envelope.eventType,
+            eventId: delivery.envelope.eventId,
+            consumerGroup: group
+          })
+        )
+        yield* bus.publish([
+          { ...delivery, topic: deadLetterTopic(topic), failure: { topic, consumerGroup: group, attempts, reason } }
+        ])
+        yield* Metric.update(lost, 1)
+      })
+
+    /**
+     * One event by itself: tried `attempts` times, then given up on. A database or context that is away is waited for
+     * instead. `failed` is what came of a try before, among others: that was the first.
+     */
+    const alone = (
+      delivery: Delivery,
+      failed: Cause.Cause<unknown> | undefined
+    ): Effect.Effect<void, BusUnavailable, R | SqlClient.SqlClient> => {
+      let before = failed
+      const attempt = Effect.suspend(() => {
+        const cause = before
+        before = undefined
+        return cause === undefined ? Effect.sandbox(together([delivery])) : Effect.fail(cause)
+      })
+      return attempt.pipe(
+        Effect.retry({ schedule: backoff, times: attempts - 1, while: (cause) => !isAway(cause) }),
+        Effect.flatMap((count) => Metric.update(done, count)),
+        Effect.catch((cause) => (isAway(cause) ? Effect.fail(new BusUnavailable({ cause })) : giveUp(delivery, cause)))
+      )
+    }
+
+    return yield* bus.subscribe({
+      consumerGroup: group,
+      topics: [topic],
+      eventTypes,
+      batchSize: 200,
+      handle: (batch) => {
+        const wanted = batch.filter(({ envelope }) => eventTypes.includes(envelope.eventType))
+        if (wanted.length === 0) return Effect.void
+        let tried: Delivery | undefined
+        return together(wanted, (delivery) => {
+          tried = delivery
+        }).pipe(
+          Effect.flatMap((count) => Metric.update(done, count)),
+          Effect.catchCause((cause) =>
+            Cause.hasInterruptsOnly(cause)
+              ? Effect.interrupt
+              : Effect.forEach(wanted, (delivery) => alone(delivery, delivery === tried ? cause : undefined), {
+                  discard: true
+                })
+          )
+        )
+      }
+    })
+  }).pipe(Effect.withTracerEnabled(false))
+
+/** The database is away, or a context that the effect needs: no fault of the event's, so it is not given up on. */
+const isAway = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.some(
+    (reason) =>
+      Cause.isFailReason(reason) &&
+      (reason.error instanceof ServiceUnavailable || (SqlError.isSqlError(reason.error) && isUnreachable(reason.error)))
+  )

@@ -1,0 +1,338 @@
+import { Clock, Duration, Effect, Layer, PubSub, Schedule } from "effect"
+import { SqlClient, type SqlError } from "effect/sql"
+import type { Envelope } from "@merkato/domain/kernel/Event"
+import * as Migrations from "../postgres/Migrations.ts"
+import { retryLostRace } from "../postgres/Database.ts"
+import {
+  type BusMessage,
+  BusUnavailable,
+  type DeadLetter,
+  type DeadLetterCause,
+  deadLetterTopic,
+  type Delivery,
+  EventBus
+} from "./EventBus.ts"
+
+/** Partitions of a topic. A key's partition never changes, so neither may this number. */
+export const partitionCount = 4
+
+/** How long a sleeping consumer waits before it looks by itself, when nobody in this process wakes it. */
+const pollEvery = Duration.millis(200)
+
+/** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
+const gatherFor = Duration.millis(25)
+
+/** How a bus that is away is tried again: soon at first, then every 5 s. */
+const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+
+interface Subscription<R> {
+  readonly consumerGroup: string
+  readonly topics: ReadonlyArray<string>
+  readonly eventTypes?: ReadonlyArray<string>
+  readonly batchSize: number
+  readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, BusUnavailable, R>
+}
+
+/** FNV-1a over UTF-16 code units: which partition a key belongs to. */
+export const partitionOf = (key: string): number => {
+  let hash = 0x811c9dc5
+  for (let index = 0; index < key.length; index++) {
+    hash = Math.imul(hash ^ key.charCodeAt(index), 0x01000193)
+  }
+  return (hash >>> 0) % partitionCount
+}
+
+/** A row of the log. What our own relays wrote is not decoded again; consumers decode the payloads they care about. */
+interface LogRow {
+  readonly topic: string
+  readonly partition: number
+  readonly offset: number
+  readonly key: string
+  readonly envelope: Envelope
+  readonly traceParent: string
+  readonly failure: DeadLetterCause | null
+  readonly publishedAt: Date
+  readonly requeued: boolean
+}
+
+const toLetter = ({ failure, publishedAt, ...row }: LogRow): DeadLetter => ({
+  ...row,
+  failedAt: publishedAt,
+  failure: failure ?? undefined
+})
+
+const unavailable = <A, R>(effect: Effect.Effect<A, SqlError.SqlError | BusUnavailable, R>) =>
+  Effect.catchTag(effect, "SqlError", (cause) => Effect.fail(new BusUnavailable({ cause })))
+
+/**
+ * The bus as a log table of its own (schema `bus`). Only `publish` writes it, and it takes its offsets under a row lock,
+ * so they are gapless and in commit order and consumers may read by offset. Wants a SqlClient of its own: the contexts'
+ * transactions must not become part of the bus's.
+ */
+export const layer = Layer.effect(
+  EventBus,
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const published = yield* PubSub.sliding<void>(1)
+
+    const publish = Effect.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
+      if (messages.length === 0) return
+      const now = new Date(yield* Clock.currentTimeMillis)
+      yield* sql`
+        with message as (
+          select * from unnest(
+            ${messages.map((message) => message.topic)}::text[],
+            ${messages.map((message) => partitionOf(message.key))}::int[],
+            ${messages.map((message) => message.key)}::text[],
+            ${messages.map((message) => message.envelope.eventId)}::text[],
+            ${messages.map((message) => message.envelope.eventType)}::text[],
+            ${messages.map((message) => JSON.stringify(message.envelope))}::text[]::jsonb[],
+            ${messages.map((message) => message.traceParent)}::text[],
+            ${messages.map((message) => (message.failure === undefined ? "null" : JSON.stringify(message.failure)))}::text[]::jsonb[]
+          ) with ordinality as m (topic, partition, key, event_id, event_type, envelope, trace_parent, failure, line)
+        ), wanted as (
+          select topic, partition, count(*) as messages from message group by topic, partition order by topic, partition
+        ), taken as (
+          insert into bus.partitions as p (topic, partition, next_offset)
+          select topic, partition, messages from wanted
+          on conflict (topic, partition) do update set next_offset = p.next_offset + excluded.next_offset
+          returning topic, partition, next_offset
+        )
+        insert into bus.log (topic, partition, "offset", key, event_id, event_type, envelope, trace_parent, failure, published_at)
+        select topic, partition,
+          taken.next_offset - wanted.messages - 1 + row_number() over (partition by topic, partition order by message.line),
+          key, event_id, event_type, envelope, trace_parent, nullif(failure, 'null'::jsonb), ${now}
+        from message join wanted using (topic, partition) join taken using (topic, partition)
+      `.pipe(retryLostRace)
+      yield* PubSub.publish(published, undefined)
+    }, unavailable)
+
+    const fields = sql.literal(
+      `topic, partition, "offset", key, envelope, trace_parent as "traceParent", failure, published_at as "publishedAt", requeued_at is not null as requeued`
+    )
+
+    // Reads of the log are sub-queries that the planner cannot turn into joins ("offset 0", a scalar "exists"): as joins they
+    // may become scans of the whole log.
+
+    /** Takes what partitions of a group nobody else has at the moment, and hands over what is next in them. */
+    const consume = <R>(options: Subscription<R>) => {
+      const { consumerGroup, topics, eventTypes, batchSize, handle } = options
+      const wanted = eventTypes === undefined ? sql.literal("true") : sql`event_type = any(${eventTypes}::text[])`
+      return sql.withTransaction(
+        Effect.gen(function* () {
+          const places = yield* sql<{ topic: string; partition: number; from: number; until: number }>`
+            select g.topic, g.partition, g.next_offset as "from", least(p.next_offset, g.next_offset + ${batchSize}) as until
+            from bus.consumer_groups g join bus.partitions p using (topic, partition)
+            where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
+            order by g.topic, g.partition for update of g skip locked`
+          if (places.length === 0) return 0
+          const ranges = sql`unnest(
+            ${places.map((place) => place.topic)}::text[], ${places.map((place) => place.partition)}::int[],
+            ${places.map((place) => String(place.from))}::text[]::bigint[], ${places.map((place) => String(place.until))}::text[]::bigint[]
+          ) as place (of_topic, of_partition, first, beyond)`
+          const rows = yield* sql<LogRow>`
+            select ${fields} from ${ranges} cross join lateral (
+              select * from bus.log
+              where topic = of_topic and partition = of_partition and "offset" >= first and "offset" < beyond and ${wanted}
+              offset 0
+            ) as next
+            order by topic, partition, "offset"`
+          if (rows.length > 0) yield* handle(rows.map(toLetter))
+          yield* sql`
+            update bus.consumer_groups g set next_offset = beyond from ${ranges}
+            where g.consumer_group = ${consumerGroup} and g.topic = of_topic and g.partition = of_partition`
+          return places.length
+        })
+      )
+    }
+
+    const unread = (consumerGroup: string, topics: ReadonlyArray<string>) => sql<{
+      topic: string
+      partition: number
+      registered: boolean
+      waiting: number
+    }>`
+      select p.topic, p.partition, g.topic is not null as registered,
+        p.next_offset - coalesce(g.next_offset, 0) as waiting
+      from bus.partitions p
+      left join bus.consumer_groups g
+        on g.consumer_group = ${consumerGroup} and g.topic = p.topic and g.partition = p.partition
+      where p.topic = any(${topics}::text[]) and p.next_offset > coalesce(g.next_offset, 0)`
+
+    /** Moves a group past events that it does not want, where there is nothing else: one statement, and nothing is read. */
+    const passOver = <R>({ consumerGroup, topics, eventTypes }: Subscription<R>) =>
+      eventTypes === undefined
+        ? Effect.void
+        : sql`
+            with mine as (
+              select topic, partition, next_offset from bus.consumer_groups
+              where consumer_group = ${consumerGroup} and topic = any(${topics}::text[])
+              for update skip locked
+            )
+            update bus.consumer_groups g set next_offset = p.next_offset
+            from mine join bus.partitions p using (topic, partition)
+            where g.consumer_group = ${consumerGroup} and g.topic = mine.topic and g.partition = mine.partition
+              and p.next_offset > mine.next_offset
+              and not (select exists (
+                select from bus.log l
+                where l.topic = mine.topic and l.partition = mine.partition
+                  and l."offset" >= mine.next_offset and l."offset" < p.next_offset
+                  and l.event_type = any(${eventTypes}::text[])
+              ))`
+
+    const subscribe = <R>(options: Subscription<R>): Effect.Effect<never, never, R> => {
+      const { consumerGroup, topics } = options
+      const register = Effect.gen(function* () {
+        const fresh = (yield* unread(consumerGroup, topics)).filter((partition) => !partition.registered)
+        if (fresh.length === 0) return
+        yield* sql`
+          insert into bus.consumer_groups (consumer_group, topic, partition, next_offset)
+          select ${consumerGroup}, topic, partition, 0
+          from unnest(${fresh.map((row) => row.topic)}::text[], ${fresh.map((row) => row.partition)}::int[]) as p (topic, partition)
+          on conflict do nothing`
+      })
+      return Effect.scoped(
+        Effect.gen(function* () {
+          const wakeUps = yield* PubSub.subscribe(published)
+          let registered = 0
+          const turn = Effect.gen(function* () {
+            // Partitions come into being with their first event, all of a topic's within its first few.
+            if (registered < topics.length * partitionCount) {
+              yield* register
+              const [row] = yield* sql<{ count: number }>`
+                select count(*) as count from bus.consumer_groups
+                where consumer_group = ${consumerGroup} and topic = any(${topics}::text[])`
+              registered = row?.count ?? 0
+            }
+            yield* passOver(options)
+            if ((yield* consume(options)) > 0) return yield* Effect.sleep(gatherFor)
+            yield* Effect.raceFirst(Effect.asVoid(PubSub.take(wakeUps)), Effect.sleep(pollEvery))
+          })
+          return yield* Effect.forever(
+            turn.pipe(
+              // Defects as well: whatever it stumbles over, a consumer that is gone would miss every event from then on.
+              Effect.sandbox,
+              Effect.tapError((cause) => Effect.logWarning(`Consumer group ${consumerGroup} pauses`, cause)),
+              Effect.retry(patient),
+              Effect.orDie
+            )
+          )
+        })
+      )
+    }
+
+    const follow = <R>(options: {
+      readonly topics: ReadonlyArray<string>
+      readonly following: Effect.Effect<void>
+      readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, never, R>
+    }): Effect.Effect<never, never, R> =>
+      Effect.scoped(
+        Effect.gen(function* () {
+          const { topics, following, handle } = options
+          const wakeUps = yield* PubSub.subscribe(published)
+          const start = sql<{ topic: string; partition: number; nextOffset: number }>`
+            select topic, partition, next_offset as "nextOffset" from bus.partitions where topic = any(${topics}::text[])`
+          const places = yield* start.pipe(Effect.retry(patient), Effect.orDie)
+          const after = new Map(places.map((place) => [`${place.topic}/${place.partition}`, place.nextOffset - 1]))
+          yield* following
+          const turn = Effect.gen(function* () {
+            const batch = yield* read({ topics, after, limit: 500 })
+            if (batch.length === 0) {
+              return yield* Effect.raceFirst(Effect.asVoid(PubSub.take(wakeUps)), Effect.sleep(pollEvery))
+            }
+            yield* handle(batch)
+            for (const { topic, partition, offset } of batch) after.set(`${topic}/${partition}`, offset)
+          })
+          return yield* Effect.forever(turn.pipe(Effect.sandbox, Effect.retry(patient), Effect.orDie))
+        })
+      ).pipe(Effect.withTracerEnabled(false))
+
+    const read: EventBus["Service"]["read"] = Effect.fnUntraced(function* ({ topics, after, limit }) {
+      const places = topics.flatMap((topic) =>
+        Array.from({ length: partitionCount }, (_, partition) => ({
+          topic,
+          partition,
+          offset: after.get(`${topic}/${partition}`) ?? -1
+        }))
+      )
+      // Two publishers may stamp their events the other way round than they got their offsets: a limit that cut by time
+      // alone would pass over an event of the partition for good, so an event counts as old as the newest before it.
+      const rows = yield* sql<LogRow>`
+        select ${fields} from unnest(
+          ${places.map((place) => place.topic)}::text[], ${places.map((place) => place.partition)}::int[],
+          ${places.map((place) => String(place.offset))}::text[]::bigint[]
+        ) as place (of_topic, of_partition, seen)
+        cross join lateral (
+          select *, max(published_at) over (order by "offset") as arrived from (
+            select * from bus.log where topic = of_topic and partition = of_partition and "offset" > seen
+            order by "offset" limit ${limit}
+          ) as next
+        ) as l
+        order by arrived, topic, partition, "offset" limit ${limit}`
+      return rows.map(toLetter)
+    }, unavailable)
+
+    const ends: EventBus["Service"]["ends"] = Effect.fnUntraced(function* (topics) {
+      const rows = yield* sql<{ topic: string; partition: number; last: number }>`
+        select topic, partition, next_offset - 1 as last from bus.partitions where topic = any(${topics}::text[])`
+      return new Map(rows.map(({ topic, partition, last }) => [`${topic}/${partition}`, last]))
+    }, unavailable)
+
+    const deadLetters: EventBus["Service"]["deadLetters"] = Effect.fnUntraced(function* ({ topic, limit }) {
+      const which = topic._tag === "Some" ? sql`topic = ${deadLetterTopic(topic.value)}` : sql`topic like '%.dlq'`
+      const rows = yield* sql<LogRow>`
+        select ${fields} from bus.log where ${which} and requeued_at is null
+        order by published_at, topic, partition, "offset" limit ${limit}`
+      return rows.map(toLetter)
+    }, unavailable)
+
+    const requeue: EventBus["Service"]["requeue"] = Effect.fnUntraced(function* (letters) {
+      const now = new Date(yield* Clock.currentTimeMillis)
+      return yield* sql.withTransaction(
+        Effect.gen(function* () {
+          let count = 0
+          for (const { failure, key, envelope, traceParent, ...letter } of letters) {
+            if (failure === undefined) continue
+            const mine = yield* sql`
+              update bus.log set requeued_at = ${now}
+              where topic = ${letter.topic} and partition = ${letter.partition} and "offset" = ${letter.offset}
+                and requeued_at is null
+              returning 1`
+            if (mine.length === 0) continue
+            yield* publish([{ topic: failure.topic, key, envelope, traceParent }])
+            count += 1
+          }
+          return count
+        })
+      )
+    }, unavailable)
+
+    const lag: EventBus["Service"]["lag"] = Effect.fnUntraced(function* (consumerGroup, topics) {
+      const rows = yield* unread(consumerGroup, topics)
+      return rows.reduce((sum, row) => sum + row.waiting, 0)
+    }, unavailable)
+
+    /** Rows deleted with one statement, so that retention never holds a long transaction. */
+    const expireBatch = 10_000
+    const expire: EventBus["Service"]["expire"] = Effect.fnUntraced(function* (keep) {
+      const before = new Date((yield* Clock.currentTimeMillis) - Duration.toMillis(keep))
+      let gone = 0
+      while (true) {
+        const rows = yield* sql`
+          delete from bus.log where ctid = any(array(
+            select ctid from bus.log where published_at < ${before} limit ${expireBatch})) returning 1`
+        gone += rows.length
+        if (rows.length < expireBatch) return gone
+      }
+    }, unavailable)
+
+    return EventBus.of({ publish, subscribe, follow, read, ends, deadLetters, requeue, lag, expire })
+  })
+)
+
+/** The tables of the bus. */
+export const migrations = {
+  schema: "bus",
+  folder: new URL("./migrations", import.meta.url),
+  common: false
+} satisfies Parameters<typeof Migrations.run>[0]

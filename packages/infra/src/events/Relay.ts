@@ -1,0 +1,123 @@
+import { Effect, Latch, Layer, Metric, Schedule } from "effect"
+import { SqlClient } from "effect/sql"
+import { type Envelope, type Topic } from "@merkato/domain/kernel/Event"
+import { EventId, Id } from "@merkato/domain/kernel/Ids"
+import { traced } from "../telemetry/Tracing.ts"
+import { type BusMessage, EventBus } from "./EventBus.ts"
+import { RelaySignal, type StoredEvent } from "./EventStore.ts"
+
+/** Events published with one trip to the bus. */
+const batchSize = 500
+
+/** How long events gather before they are published: under load, a few bigger batches instead of many small ones. */
+const gatherFor = "20 millis"
+
+/** How long the relay sleeps when nobody wakes it: the bound on what a lost wake-up costs. */
+const pollEvery = "200 millis"
+
+const relayed = Metric.counter("events_published_total", {
+  description: "Events put on the bus by the relays",
+  incremental: true
+})
+
+/** A stored event as the relay reads it; what the context itself wrote is not decoded again. */
+interface Row extends Omit<StoredEvent, "occurredAt"> {
+  readonly occurredAt: Date
+}
+
+const toMessage = (topic: Topic, producer: string, event: Row): BusMessage => ({
+  topic,
+  key: event.aggregateId,
+  traceParent: event.traceParent,
+  envelope: {
+    eventId: EventId.make(event.eventId),
+    eventType: event.eventType,
+    occurredAt: event.occurredAt.toISOString(),
+    producer,
+    traceId: event.traceParent.slice(3, 35),
+    correlationId: event.correlationId,
+    schemaVersion: "1.0",
+    partitionKey: Id.make(event.aggregateId),
+    region: event.region,
+    aggregateVersion: event.version,
+    payload: event.payload
+  } satisfies Envelope
+})
+
+/**
+ * Moves what stands in a context's outbox to the bus, in position order: takes, publishes, deletes. It never reads
+ * "everything after position N", since positions are given before commit and a slow transaction's would be passed over.
+ * An advisory lock keeps it one per context, over all processes.
+ */
+export const make = Effect.fnUntraced(function* (options: {
+  readonly schema: string
+  readonly topic: Topic
+  readonly producer: string
+}) {
+  const sql = yield* SqlClient.SqlClient
+  const bus = yield* EventBus
+  const { schema, topic, producer } = options
+  const outbox = sql(`${schema}.outbox`)
+  const events = sql(`${schema}.events`)
+
+  /** Publishes one batch; how many events went out. */
+  const publishNext = sql
+    .withTransaction(
+      Effect.gen(function* () {
+        const [lock] = yield* sql<{ mine: boolean }>`
+        select pg_try_advisory_xact_lock(hashtext(${`merkato.relay.${schema}`})) as mine`
+        if (lock?.mine !== true) return 0
+        const batch = yield* sql<Row>`
+        select o.position, e.event_id as "eventId", e.event_type as "eventType", e.aggregate_id as "aggregateId",
+          e.version, e.occurred_at as "occurredAt", e.region, e.trace_parent as "traceParent",
+          e.correlation_id as "correlationId", e.payload
+        from (select position, aggregate_id, version from ${outbox} order by position limit ${batchSize}) o
+        -- "offset 0" keeps this a look-up by key for each row: as a join it may become a scan of all events there are.
+        cross join lateral (
+          select * from ${events} where aggregate_id = o.aggregate_id and version = o.version offset 0
+        ) e
+        order by o.position`
+        if (batch.length === 0) return 0
+        const messages = batch.map((event) => toMessage(topic, producer, event))
+        yield* bus.publish(messages)
+        yield* sql`delete from ${outbox} where position = any(${batch.map((event) => String(event.position))}::text[]::bigint[])`
+        yield* Effect.forEach(messages, (message) => traced(`publish ${topic}`, "producer", message, Effect.void), {
+          discard: true
+        })
+        return batch.length
+      })
+    )
+    .pipe(Effect.withTracerEnabled(false))
+
+  return { publishNext }
+})
+
+/** Runs a context's relay in the background and gives the context its `RelaySignal`. */
+export const layer = (options: Parameters<typeof make>[0]) =>
+  Layer.effect(
+    RelaySignal,
+    Effect.gen(function* () {
+      const { publishNext } = yield* make(options)
+      const work = Latch.makeUnsafe(false)
+      const turn = Effect.gen(function* () {
+        work.closeUnsafe()
+        const published = yield* publishNext
+        if (published > 0) yield* Metric.update(relayed, published)
+        if (published === batchSize) return
+        yield* Effect.raceFirst(work.await, Effect.sleep(pollEvery))
+        yield* Effect.sleep(gatherFor)
+      })
+      const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+      yield* Effect.forkScoped(
+        Effect.forever(
+          turn.pipe(
+            // Defects as well: whatever it stumbles over, a relay that is gone would hold back every event from then on.
+            Effect.sandbox,
+            Effect.tapError((cause) => Effect.logWarning(`Relay of ${options.schema} pauses`, cause)),
+            Effect.retry(patient)
+          )
+        )
+      )
+      return RelaySignal.of({ wake: Effect.sync(() => work.openUnsafe()) })
+    })
+  )

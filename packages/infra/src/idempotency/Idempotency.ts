@@ -1,0 +1,153 @@
+import { Clock, Context, Effect, Layer, Schema } from "effect"
+import { SqlClient, type SqlError, type Statement } from "effect/sql"
+import { IdempotencyKeyReused, RequestInProgress } from "@merkato/domain/kernel/Problem"
+import { RequestContext } from "@merkato/domain/kernel/RequestContext"
+import { canonicalJson, sha256 } from "./Digest.ts"
+
+/** How long an answer is kept, in milliseconds: 24 h (contracts: Idempotency-Key). */
+export const keptMs = 24 * 60 * 60_000
+
+/** Which request this is: the same caller, operation and key may mean only one payload. */
+export interface Keyed {
+  readonly caller: string
+  readonly operation: string
+  readonly key: string
+  readonly payloadHash: string
+}
+
+/** What an operation answered, as it is kept: a success, or a refusal that came from the domain. */
+export const answerOf = <A extends Schema.Top, E extends Schema.Top>(success: A, refusal: E) =>
+  Schema.Union([
+    Schema.Struct({ _tag: Schema.tag("Done"), value: success }),
+    Schema.Struct({ _tag: Schema.tag("Refused"), refusal })
+  ])
+
+/** What is known of a request: nothing; that it runs until `leaseUntil`; or its answer. */
+export type Found =
+  | { readonly _tag: "Nothing" }
+  | { readonly _tag: "Running"; readonly leaseUntil: number }
+  | { readonly _tag: "Answered"; readonly answer: unknown }
+
+/**
+ * The one idempotency mechanism: (caller, operation, key), the hash of the payload, and the answer, written in the
+ * transaction of the effect. Only a 2xx and a refusal of the domain are kept; what was merely unlucky may be tried again.
+ */
+export class Idempotency extends Context.Service<
+  Idempotency,
+  {
+    /** The request of the caller at hand. The payload is hashed in canonical form. */
+    readonly keyed: (operation: string, key: string, payload: unknown) => Effect.Effect<Keyed>
+    readonly find: (request: Keyed) => Effect.Effect<Found, IdempotencyKeyReused | SqlError.SqlError>
+    /**
+     * A common table expression `kept` that writes the answer if the key is free (or its record older than 24 h) and then
+     * has one row; the rest of the statement hangs on `exists (select from kept)`.
+     */
+    readonly keeping: (request: Keyed, answer: unknown) => Effect.Effect<Statement.Fragment>
+    /** Writes the answer if the key is free; whether it was. */
+    readonly keep: (request: Keyed, answer: unknown) => Effect.Effect<boolean, SqlError.SqlError>
+    /**
+     * Takes the key for `leaseMs` before anything happens that must not happen twice; true when it was free, or the lease
+     * of an earlier try is over. Then the work goes on where that try left it.
+     */
+    readonly claim: (
+      request: Keyed,
+      leaseMs: number
+    ) => Effect.Effect<boolean, IdempotencyKeyReused | SqlError.SqlError>
+    /** Ends a claim with its answer. */
+    readonly settle: (request: Keyed, answer: unknown) => Effect.Effect<void, SqlError.SqlError>
+    /** Ends a claim without one: the key is free again. */
+    readonly abandon: (request: Keyed) => Effect.Effect<void, SqlError.SqlError>
+    /** Forgets what is older than 24 h; how many records went. */
+    readonly expire: Effect.Effect<number, SqlError.SqlError>
+  }
+>()("merkato/infra/Idempotency") {
+  static readonly layer = (schema: string) =>
+    Layer.effect(
+      Idempotency,
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const table = sql(`${schema}.idempotency`)
+        const where = ({ caller, operation, key }: Keyed) =>
+          sql`caller = ${caller} and operation = ${operation} and key = ${key}`
+        /** The request's own claim: after 24 h the key may be another's, whatever still goes on under it. */
+        const claimed = (request: Keyed) =>
+          sql`${where(request)} and payload_hash = ${request.payloadHash} and answer is null`
+
+        const keyed: Idempotency["Service"]["keyed"] = (operation, key, payload) =>
+          Effect.map(RequestContext, ({ principal }) => ({
+            caller: principal.userId,
+            operation,
+            key,
+            payloadHash: sha256(canonicalJson(payload))
+          }))
+
+        const find: Idempotency["Service"]["find"] = Effect.fnUntraced(function* (request) {
+          const oldest = new Date((yield* Clock.currentTimeMillis) - keptMs)
+          const [row] = yield* sql<{ payloadHash: string; answer: unknown; leaseUntil: Date | null }>`
+            select payload_hash as "payloadHash", answer, lease_until as "leaseUntil" from ${table}
+            where ${where(request)} and created_at > ${oldest}`
+          if (row === undefined) return { _tag: "Nothing" }
+          if (row.payloadHash !== request.payloadHash) return yield* new IdempotencyKeyReused({ key: request.key })
+          return row.answer === null
+            ? { _tag: "Running", leaseUntil: row.leaseUntil?.getTime() ?? 0 }
+            : { _tag: "Answered", answer: row.answer }
+        })
+
+        const keeping = Effect.fnUntraced(function* (request: Keyed, answer: unknown) {
+          const now = yield* Clock.currentTimeMillis
+          return sql`kept as (
+            insert into ${table} as known (caller, operation, key, payload_hash, answer, lease_until, created_at)
+            values (${request.caller}, ${request.operation}, ${request.key}, ${request.payloadHash},
+              ${JSON.stringify(answer)}::jsonb, null, ${new Date(now)})
+            on conflict (caller, operation, key) do update
+              set payload_hash = excluded.payload_hash, answer = excluded.answer, lease_until = null,
+                created_at = excluded.created_at
+              where known.created_at <= ${new Date(now - keptMs)}
+            returning 1
+          )`
+        })
+
+        const keep = Effect.fnUntraced(function* (request: Keyed, answer: unknown) {
+          const rows = yield* sql`with ${yield* keeping(request, answer)} select from kept`
+          return rows.length > 0
+        })
+
+        const claim: Idempotency["Service"]["claim"] = Effect.fnUntraced(function* (request, leaseMs) {
+          const now = yield* Clock.currentTimeMillis
+          const rows = yield* sql<{ payloadHash: string }>`
+            insert into ${table} as known (caller, operation, key, payload_hash, answer, lease_until, created_at)
+            values (${request.caller}, ${request.operation}, ${request.key}, ${request.payloadHash}, null,
+              ${new Date(now + leaseMs)}, ${new Date(now)})
+            on conflict (caller, operation, key) do update
+              set payload_hash = excluded.payload_hash, answer = null, lease_until = excluded.lease_until,
+                created_at = excluded.created_at
+              where known.created_at <= ${new Date(now - keptMs)}
+                or (known.answer is null and known.lease_until < ${new Date(now)}
+                  and known.payload_hash = excluded.payload_hash)
+            returning payload_hash as "payloadHash"`
+          return rows.length > 0
+        })
+
+        const settle: Idempotency["Service"]["settle"] = (request, answer) =>
+          Effect.asVoid(sql`
+            update ${table} set answer = ${JSON.stringify(answer)}::jsonb, lease_until = null where ${claimed(request)}`)
+
+        const abandon: Idempotency["Service"]["abandon"] = (request) =>
+          Effect.asVoid(sql`delete from ${table} where ${claimed(request)}`)
+
+        const expire = Effect.gen(function* () {
+          const oldest = new Date((yield* Clock.currentTimeMillis) - keptMs)
+          const rows = yield* sql`
+            delete from ${table} where (caller, operation, key) in (
+              select caller, operation, key from ${table} where created_at <= ${oldest} limit 10000) returning 1`
+          return rows.length
+        })
+
+        return Idempotency.of({ keyed, find, keeping, keep, claim, settle, abandon, expire })
+      })
+    )
+}
+
+/** Seconds until a running request's lease is over, at least 1: what Retry-After says. */
+export const inProgress = (leaseUntil: number, now: number): RequestInProgress =>
+  new RequestInProgress({ retryAfterSeconds: Math.max(1, Math.ceil((leaseUntil - now) / 1_000)) })

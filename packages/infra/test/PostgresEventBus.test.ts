@@ -1,0 +1,209 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Redacted, Schedule, Scope } from "effect"
+import { SqlClient } from "effect/sql"
+import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
+import { type BusMessage, BusUnavailable, EventBus } from "../src/events/EventBus.ts"
+import * as Database from "../src/postgres/Database.ts"
+import * as Migrations from "../src/postgres/Migrations.ts"
+import * as TestDatabase from "../src/postgres/TestDatabase.ts"
+import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
+
+const scope = Scope.makeUnsafe()
+let url = Redacted.make("")
+
+beforeAll(() =>
+  Effect.gen(function* () {
+    const database = yield* TestDatabase.fresh
+    url = database.url
+    yield* Effect.provide(Migrations.run(PostgresEventBus.migrations), databaseLayer("migrations"))
+  }).pipe(Scope.provide(scope), Effect.runPromise)
+)
+afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
+
+const databaseLayer = (applicationName: string) => Database.layer({ url, maxConnections: 6, applicationName })
+
+/** One process on the log: a bus with connections of its own. */
+const layer = Layer.unwrap(
+  Effect.sync(() => PostgresEventBus.layer.pipe(Layer.provideMerge(databaseLayer("merkato-bus"))))
+)
+
+eventBusContract("in Postgres", layer)
+
+const run = <A, E>(body: Effect.Effect<A, E, EventBus | SqlClient.SqlClient | Scope.Scope>): Promise<A> =>
+  body.pipe(
+    Effect.provide(layer),
+    Effect.scoped,
+    Effect.provide(Logger.layer([])),
+    Effect.withTracerEnabled(false),
+    Effect.runPromise
+  )
+
+/** Ends the connections of every bus, from a connection of its own. */
+const cutOff = Effect.suspend(() =>
+  Effect.flatMap(
+    SqlClient.SqlClient,
+    (sql) => sql`select pg_terminate_backend(pid) from pg_stat_activity
+      where application_name = 'merkato-bus' and datname = current_database()`
+  ).pipe(Effect.provide(Layer.fresh(databaseLayer("test"))))
+)
+
+describe("a bus whose connections break", () => {
+  test("hands out again what was being worked on, and goes on by itself", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* EventBus
+        const topic = unique("topic")
+        const got: Array<number> = []
+        let cuts = 2
+        yield* bus.publish([1, 2, 3].map((n) => message(topic, "KEY", n)))
+        yield* Effect.forkScoped(
+          bus.subscribe({
+            consumerGroup: unique("group"),
+            topics: [topic],
+            batchSize: 10,
+            handle: (batch) =>
+              Effect.suspend(() => {
+                got.push(...batch.map(numberOf))
+                return cuts-- > 0 ? Effect.asVoid(Effect.orDie(cutOff)) : Effect.void
+              })
+          })
+        )
+        yield* eventually(
+          Effect.sync(() => got.length),
+          (count) => count >= 9
+        )
+        yield* eventually(
+          Effect.ignore(bus.publish([message(topic, "KEY", 4)])).pipe(
+            Effect.andThen(Effect.sleep("50 millis")),
+            Effect.andThen(Effect.sync(() => got.includes(4)))
+          ),
+          (came) => came
+        )
+        expect(got.slice(0, 10)).toEqual([1, 2, 3, 1, 2, 3, 1, 2, 3, 4])
+      })
+    ))
+
+  test("is still followed", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* EventBus
+        const topic = unique("topic")
+        const got: Array<number> = []
+        const following = yield* Deferred.make<void>()
+        yield* Effect.forkScoped(
+          bus.follow({
+            topics: [topic],
+            following: Effect.asVoid(Deferred.succeed(following, undefined)),
+            handle: (batch) => Effect.sync(() => void got.push(...batch.map(numberOf)))
+          })
+        )
+        yield* Deferred.await(following)
+        yield* bus.publish([message(topic, "KEY", 1)])
+        yield* eventually(
+          Effect.sync(() => got.length),
+          (count) => count === 1
+        )
+        yield* cutOff
+        yield* bus
+          .publish([message(topic, "KEY", 2)])
+          .pipe(Effect.retry({ times: 50, schedule: Schedule.spaced("20 millis") }))
+        yield* eventually(
+          Effect.sync(() => got.length),
+          (count) => count === 2
+        )
+        expect(got).toEqual([1, 2])
+      })
+    ))
+
+  test("says that it is unavailable, and is again when the connections are back", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* EventBus
+        const sql = yield* SqlClient.SqlClient
+        const topic = unique("topic")
+        const elsewhere = Context.get(yield* Layer.build(Layer.fresh(layer)), EventBus)
+        let failed: unknown
+        yield* Effect.gen(function* () {
+          yield* bus.publish([message(topic, "KEY", 1)])
+          // Waits for the offsets of the first, and is cut off while it does.
+          const waiting = yield* Effect.forkDetach(Effect.flip(elsewhere.publish([message(topic, "KEY", 2)])))
+          yield* eventually(
+            sql`
+              select pg_terminate_backend(pid) from pg_locks join pg_stat_activity using (pid)
+              where not granted and locktype = 'transactionid' and datname = current_database()`,
+            (rows) => rows.length > 0
+          )
+          failed = yield* Fiber.join(waiting)
+          return yield* Effect.fail("the first is rolled back")
+        }).pipe(sql.withTransaction, Effect.ignore)
+        expect(failed).toBeInstanceOf(BusUnavailable)
+        yield* bus
+          .publish([message(topic, "KEY", 3)])
+          .pipe(Effect.retry({ times: 50, schedule: Schedule.spaced("20 millis") }))
+        const seen = yield* bus.read({ topics: [topic], after: new Map(), limit: 10 })
+        expect(seen.map(numberOf)).toEqual([3])
+      })
+    ))
+})
+
+describe("the log in Postgres", () => {
+  test("offsets have no gaps and follow the order of commits, however many publish at once", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* EventBus
+        const sql = yield* SqlClient.SqlClient
+        const topic = unique("topic")
+        /** Of a publisher that comes to nothing after it took its offsets. */
+        const givenUp = (messages: ReadonlyArray<BusMessage>) =>
+          sql.withTransaction(Effect.andThen(bus.publish(messages), Effect.fail("given up"))).pipe(Effect.ignore)
+        yield* Effect.forEach(
+          Array.from({ length: 10 }, (_, publisher) => publisher),
+          Effect.fnUntraced(function* (publisher) {
+            for (let n = 1; n <= 12; n++) {
+              const messages = [1, 2, 3].map((line) => message(topic, `${publisher}-${line}`, n))
+              yield* n % 4 === 0 ? givenUp(messages) : bus.publish(messages)
+            }
+          }),
+          { concurrency: 10 }
+        )
+        const rows = yield* sql<{ partition: number; offset: number; next: number }>`
+          select l.partition, l."offset", p.next_offset as next
+          from bus.log l join bus.partitions p using (topic, partition)
+          where topic = ${topic} order by l.partition, l."offset"`
+        expect(rows).toHaveLength(270)
+        const partitions = Map.groupBy(rows, ({ partition }) => partition)
+        for (const [, ofOne] of partitions) {
+          expect(ofOne.map(({ offset }) => offset)).toEqual(ofOne.map((_, index) => index))
+          expect(ofOne[0]?.next).toBe(ofOne.length)
+        }
+      })
+    ))
+
+  test("a publisher that has its offsets keeps later ones from being seen before its own", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* EventBus
+        const sql = yield* SqlClient.SqlClient
+        const topic = unique("topic")
+        const seen = Effect.map(bus.read({ topics: [topic], after: new Map(), limit: 10 }), (all) =>
+          all.map(({ envelope }) => envelope.aggregateVersion)
+        )
+        const second = yield* sql.withTransaction(
+          Effect.gen(function* () {
+            yield* bus.publish([message(topic, "KEY", 1)])
+            const second = yield* Effect.forkDetach(
+              Effect.provide(
+                Effect.flatMap(EventBus, (other) => other.publish([message(topic, "KEY", 2)])),
+                Layer.fresh(layer)
+              )
+            )
+            yield* Effect.sleep("200 millis")
+            expect(second.pollUnsafe()).toBeUndefined()
+            return second
+          })
+        )
+        yield* Fiber.join(second)
+        expect(yield* seen).toEqual([1, 2])
+      })
+    ))
+})

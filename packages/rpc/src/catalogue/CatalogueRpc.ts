@@ -1,0 +1,73 @@
+import { Schema } from "effect"
+import { RpcGroup } from "effect/rpc"
+import {
+  Category,
+  Price,
+  PriceMinor,
+  PricePeriod,
+  PriceReason,
+  Product,
+  ProductDescription,
+  ProductName,
+  ProductNotFound,
+  Sku,
+  SkuTaken,
+  VersionConflict
+} from "@merkato/domain/catalogue/Product"
+import { ProductId } from "@merkato/domain/kernel/Ids"
+import { Currency } from "@merkato/domain/kernel/Money"
+import { Forbidden, InvalidValue } from "@merkato/domain/kernel/Problem"
+import { optionalText } from "@merkato/domain/kernel/Text"
+import { Contract } from "../contract/Contract.ts"
+import { command, page, paging, query } from "../contract/Operation.ts"
+
+export const CatalogueGroup = RpcGroup.make(
+  command("AddProduct", {
+    payload: {
+      sku: Sku,
+      name: ProductName,
+      description: ProductDescription,
+      category: Category,
+      priceMinor: PriceMinor,
+      currency: Currency
+    },
+    success: Product,
+    errors: [Forbidden, SkuTaken]
+  }),
+  command("ChangeProduct", {
+    payload: {
+      productId: ProductId,
+      name: Schema.optionalKey(ProductName),
+      description: Schema.optionalKey(ProductDescription),
+      category: Schema.optionalKey(Category),
+      expectedVersion: Schema.optionalKey(Schema.Int)
+    },
+    success: Product,
+    errors: [Forbidden, ProductNotFound, VersionConflict]
+  }),
+  command("SetPrice", {
+    payload: { productId: ProductId, priceMinor: PriceMinor, currency: Currency, reason: PriceReason },
+    success: Product,
+    errors: [Forbidden, ProductNotFound]
+  }),
+  query("GetProduct", { payload: { productId: ProductId }, success: Product, errors: [ProductNotFound] }),
+  query("ListProducts", {
+    payload: { ...paging, q: Schema.optionalKey(optionalText(200)), category: Schema.optionalKey(optionalText(100)) },
+    success: page(Product),
+    errors: [InvalidValue]
+  }),
+  query("ListCategories", {
+    payload: {},
+    success: Schema.Array(Schema.Struct({ category: Schema.String, products: Schema.Int })),
+    errors: []
+  }),
+  query("PriceHistory", {
+    payload: { ...paging, productId: ProductId },
+    success: page(PricePeriod),
+    errors: [ProductNotFound, InvalidValue]
+  }),
+  /** The prices that hold now, of those products that exist; never from a cache. */
+  query("PricesOf", { payload: { productIds: Schema.Array(ProductId) }, success: Schema.Array(Price), errors: [] })
+)
+
+export class CatalogueRpc extends Contract<CatalogueRpc>()("catalogue", CatalogueGroup) {}

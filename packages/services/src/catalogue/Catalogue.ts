@@ -1,0 +1,210 @@
+import { Clock, Context, Effect, Layer, Schema } from "effect"
+import { SqlError } from "effect/sql"
+import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
+import {
+  type Price,
+  PricePeriod,
+  Product,
+  ProductNotFound,
+  SkuTaken,
+  VersionConflict
+} from "@merkato/domain/catalogue/Product"
+import * as Ids from "@merkato/domain/kernel/Ids"
+import { toDecimal } from "@merkato/domain/kernel/Money"
+import type { Forbidden, InvalidValue, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
+import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { EventStore } from "@merkato/infra/events/EventStore"
+import * as Cursor from "@merkato/infra/paging/Cursor"
+import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import { SqlClient } from "effect/sql"
+import * as CatalogueStore from "./CatalogueStore.ts"
+
+interface Page<A> {
+  readonly items: ReadonlyArray<A>
+  readonly nextCursor: string | null
+}
+
+interface Paging {
+  readonly limit: number
+  readonly cursor?: string
+}
+
+type NewProduct = Pick<Product, "sku" | "name" | "description" | "category" | "priceMinor" | "currency">
+
+interface Change {
+  readonly productId: Ids.ProductId
+  readonly name?: string
+  readonly description?: string
+  readonly category?: string
+  readonly expectedVersion?: number
+}
+
+type NewPrice = Pick<Product, "productId" | "priceMinor" | "currency"> & { readonly reason: string }
+
+const listCursor = Cursor.make(Schema.Struct({ productId: Ids.ProductId }))
+const searchCursor = Cursor.make(Schema.Struct({ rank: Schema.Finite, productId: Ids.ProductId }))
+const periodCursor = Cursor.make(Schema.Struct({ revision: Schema.Int }))
+
+/** Words of a search: letters and digits of any script; at most 10. */
+const wordsOf = (q: string): ReadonlyArray<string> => (q.match(/[\p{L}\p{N}]+/gu) ?? []).slice(0, 10)
+
+const updated = (product: Product) =>
+  ProductUpdated.of(product.productId, product.version, {
+    productId: product.productId,
+    sku: product.sku,
+    name: product.name,
+    description: product.description,
+    category: product.category,
+    price: toDecimal(product.priceMinor, product.currency),
+    currency: product.currency,
+    version: product.version
+  })
+
+/** The use cases of the catalogue: what is for sale, and for how much. */
+export class Catalogue extends Context.Service<
+  Catalogue,
+  {
+    add(product: NewProduct): Effect.Effect<Product, Forbidden | SkuTaken | ServiceUnavailable>
+    change(change: Change): Effect.Effect<Product, Forbidden | ProductNotFound | VersionConflict | ServiceUnavailable>
+    setPrice(price: NewPrice): Effect.Effect<Product, Forbidden | ProductNotFound | ServiceUnavailable>
+    get(productId: Ids.ProductId): Effect.Effect<Product, ProductNotFound | ServiceUnavailable>
+    list(
+      options: Paging & { readonly q?: string; readonly category?: string }
+    ): Effect.Effect<Page<Product>, InvalidValue | ServiceUnavailable>
+    readonly categories: Effect.Effect<
+      ReadonlyArray<{ readonly category: string; readonly products: number }>,
+      ServiceUnavailable
+    >
+    priceHistory(
+      options: Paging & { readonly productId: Ids.ProductId }
+    ): Effect.Effect<Page<PricePeriod>, ProductNotFound | InvalidValue | ServiceUnavailable>
+    pricesOf(productIds: ReadonlyArray<Ids.ProductId>): Effect.Effect<ReadonlyArray<Price>, ServiceUnavailable>
+  }
+>()("merkato/catalogue/Catalogue") {
+  static readonly layer = Layer.effect(
+    Catalogue,
+    Effect.gen(function* () {
+      const store = yield* CatalogueStore.make
+      const events = yield* EventStore
+      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const orAway = orUnavailable("catalogue")
+
+      const add = Effect.fn("Catalogue.add")(
+        function* (draft: NewProduct) {
+          yield* authorize("product.write")
+          const product = new Product({ ...draft, productId: yield* Ids.nextProductId, version: 1 })
+          const now = new Date(yield* Clock.currentTimeMillis)
+          yield* transaction(Effect.andThen(store.insert(product, now), events.append([updated(product)], now))).pipe(
+            Effect.catchIf(
+              (error) => SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation",
+              () => Effect.fail(new SkuTaken({ sku: draft.sku }))
+            )
+          )
+          return product
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      /** Applies a change to the product as it is now, with its event, as one transaction. */
+      const changing = <E>(
+        productId: Ids.ProductId,
+        decide: (product: Product) => Effect.Effect<Product, E>,
+        alongside: (product: Product, now: Date) => Effect.Effect<void, SqlError.SqlError> = () => Effect.void
+      ) =>
+        transaction(
+          Effect.gen(function* () {
+            const before = yield* store.lock(productId)
+            if (before === undefined) return yield* new ProductNotFound({ productIds: [productId] })
+            const after = yield* decide(before)
+            if (after === before) return before
+            const now = new Date(yield* Clock.currentTimeMillis)
+            yield* store.update(after, now)
+            yield* alongside(after, now)
+            yield* events.append([updated(after)], now)
+            return after
+          })
+        )
+
+      const change = Effect.fn("Catalogue.change")(
+        function* ({ productId, expectedVersion, ...changes }: Change) {
+          yield* authorize("product.write")
+          return yield* changing(productId, (product) =>
+            expectedVersion !== undefined && expectedVersion !== product.version
+              ? Effect.fail(new VersionConflict({ current: product.version }))
+              : Effect.succeed(
+                  Object.keys(changes).length === 0
+                    ? product
+                    : new Product({ ...product, ...changes, version: product.version + 1 })
+                )
+          )
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const setPrice = Effect.fn("Catalogue.setPrice")(
+        function* ({ productId, priceMinor, currency, reason }: NewPrice) {
+          yield* authorize("price.override")
+          return yield* changing(
+            productId,
+            (product) =>
+              Effect.succeed(new Product({ ...product, priceMinor, currency, version: product.version + 1 })),
+            (product, now) => store.changePrice(product, reason, now)
+          )
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const get = Effect.fn("Catalogue.get")(function* (productId: Ids.ProductId) {
+        const product = yield* store.find(productId)
+        return product ?? (yield* new ProductNotFound({ productIds: [productId] }))
+      }, orAway)
+
+      const list = Effect.fn("Catalogue.list")(function* ({
+        limit,
+        cursor,
+        q,
+        category
+      }: Paging & { readonly q?: string; readonly category?: string }) {
+        if (q === undefined || q.trim() === "") {
+          const after = yield* listCursor.decode(cursor)
+          const rows = yield* store.list(category, after?.productId, limit + 1)
+          return Cursor.page(rows, limit, ({ productId }) => listCursor.encode({ productId }))
+        }
+        const words = wordsOf(q)
+        const after = yield* searchCursor.decode(cursor)
+        if (words.length === 0) return { items: [], nextCursor: null }
+        const page = yield* store.search(words, category, after, limit)
+        const last = page.products.at(-1)
+        const nextCursor =
+          page.products.length < limit || last === undefined
+            ? null
+            : searchCursor.encode({ rank: page.rank, productId: last.productId })
+        return { items: page.products, nextCursor }
+      }, orAway)
+
+      const categories = store.categories().pipe(orAway, Effect.withSpan("Catalogue.categories"))
+
+      const priceHistory = Effect.fn("Catalogue.priceHistory")(function* ({
+        limit,
+        cursor,
+        productId
+      }: Paging & { readonly productId: Ids.ProductId }) {
+        const before = yield* periodCursor.decode(cursor)
+        const rows = yield* store.periods(productId, before?.revision, limit + 1)
+        if (rows.length === 0 && before === undefined) return yield* new ProductNotFound({ productIds: [productId] })
+        const { items, nextCursor } = Cursor.page(rows, limit, ({ revision }) => periodCursor.encode({ revision }))
+        return { items: items.map(({ revision: _, ...period }) => new PricePeriod(period)), nextCursor }
+      }, orAway)
+
+      const pricesOf = Effect.fn("Catalogue.pricesOf")(
+        (productIds: ReadonlyArray<Ids.ProductId>) => store.pricesOf(productIds),
+        orAway
+      )
+
+      return Catalogue.of({ add, change, setPrice, get, list, categories, priceHistory, pricesOf })
+    })
+  )
+}

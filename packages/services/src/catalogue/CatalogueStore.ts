@@ -1,0 +1,139 @@
+import { Effect, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import { Price, Product } from "@merkato/domain/catalogue/Product"
+import { Currency, Minor } from "@merkato/domain/kernel/Money"
+
+const decodeProducts = Schema.decodeUnknownEffect(Schema.Array(Product))
+const decodePrices = Schema.decodeUnknownEffect(Schema.Array(Price))
+const PeriodRow = Schema.Struct({
+  priceMinor: Minor,
+  currency: Currency,
+  reason: Schema.String,
+  validFrom: Schema.DateTimeUtcFromDate,
+  validTo: Schema.NullOr(Schema.DateTimeUtcFromDate),
+  revision: Schema.Int
+})
+const decodePeriods = Schema.decodeUnknownEffect(Schema.Array(PeriodRow))
+
+/** A place in a list of search results: rank and product of the last one seen. */
+export interface SearchPlace {
+  readonly rank: number
+  readonly productId: string
+}
+
+/** The SQL of the catalogue. */
+export const make = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const fields = sql.literal(
+    `product_id as "productId", sku, name, description, category, price_minor as "priceMinor", currency, version`
+  )
+
+  const insert = Effect.fn("CatalogueStore.insert")(function* (product: Product, now: Date) {
+    yield* sql`
+      with added as (
+        insert into catalogue.products
+          (product_id, sku, name, description, category, price_minor, currency, version, created_at, updated_at)
+        values (${product.productId}, ${product.sku}, ${product.name}, ${product.description}, ${product.category},
+          ${product.priceMinor}::bigint, ${product.currency}, ${product.version}, ${now}, ${now})
+        returning product_id, price_minor, currency
+      )
+      insert into catalogue.product_price_history (product_id, price_minor, currency, reason, valid_from, revision)
+      select product_id, price_minor, currency, 'first price', ${now}, 1 from added`
+  })
+
+  const find = Effect.fn("CatalogueStore.find")(function* (productId: string) {
+    const rows = yield* sql`select ${fields} from catalogue.products where product_id = ${productId}`
+    return (yield* Effect.orDie(decodeProducts(rows)))[0]
+  })
+
+  /** Reads a product and keeps others from changing it until the transaction ends. */
+  const lock = Effect.fn("CatalogueStore.lock")(function* (productId: string) {
+    const rows = yield* sql`select ${fields} from catalogue.products where product_id = ${productId} for update`
+    return (yield* Effect.orDie(decodeProducts(rows)))[0]
+  })
+
+  const update = Effect.fn("CatalogueStore.update")(function* (product: Product, now: Date) {
+    yield* sql`
+      update catalogue.products set name = ${product.name}, description = ${product.description},
+        category = ${product.category}, price_minor = ${product.priceMinor}::bigint, currency = ${product.currency},
+        version = ${product.version}, updated_at = ${now}
+      where product_id = ${product.productId}`
+  })
+
+  /** Ends the period of the price that holds and begins the next one; a clock set back never ends one before it began. */
+  const changePrice = Effect.fn("CatalogueStore.changePrice")(function* (product: Product, reason: string, now: Date) {
+    yield* sql`
+      with ended as (
+        update catalogue.product_price_history set valid_to = greatest(valid_from, ${now})
+        where product_id = ${product.productId} and valid_to is null
+        returning valid_to, revision
+      )
+      insert into catalogue.product_price_history (product_id, price_minor, currency, reason, valid_from, revision)
+      select ${product.productId}, ${product.priceMinor}::bigint, ${product.currency}, ${reason}, valid_to, revision + 1
+      from ended`
+  })
+
+  const pricesOf = Effect.fn("CatalogueStore.pricesOf")(function* (productIds: ReadonlyArray<string>) {
+    const rows = yield* sql`
+      select product_id as "productId", price_minor as "priceMinor", currency from catalogue.products
+      where product_id = any(${productIds}::text[])`
+    return yield* Effect.orDie(decodePrices(rows))
+  })
+
+  /** Newest first, after a product. */
+  const list = Effect.fn("CatalogueStore.list")(function* (
+    category: string | undefined,
+    after: string | undefined,
+    limit: number
+  ) {
+    const clauses = [
+      ...(category === undefined ? [] : [sql`category = ${category}`]),
+      ...(after === undefined ? [] : [sql`product_id < ${after}`]),
+      sql`true`
+    ]
+    const rows = yield* sql`
+      select ${fields} from catalogue.products where ${sql.and(clauses)} order by product_id desc limit ${limit}`
+    return yield* Effect.orDie(decodeProducts(rows))
+  })
+
+  /** Best match first. Every word has to occur; the last one may be only begun. */
+  const search = Effect.fn("CatalogueStore.search")(function* (
+    words: ReadonlyArray<string>,
+    category: string | undefined,
+    after: SearchPlace | undefined,
+    limit: number
+  ) {
+    const query = words.map((word) => `'${word.replaceAll("'", "''").replaceAll("\\", "\\\\")}':*`).join(" & ")
+    const rows = yield* sql<{ rank: number }>`
+      select * from (
+        select ${fields}, ts_rank(search, query)::float8 as rank
+        from catalogue.products, to_tsquery('simple', ${query}) query
+        where search @@ query ${category === undefined ? sql.literal("") : sql`and category = ${category}`}
+      ) found
+      ${after === undefined ? sql.literal("") : sql`where (rank, "productId") < (${after.rank}::float8, ${after.productId})`}
+      order by rank desc, "productId" desc limit ${limit}`
+    const last = rows.at(-1)
+    return { products: yield* Effect.orDie(decodeProducts(rows)), rank: last?.rank ?? 0 }
+  })
+
+  const categories = Effect.fn("CatalogueStore.categories")(function* () {
+    return yield* sql<{ category: string; products: number }>`
+      select category, count(*) as products from catalogue.products group by category order by category`
+  })
+
+  /** Newest first, before a revision. */
+  const periods = Effect.fn("CatalogueStore.periods")(function* (
+    productId: string,
+    before: number | undefined,
+    limit: number
+  ) {
+    const rows = yield* sql`
+      select price_minor as "priceMinor", currency, reason, valid_from as "validFrom", valid_to as "validTo", revision
+      from catalogue.product_price_history
+      where product_id = ${productId} ${before === undefined ? sql.literal("") : sql`and revision < ${before}`}
+      order by revision desc limit ${limit}`
+    return yield* Effect.orDie(decodePeriods(rows))
+  })
+
+  return { insert, find, lock, update, changePrice, pricesOf, list, search, categories, periods }
+})

@@ -1,0 +1,24 @@
+import { Cart } from "./cart/index.ts"
+import { Catalogue } from "./catalogue/index.ts"
+import { Identity } from "./identity/index.ts"
+import { Inventory } from "./inventory/index.ts"
+import { Notifications } from "./notifications/index.ts"
+import { Orders } from "./orders/index.ts"
+import { Payments } from "./payments/index.ts"
+import { Pricing } from "./pricing/index.ts"
+
+/** Every context of the shop. A deployment is a list of these. */
+export const contexts = {
+  identity: Identity,
+  catalogue: Catalogue,
+  pricing: Pricing,
+  cart: Cart,
+  inventory: Inventory,
+  orders: Orders,
+  payments: Payments,
+  notifications: Notifications
+} as const
+
+export type ContextName = keyof typeof contexts
+
+export const contextNames = Object.keys(contexts).filter((name): name is ContextName => name in contexts)

@@ -1,0 +1,49 @@
+import { Layer } from "effect"
+import { HttpApiBuilder } from "effect/http-api"
+import { CartRpc } from "@merkato/rpc/cart/CartRpc"
+import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
+import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
+import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
+import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
+import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { Api } from "@merkato/rpc/rest/Api"
+import { CartRoutes } from "./CartRoutes.ts"
+import { CatalogueRoutes } from "./CatalogueRoutes.ts"
+import { docs } from "./Docs.ts"
+import { Edge } from "./Edge.ts"
+import { Health } from "./Health.ts"
+import { home } from "./Home.ts"
+import { IdentityRoutes } from "./IdentityRoutes.ts"
+import { InventoryRoutes } from "./InventoryRoutes.ts"
+import * as JsonBody from "./JsonBody.ts"
+import { NotificationRoutes } from "./NotificationRoutes.ts"
+import { OrderRoutes } from "./OrderRoutes.ts"
+import * as SignedIn from "./SignedIn.ts"
+
+export { ownHeaders, Sampling } from "./Edge.ts"
+export { Readiness } from "./Health.ts"
+
+/** The contracts that the edge calls. */
+export const needs = [IdentityRpc, CatalogueRpc, InventoryRpc, CartRpc, OrdersRpc, NotificationsRpc] as const
+
+const clients = Layer.mergeAll(
+  IdentityRpc.client,
+  CatalogueRpc.client,
+  InventoryRpc.client,
+  CartRpc.client,
+  OrdersRpc.client,
+  NotificationsRpc.client
+)
+
+/** The edge: REST, its documentation, health and the front page. */
+export const gateway = (contexts: ReadonlyArray<string>) =>
+  Layer.mergeAll(
+    HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
+      Layer.provide([IdentityRoutes, CatalogueRoutes, InventoryRoutes, CartRoutes, OrderRoutes, NotificationRoutes]),
+      Layer.provide([JsonBody.layer, SignedIn.layer])
+    ),
+    docs,
+    Health,
+    home(contexts),
+    Edge
+  ).pipe(Layer.provide(clients))

@@ -1,0 +1,218 @@
+import { Clock, Config, Context, Effect, Layer, Metric } from "effect"
+import { SqlClient } from "effect/sql"
+import { ProductNotFound } from "@merkato/domain/catalogue/Product"
+import { StockAdjusted } from "@merkato/domain/inventory/InventoryEvents"
+import {
+  defaultWarehouse,
+  OutOfStock,
+  ReservationClosed,
+  StockLevels,
+  StockWouldBeNegative,
+  StockWouldOverflow
+} from "@merkato/domain/inventory/Stock"
+import * as Ids from "@merkato/domain/kernel/Ids"
+import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
+import { RequestContext } from "@merkato/domain/kernel/RequestContext"
+import { mergeItems } from "@merkato/domain/pricing/Quote"
+import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { EventStore } from "@merkato/infra/events/EventStore"
+import { stamp } from "@merkato/infra/events/Stamp"
+import { orUnavailable, retryLostRace, transaction } from "@merkato/infra/postgres/Database"
+import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
+import * as InventoryStore from "./InventoryStore.ts"
+
+const failures = Metric.counter("inventory_reservation_failures_total", {
+  description: "Reservations refused for want of stock",
+  incremental: true
+})
+
+interface Reserve {
+  readonly reservationId: Ids.ReservationId
+  readonly orderId: Ids.OrderId
+  readonly items: ReadonlyArray<{ readonly productId: Ids.ProductId; readonly qty: number }>
+  readonly ttlMs: number
+}
+
+/** The use cases of inventory: what is there, what is promised, and to whom. */
+export class Inventory extends Context.Service<
+  Inventory,
+  {
+    levels(productId: Ids.ProductId): Effect.Effect<StockLevels, ServiceUnavailable>
+    adjust(adjustment: {
+      readonly productId: Ids.ProductId
+      readonly delta: number
+      readonly reason: string
+    }): Effect.Effect<
+      StockLevels,
+      Forbidden | ProductNotFound | StockWouldBeNegative | StockWouldOverflow | ServiceUnavailable
+    >
+    reserve(
+      request: Reserve
+    ): Effect.Effect<{ readonly orderId: Ids.OrderId }, Forbidden | OutOfStock | ReservationClosed | ServiceUnavailable>
+    extend(request: {
+      readonly reservationId: Ids.ReservationId
+      readonly holdMs: number
+    }): Effect.Effect<void, Forbidden | ReservationClosed | ServiceUnavailable>
+    commit(reservationId: Ids.ReservationId): Effect.Effect<void, Forbidden | ReservationClosed | ServiceUnavailable>
+    release(request: {
+      readonly reservationId: Ids.ReservationId
+      readonly orderId: Ids.OrderId
+    }): Effect.Effect<void, Forbidden | ReservationClosed | ServiceUnavailable>
+    /** Ends reservations whose time is over; how many. */
+    readonly expireDue: Effect.Effect<number, ServiceUnavailable>
+  }
+>()("merkato/inventory/Inventory") {
+  static readonly layer = Layer.effect(
+    Inventory,
+    Effect.gen(function* () {
+      const store = yield* InventoryStore.make
+      const events = yield* EventStore
+      const catalogue = yield* CatalogueRpc
+      const sql = yield* SqlClient.SqlClient
+      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const orAway = orUnavailable("inventory")
+      /** Tells the relay about events that a statement of the store wrote; at once, or when the transaction around it commits. */
+      const wrote = sql.afterCommit(events.committed)
+
+      const levels = Effect.fn("Inventory.levels")(function* (productId: Ids.ProductId) {
+        const found = yield* store.levels(productId)
+        return found ?? new StockLevels({ productId, onHand: 0, reserved: 0, available: 0, version: 0 })
+      }, orAway)
+
+      const adjust = Effect.fn("Inventory.adjust")(
+        function* ({
+          productId,
+          delta,
+          reason
+        }: {
+          readonly productId: Ids.ProductId
+          readonly delta: number
+          readonly reason: string
+        }) {
+          yield* authorize("stock.adjust")
+          const { principal } = yield* RequestContext
+          const prices = yield* catalogue.PricesOf({ productIds: [productId] })
+          if (prices.length === 0) return yield* new ProductNotFound({ productIds: [productId] })
+          return yield* transaction(
+            Effect.gen(function* () {
+              const at = new Date(yield* Clock.currentTimeMillis)
+              const after = yield* store.adjust(productId, defaultWarehouse, delta)
+              if (after === undefined) {
+                if (delta > 0) return yield* new StockWouldOverflow({ productId })
+                return yield* new StockWouldBeNegative({
+                  productId,
+                  available: (yield* store.levels(productId))?.available ?? 0
+                })
+              }
+              const id = yield* Ids.next
+              yield* store.recordAdjustment({ id, delta, reason, by: principal.userId, at }, after, defaultWarehouse)
+              const adjusted = { ...after, warehouseId: defaultWarehouse, delta, reason }
+              yield* events.append([StockAdjusted.of(productId, after.version, adjusted)], at)
+              return after
+            })
+          )
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const reserve = Effect.fn("Inventory.reserve")(
+        function* ({ reservationId, orderId, items, ttlMs }: Reserve) {
+          yield* authorize("stock.reserve")
+          const now = yield* stamp
+          const expiresAt = new Date(now.occurredAt.getTime() + ttlMs)
+          // The statement wants each product once: two lines of one would each be measured against the whole stock.
+          const lines = mergeItems(items)
+          const attempt = yield* store
+            .reserve({ reservationId, orderId, items: lines, expiresAt }, defaultWarehouse, now)
+            .pipe(retryLostRace)
+          if (attempt.made) {
+            yield* wrote
+            return { orderId }
+          }
+          const earlier = yield* store.known(reservationId)
+          if (earlier?.status === "held") return { orderId: earlier.orderId }
+          if (earlier !== undefined) return yield* new ReservationClosed({ reservationId, status: earlier.status })
+          yield* Metric.update(failures, 1)
+          return yield* new OutOfStock({ products: attempt.shortages })
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const closed = Effect.fnUntraced(function* (reservationId: Ids.ReservationId) {
+        const status = (yield* store.known(reservationId))?.status ?? "unknown"
+        return yield* new ReservationClosed({ reservationId, status: status === "held" ? "expired" : status })
+      })
+
+      const extend = Effect.fn("Inventory.extend")(
+        function* ({ reservationId, holdMs }: { readonly reservationId: Ids.ReservationId; readonly holdMs: number }) {
+          yield* authorize("stock.reserve")
+          const now = yield* Clock.currentTimeMillis
+          if (!(yield* store.extend(reservationId, new Date(now + holdMs), new Date(now)))) {
+            return yield* closed(reservationId)
+          }
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const commit = Effect.fn("Inventory.commit")(
+        function* (reservationId: Ids.ReservationId) {
+          yield* authorize("stock.reserve")
+          if (yield* store.close(reservationId, "committed", yield* stamp).pipe(retryLostRace)) return yield* wrote
+          if ((yield* store.known(reservationId))?.status !== "committed") return yield* closed(reservationId)
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const release = Effect.fn("Inventory.release")(
+        function* ({
+          reservationId,
+          orderId
+        }: {
+          readonly reservationId: Ids.ReservationId
+          readonly orderId: Ids.OrderId
+        }) {
+          yield* authorize("stock.reserve")
+          const now = yield* stamp
+          if (yield* store.close(reservationId, "released", now).pipe(retryLostRace)) return yield* wrote
+          if (yield* store.bury(reservationId, orderId, defaultWarehouse, now.occurredAt)) return
+          // It came between the two: the reserve that the tombstone met is held now, or was ended by somebody else.
+          if (yield* store.close(reservationId, "released", now).pipe(retryLostRace)) return yield* wrote
+          if ((yield* store.known(reservationId))?.status === "committed") return yield* closed(reservationId)
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const expireDue = Effect.gen(function* () {
+        const now = yield* stamp
+        const due = yield* store.due(now.occurredAt, 200)
+        let count = 0
+        for (const reservationId of due) {
+          if (yield* store.close(reservationId, "expired", now).pipe(retryLostRace)) count += 1
+        }
+        if (count > 0) yield* wrote
+        return count
+      }).pipe(orAway, Effect.withTracerEnabled(false))
+
+      return Inventory.of({ levels, adjust, reserve, extend, commit, release, expireDue })
+    })
+  )
+}
+
+/** Looks for reservations whose time is over: every second, and again at once while there are many. */
+export const expiry = Effect.gen(function* () {
+  const inventory = yield* Inventory
+  const pause = yield* Effect.orDie(Config.Int("MERKATO_RESERVATION_SWEEP_MS").pipe(Config.withDefault(1_000)))
+  return yield* Effect.forever(
+    inventory.expireDue.pipe(
+      Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep(pause))),
+      Effect.catch((error) =>
+        Effect.andThen(Effect.logWarning("Expiry of reservations pauses", error), Effect.sleep("1 second"))
+      )
+    )
+  )
+})

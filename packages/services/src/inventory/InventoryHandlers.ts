@@ -1,0 +1,17 @@
+import { Effect } from "effect"
+import { InventoryGroup } from "@merkato/rpc/inventory/InventoryRpc"
+import { Inventory } from "./Inventory.ts"
+
+export const InventoryHandlers = InventoryGroup.toLayer(
+  Effect.gen(function* () {
+    const inventory = yield* Inventory
+    return InventoryGroup.of({
+      Levels: ({ productId }) => inventory.levels(productId),
+      Adjust: (adjustment) => inventory.adjust(adjustment),
+      Reserve: (request) => inventory.reserve(request),
+      Extend: (request) => inventory.extend(request),
+      Commit: ({ reservationId }) => inventory.commit(reservationId),
+      Release: (request) => inventory.release(request)
+    })
+  })
+)

@@ -1,0 +1,233 @@
+import { Effect, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import {
+  ReservationExpired,
+  StockCommitted,
+  StockReleased,
+  StockReserved
+} from "@merkato/domain/inventory/InventoryEvents"
+import { maxUnits, ReservationStatus, Shortage, StockLevels } from "@merkato/domain/inventory/Stock"
+import { OrderId } from "@merkato/domain/kernel/Ids"
+import { eventIds, type Stamp } from "@merkato/infra/events/Stamp"
+
+const LevelsRow = Schema.Array(StockLevels)
+const decodeLevels = Schema.decodeUnknownEffect(LevelsRow)
+
+const Attempt = Schema.Struct({ made: Schema.Boolean, shortages: Schema.Array(Shortage) })
+const decodeAttempt = Schema.decodeUnknownEffect(Schema.Tuple([Attempt]))
+
+const Known = Schema.Struct({ orderId: OrderId, status: ReservationStatus })
+const decodeKnown = Schema.decodeUnknownEffect(Schema.Array(Known))
+
+export interface Hold {
+  readonly reservationId: string
+  readonly orderId: string
+  readonly items: ReadonlyArray<{ readonly productId: string; readonly qty: number }>
+  readonly expiresAt: Date
+}
+
+/** How a reservation ends. */
+export type Ending = "committed" | "released" | "expired"
+
+const eventOf: Record<Ending, string> = {
+  committed: StockCommitted.type,
+  released: StockReleased.type,
+  expired: StockReleased.type
+}
+
+/**
+ * The SQL of inventory. Reserving and closing are one statement each: locks in the order of product ids, then the
+ * decision on what was locked, then stock, events and outbox together.
+ */
+export const make = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+
+  /** Common table expressions that store an event per row of `changed` and mark it for the relay. */
+  const levelEvents = (type: string, stamp: Stamp, extra: ReturnType<typeof sql.literal>) => sql`
+    event_rows as (
+      insert into inventory.events
+        (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload)
+      select event_id, ${type}, product_id, version, ${stamp.occurredAt}, ${stamp.region}, ${stamp.traceParent},
+        ${stamp.correlationId}, jsonb_build_object('productId', product_id, 'warehouseId', warehouse_id,
+          'onHand', on_hand, 'reserved', reserved, 'available', on_hand - reserved, 'version', version) || ${extra}
+      from changed order by product_id
+      returning position, aggregate_id, version
+    ), outbox_rows as (
+      insert into inventory.outbox (position, aggregate_id, version)
+      select position, aggregate_id, version from event_rows
+    )`
+
+  const levels = Effect.fn("InventoryStore.levels")(function* (productId: string) {
+    const rows = yield* sql`
+      select product_id as "productId", sum(on_hand)::int as "onHand", sum(reserved)::int as reserved,
+        (sum(on_hand) - sum(reserved))::int as available, max(version) as version
+      from inventory.inventory_stock where product_id = ${productId} group by product_id`
+    return (yield* Effect.orDie(decodeLevels(rows)))[0]
+  })
+
+  const known = Effect.fn("InventoryStore.known")(function* (reservationId: string) {
+    const rows = yield* sql`
+      select order_id as "orderId", status from inventory.reservations where reservation_id = ${reservationId}`
+    return (yield* Effect.orDie(decodeKnown(rows)))[0]
+  })
+
+  /**
+   * Holds all items or none; `made` is false when something is short or the id is taken. The new levels are made of the
+   * locked ones in every column that a check looks at: an update that meets a row which changed since the statement began
+   * is checked once with the old values before it is done with the new ones.
+   */
+  const reserve = Effect.fn("InventoryStore.reserve")(function* (hold: Hold, warehouseId: string, stamp: Stamp) {
+    const { reservationId, orderId, expiresAt } = hold
+    const rows = yield* sql`
+      with wanted as materialized (
+        select product_id, qty, event_id from unnest(
+          ${hold.items.map((item) => item.productId)}::text[],
+          ${hold.items.map((item) => item.qty)}::int[],
+          ${yield* eventIds(hold.items.length)}::text[]
+        ) as w (product_id, qty, event_id)
+      ), stock as materialized (
+        select s.product_id, s.on_hand, s.reserved, s.version
+        from inventory.inventory_stock s join wanted using (product_id)
+        where s.warehouse_id = ${warehouseId}
+          and not exists (select from inventory.reservations where reservation_id = ${reservationId})
+        order by s.product_id
+        for update of s
+      ), verdict as materialized (
+        select product_id, qty, coalesce(on_hand - reserved, 0) as available
+        from wanted left join stock using (product_id)
+      ), made as (
+        insert into inventory.reservations
+          (reservation_id, order_id, warehouse_id, status, product_ids, quantities, expires_at, created_at)
+        select ${reservationId}, ${orderId}, ${warehouseId}, 'held', array_agg(product_id), array_agg(qty),
+          ${expiresAt}, ${stamp.occurredAt}
+        from verdict having bool_and(available >= qty)
+        on conflict (reservation_id) do nothing
+        returning reservation_id
+      ), changed as (
+        update inventory.inventory_stock s
+        set on_hand = stock.on_hand, reserved = stock.reserved + w.qty, version = stock.version + 1
+        from stock join wanted w using (product_id), made
+        where s.product_id = stock.product_id and s.warehouse_id = ${warehouseId}
+        returning s.product_id, s.warehouse_id, s.on_hand, s.reserved, s.version, w.qty, w.event_id
+      ), ${levelEvents(StockReserved.type, stamp, sql`jsonb_build_object('qty', qty, 'reservationId', ${reservationId}::text, 'orderId', ${orderId}::text)`)}
+      select exists (select from made) as made, coalesce(
+        (select jsonb_agg(jsonb_build_object('productId', product_id, 'requested', qty, 'available', available)
+          order by product_id) from verdict where available < qty), '[]') as shortages`
+    return (yield* Effect.orDie(decodeAttempt(rows)))[0]
+  })
+
+  /** Ends a held reservation; false when it is not held (any more), or too late to be committed, or too early to expire. */
+  const close = Effect.fn("InventoryStore.close")(function* (reservationId: string, ending: Ending, stamp: Stamp) {
+    const now = stamp.occurredAt
+    const due =
+      ending === "committed"
+        ? sql`and expires_at > ${now}`
+        : ending === "expired"
+          ? sql`and expires_at <= ${now}`
+          : sql.literal("")
+    const [expiredEvent, ...lineEvents] = yield* eventIds(101)
+    const rows = yield* sql`
+      with closed as (
+        update inventory.reservations set status = ${ending}, closed_at = ${now}
+        where reservation_id = ${reservationId} and status = 'held' ${due}
+        returning reservation_id, order_id, warehouse_id, product_ids, quantities
+      ), line as materialized (
+        select order_id, warehouse_id, product_id, qty, event_id
+        from closed, unnest(product_ids, quantities, (${lineEvents}::text[])[1:cardinality(product_ids)])
+          as l (product_id, qty, event_id)
+      ), stock as materialized (
+        select s.product_id, s.warehouse_id from inventory.inventory_stock s join line using (product_id, warehouse_id)
+        order by s.product_id for update of s
+      ), changed as (
+        update inventory.inventory_stock s
+        set reserved = s.reserved - line.qty, version = s.version + 1,
+          on_hand = s.on_hand - ${ending === "committed" ? sql.literal("line.qty") : sql.literal("0")}
+        from line, stock
+        where s.product_id = line.product_id and s.warehouse_id = line.warehouse_id
+          and stock.product_id = s.product_id and stock.warehouse_id = s.warehouse_id
+        returning s.product_id, s.warehouse_id, s.on_hand, s.reserved, s.version, line.qty, line.event_id, line.order_id
+      ), ${levelEvents(eventOf[ending], stamp, sql`jsonb_build_object('qty', qty, 'reservationId', ${reservationId}::text, 'orderId', order_id)`)}
+      ${
+        ending === "expired"
+          ? sql`, ended_rows as (
+              insert into inventory.events
+                (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload)
+              select ${expiredEvent}, ${ReservationExpired.type}, reservation_id, 1, ${now}, ${stamp.region},
+                ${stamp.traceParent}, ${stamp.correlationId},
+                jsonb_build_object('reservationId', reservation_id, 'orderId', order_id)
+              from closed returning position, aggregate_id, version
+            ), ended_outbox as (
+              insert into inventory.outbox (position, aggregate_id, version)
+              select position, aggregate_id, version from ended_rows
+            )`
+          : sql.literal("")
+      }
+      select reservation_id from closed`
+    return rows.length > 0
+  })
+
+  const extend = Effect.fn("InventoryStore.extend")(function* (reservationId: string, until: Date, now: Date) {
+    const rows = yield* sql`
+      update inventory.reservations set expires_at = greatest(expires_at, ${until})
+      where reservation_id = ${reservationId} and status = 'held' and expires_at > ${now} returning 1`
+    return rows.length > 0
+  })
+
+  /** Refuses a reservation that has not come yet; false when it has. */
+  const bury = Effect.fn("InventoryStore.bury")(function* (
+    reservationId: string,
+    orderId: string,
+    warehouseId: string,
+    now: Date
+  ) {
+    const rows = yield* sql`
+      insert into inventory.reservations
+        (reservation_id, order_id, warehouse_id, status, product_ids, quantities, expires_at, created_at, closed_at)
+      values (${reservationId}, ${orderId}, ${warehouseId}, 'released', '{}', '{}', ${now}, ${now}, ${now})
+      on conflict (reservation_id) do nothing returning 1`
+    return rows.length > 0
+  })
+
+  const due = Effect.fn("InventoryStore.due")(function* (now: Date, limit: number) {
+    const rows = yield* sql<{ reservationId: string }>`
+      select reservation_id as "reservationId" from inventory.reservations
+      where status = 'held' and expires_at <= ${now} order by expires_at limit ${limit}`
+    return rows.map((row) => row.reservationId)
+  })
+
+  /**
+   * Changes what is on hand, if what is reserved stays covered and the warehouse holds it; the levels, or undefined. The
+   * row to insert is checked even where it becomes an update, so it is not negative itself.
+   */
+  const adjust = Effect.fn("InventoryStore.adjust")(function* (productId: string, warehouseId: string, delta: number) {
+    const rows = yield* sql`
+      insert into inventory.inventory_stock as s (product_id, warehouse_id, on_hand, reserved, version)
+      select ${productId}, ${warehouseId}, greatest(${delta}, 0), 0, 1 where ${delta} >= 0
+        or exists (select from inventory.inventory_stock where product_id = ${productId} and warehouse_id = ${warehouseId})
+      on conflict (product_id, warehouse_id) do update
+        set on_hand = s.on_hand + ${delta}, version = s.version + 1
+        where s.on_hand + ${delta} between s.reserved and ${maxUnits}
+      returning product_id as "productId", on_hand as "onHand", reserved, on_hand - reserved as available, version`
+    return (yield* Effect.orDie(decodeLevels(rows)))[0]
+  })
+
+  const recordAdjustment = Effect.fn("InventoryStore.recordAdjustment")(function* (
+    adjustment: {
+      readonly id: string
+      readonly delta: number
+      readonly reason: string
+      readonly by: string
+      readonly at: Date
+    },
+    stock: StockLevels,
+    warehouseId: string
+  ) {
+    yield* sql`
+      insert into inventory.inventory_adjustment
+        (adjustment_id, product_id, warehouse_id, delta, reason, adjusted_by, on_hand, adjusted_at)
+      values (${adjustment.id}, ${stock.productId}, ${warehouseId}, ${adjustment.delta}, ${adjustment.reason},
+        ${adjustment.by}, ${stock.onHand}, ${adjustment.at})`
+  })
+
+  return { levels, known, reserve, close, extend, bury, due, adjust, recordAdjustment }
+})

@@ -1,0 +1,387 @@
+import { Clock, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import type { ProductNotFound } from "@merkato/domain/catalogue/Product"
+import type { NewEvent } from "@merkato/domain/kernel/Event"
+import { reservationTtlMs, type OutOfStock } from "@merkato/domain/inventory/Stock"
+import * as Ids from "@merkato/domain/kernel/Ids"
+import { type Currency, toDecimal } from "@merkato/domain/kernel/Money"
+import {
+  type Forbidden,
+  type IdempotencyKeyReused,
+  type InvalidValue,
+  RequestInProgress,
+  type ServiceUnavailable
+} from "@merkato/domain/kernel/Problem"
+import { RequestContext } from "@merkato/domain/kernel/RequestContext"
+import {
+  NotCancelable,
+  NotFulfillable,
+  NotYourOrder,
+  Order,
+  type OrderHistoryEntry,
+  OrderNotFound,
+  PaymentInProgress,
+  PriceChanged
+} from "@merkato/domain/orders/Order"
+import {
+  created,
+  evolve,
+  OrderCanceled,
+  OrderFulfilled,
+  OrderReservationLost
+} from "@merkato/domain/orders/OrderEvents"
+import { type CurrencyNotSupported, type Item, type Quote } from "@merkato/domain/pricing/Quote"
+import { allowed, authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { derivedId } from "@merkato/infra/idempotency/Digest"
+import { answerOf, Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
+import * as Cursor from "@merkato/infra/paging/Cursor"
+import { orUnavailable, retryLostRace, transaction } from "@merkato/infra/postgres/Database"
+import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
+import { PlaceRefusal } from "@merkato/rpc/orders/OrdersRpc"
+import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import * as OrdersStore from "./OrdersStore.ts"
+
+export interface Place {
+  readonly idempotencyKey: Ids.IdempotencyKey
+  readonly items: ReadonlyArray<Item>
+  readonly currency?: Currency
+  readonly expectedTotal?: number
+}
+
+type PlaceRefusal = OutOfStock | PriceChanged | CurrencyNotSupported | ProductNotFound
+
+const PlaceAnswer = answerOf(Order, PlaceRefusal)
+const encodeAnswer = Schema.encodeSync(Schema.toCodecJson(PlaceAnswer))
+const decodeAnswer = Schema.decodeUnknownEffect(Schema.toCodecJson(PlaceAnswer))
+
+const listCursor = Cursor.make(Schema.Struct({ orderId: Ids.OrderId }))
+
+const ordersCreated = Metric.counter("orders_created_total", {
+  description: "Orders placed",
+  incremental: true
+})
+const creationLatency = Metric.histogram("order_creation_latency_ms", {
+  description: "Milliseconds from the command to the stored order",
+  boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000]
+})
+
+/** Reservations of a key's earlier days and tries that are passed over one by one; ended ones are never used again. */
+const maxReservations = 5
+
+/** The use cases of orders, but for paying (`OrderProcess`). */
+export class Orders extends Context.Service<
+  Orders,
+  {
+    place(
+      request: Place
+    ): Effect.Effect<
+      { readonly answer: Order; readonly replayed: boolean },
+      | Forbidden
+      | PlaceRefusal
+      | { readonly _tag: "Replayed"; readonly refusal: PlaceRefusal }
+      | IdempotencyKeyReused
+      | RequestInProgress
+      | ServiceUnavailable
+    >
+    cancel(
+      orderId: Ids.OrderId
+    ): Effect.Effect<
+      Order,
+      Forbidden | OrderNotFound | NotYourOrder | NotCancelable | PaymentInProgress | ServiceUnavailable
+    >
+    fulfil(orderId: Ids.OrderId): Effect.Effect<Order, Forbidden | OrderNotFound | NotFulfillable | ServiceUnavailable>
+    get(orderId: Ids.OrderId): Effect.Effect<Order, Forbidden | OrderNotFound | ServiceUnavailable>
+    list(options: {
+      readonly limit: number
+      readonly cursor?: string
+    }): Effect.Effect<
+      { readonly items: ReadonlyArray<Order>; readonly nextCursor: string | null },
+      Forbidden | InvalidValue | ServiceUnavailable
+    >
+    history(
+      orderId: Ids.OrderId
+    ): Effect.Effect<ReadonlyArray<OrderHistoryEntry>, Forbidden | OrderNotFound | ServiceUnavailable>
+    /** The order's reservation ended by itself: the order ends, or remembers it while a payment is under way. */
+    reservationExpired(expired: {
+      readonly orderId: Ids.OrderId
+      readonly reservationId: Ids.ReservationId
+    }): Effect.Effect<void, ServiceUnavailable>
+  }
+>()("merkato/orders/Orders") {
+  static readonly layer = Layer.effect(
+    Orders,
+    Effect.gen(function* () {
+      const store = yield* OrdersStore.make
+      const idempotency = yield* Idempotency
+      const pricing = yield* PricingRpc
+      const inventory = yield* InventoryRpc
+      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const orAway = orUnavailable("orders")
+
+      const now = Effect.map(Clock.currentTimeMillis, (millis) => DateTime.makeUnsafe(millis))
+
+      /** The answer that the key has; somebody was first, be it this caller or a twin of the request. */
+      const firstAnswer = Effect.fnUntraced(function* (keyed: Keyed) {
+        const found = yield* idempotency.find(keyed)
+        if (found._tag !== "Answered") return yield* new RequestInProgress({ retryAfterSeconds: 1 })
+        return yield* Effect.orDie(decodeAnswer(found.answer))
+      })
+
+      /** Answers again what was answered first. */
+      const replay = Effect.fnUntraced(function* (keyed: Keyed) {
+        const first = yield* firstAnswer(keyed)
+        return first._tag === "Done"
+          ? { answer: first.value, replayed: true }
+          : yield* Effect.fail({ _tag: "Replayed" as const, refusal: first.refusal })
+      })
+
+      /** Keeps a refusal as the key's answer, unless it has one already. */
+      const refuse = Effect.fnUntraced(function* (keyed: Keyed, refusal: PlaceRefusal) {
+        const kept = yield* idempotency.keep(keyed, encodeAnswer({ _tag: "Refused", refusal }))
+        return kept ? yield* Effect.fail(refusal) : yield* replay(keyed)
+      })
+
+      /**
+       * Reserves under an id that follows from the request, so that a repeat meets its own reservation. When that has
+       * ended or is an order's already, either the key has its answer (undefined: nothing is held), or the answer was
+       * forgotten and the next reservation is taken.
+       */
+      const reserve = Effect.fnUntraced(function* (keyed: Keyed, orderId: Ids.OrderId, quote: Quote) {
+        const items = quote.lines.map(({ productId, qty }) => ({ productId, qty }))
+        for (let nth = 1; nth <= maxReservations; nth++) {
+          const reservationId = Ids.ReservationId.make(
+            derivedId("RES", keyed.caller, keyed.operation, keyed.key, keyed.payloadHash, String(nth))
+          )
+          const held = yield* inventory
+            .Reserve({ reservationId, orderId, items, ttlMs: reservationTtlMs })
+            .pipe(Effect.catchTag("ReservationClosed", () => Effect.undefined))
+          if (held?.orderId === orderId) return { reservationId, orderId }
+          // Another try's, be it on its way or dead; unless its order is there, it becomes this one's, and holds as long.
+          if (held !== undefined && (yield* store.find(held.orderId)) === undefined) {
+            const extended = yield* inventory.Extend({ reservationId, holdMs: reservationTtlMs }).pipe(
+              Effect.as(true),
+              Effect.catchTag("ReservationClosed", () => Effect.succeed(false))
+            )
+            if (extended) return { reservationId, orderId: held.orderId }
+          }
+          if ((yield* idempotency.find(keyed))._tag === "Answered") return undefined
+        }
+        // The key has been used for as many days as that: no earlier try can be met any more.
+        const reservationId = Ids.ReservationId.make(derivedId("RES", orderId))
+        yield* inventory
+          .Reserve({ reservationId, orderId, items, ttlMs: reservationTtlMs })
+          .pipe(Effect.catchTag("ReservationClosed", Effect.die))
+        return { reservationId, orderId }
+      })
+
+      /** A twin of this request was first: what was reserved goes back, unless it is the twin's as well. */
+      const yieldToFirst = Effect.fnUntraced(function* (keyed: Keyed, order: Order) {
+        const first = yield* Effect.result(firstAnswer(keyed))
+        const isTwins =
+          Result.isSuccess(first) &&
+          first.success._tag === "Done" &&
+          first.success.value.reservationId === order.reservationId
+        if (!isTwins) {
+          yield* inventory
+            .Release({ reservationId: order.reservationId, orderId: order.orderId })
+            .pipe(Effect.catchTag("ReservationClosed", () => Effect.void))
+        }
+        return yield* replay(keyed)
+      })
+
+      const place = Effect.fn("Orders.place")(
+        function* (request: Place) {
+          const begun = yield* Clock.currentTimeMillis
+          yield* authorize("order.place")
+          const { principal } = yield* RequestContext
+          const { idempotencyKey, ...payload } = request
+          const keyed = yield* idempotency.keyed("place", idempotencyKey, payload)
+          const quoted = yield* Effect.result(
+            pricing.Quote({
+              items: request.items,
+              ...(request.currency === undefined ? {} : { currency: request.currency })
+            })
+          )
+          if (Result.isFailure(quoted)) {
+            const error = quoted.failure
+            return error._tag === "ServiceUnavailable" ? yield* error : yield* refuse(keyed, error)
+          }
+          const quote = quoted.success
+          const changed = priceChange(request.expectedTotal, quote)
+          if (changed !== undefined) return yield* refuse(keyed, changed)
+
+          const reserved = yield* Effect.result(reserve(keyed, yield* Ids.nextOrderId, quote))
+          if (Result.isFailure(reserved)) {
+            const error = reserved.failure
+            return error._tag === "OutOfStock" ? yield* refuse(keyed, error) : yield* error
+          }
+          if (reserved.success === undefined) return yield* replay(keyed)
+          const { orderId, reservationId } = reserved.success
+          const at = yield* now
+          const order = new Order({
+            orderId,
+            userId: principal.userId,
+            region: principal.region,
+            status: "PENDING",
+            items: quote.lines,
+            itemsMinor: quote.itemsMinor,
+            discountMinor: quote.discountMinor,
+            taxMinor: quote.taxMinor,
+            shippingMinor: quote.shippingMinor,
+            totalMinor: quote.totalMinor,
+            currency: quote.currency,
+            reservationId,
+            paymentAttemptId: null,
+            reservationLost: false,
+            version: 1,
+            createdAt: at,
+            updatedAt: at
+          })
+          yield* Effect.annotateCurrentSpan({ orderId })
+          const answer = encodeAnswer({ _tag: "Done", value: order })
+          const placed = yield* store.place(order, created(order), keyed, answer).pipe(retryLostRace)
+          if (!placed) return yield* yieldToFirst(keyed, order)
+          yield* Metric.update(ordersCreated, 1)
+          yield* Effect.logDebug("Order placed").pipe(Effect.annotateLogs({ orderId, userId: principal.userId }))
+          yield* Metric.update(creationLatency, (yield* Clock.currentTimeMillis) - begun)
+          return { answer: order, replayed: false }
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      /** Changes an order by one event, as one transaction. */
+      const changing = <E, R>(
+        orderId: Ids.OrderId,
+        decide: (order: Order) => Effect.Effect<NewEvent | undefined, E, R>
+      ) =>
+        transaction(
+          Effect.gen(function* () {
+            const order = yield* store.lock(orderId)
+            if (order === undefined) return yield* new OrderNotFound({ orderId })
+            const event = yield* decide(order)
+            if (event === undefined) return order
+            const occurredAt = yield* now
+            const after = yield* Effect.orDie(evolve(order, { ...event, occurredAt, region: order.region }))
+            yield* store.save([{ order: after, event }])
+            return after
+          })
+        )
+
+      const cancellation = (order: Order, reason: string) =>
+        OrderCanceled.of(order.orderId, order.version + 1, {
+          orderId: order.orderId,
+          userId: order.userId,
+          reservationId: order.reservationId,
+          reason
+        })
+
+      const cancel = Effect.fn("Orders.cancel")(
+        function* (orderId: Ids.OrderId) {
+          yield* Effect.annotateCurrentSpan({ orderId })
+          const canceled = yield* changing(
+            orderId,
+            Effect.fnUntraced(function* (order) {
+              if (!(yield* allowed("order.cancel", { ownerId: order.userId }))) return yield* new NotYourOrder()
+              if (order.status !== "PENDING") return yield* new NotCancelable({ orderStatus: order.status })
+              if (order.paymentAttemptId !== null) return yield* new PaymentInProgress({ retryAfterSeconds: 5 })
+              return cancellation(order, "canceled_by_customer")
+            })
+          )
+          // The event would bring the stock back too; this only makes sure that it is back when the caller reads it.
+          yield* inventory.Release({ reservationId: canceled.reservationId, orderId }).pipe(
+            Effect.catchTag("ReservationClosed", () => Effect.void),
+            Effect.catchTag("ServiceUnavailable", (error) =>
+              Effect.logWarning("Stock comes back a little later", error)
+            )
+          )
+          return canceled
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const fulfil = Effect.fn("Orders.fulfil")(
+        function* (orderId: Ids.OrderId) {
+          yield* authorize("order.fulfil")
+          return yield* changing(orderId, (order) =>
+            order.status === "PAID"
+              ? Effect.succeed(OrderFulfilled.of(orderId, order.version + 1, { orderId, userId: order.userId }))
+              : Effect.fail(new NotFulfillable({ orderStatus: order.status }))
+          )
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      /** The order, if the caller may see it; else it does not exist for them. */
+      const visible = Effect.fnUntraced(function* (orderId: Ids.OrderId) {
+        const order = yield* store.find(orderId)
+        if (order === undefined || !(yield* allowed("order.read", { ownerId: order.userId }))) {
+          return yield* new OrderNotFound({ orderId })
+        }
+        return order
+      })
+
+      const get = Effect.fn("Orders.get")(visible, orAway, Effect.provideContext(provided))
+
+      const history = Effect.fn("Orders.history")(
+        function* (orderId: Ids.OrderId) {
+          yield* visible(orderId)
+          return yield* store.historyOf(orderId)
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const list = Effect.fn("Orders.list")(
+        function* ({ limit, cursor }: { readonly limit: number; readonly cursor?: string }) {
+          yield* authorize("order.list")
+          const { principal } = yield* RequestContext
+          const after = yield* listCursor.decode(cursor)
+          const rows = yield* store.list(
+            principal.role === "admin" ? undefined : principal.userId,
+            after?.orderId,
+            limit + 1
+          )
+          return Cursor.page(rows, limit, ({ orderId }) => listCursor.encode({ orderId }))
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const reservationExpired = Effect.fn("Orders.reservationExpired")(
+        function* ({
+          orderId,
+          reservationId
+        }: {
+          readonly orderId: Ids.OrderId
+          readonly reservationId: Ids.ReservationId
+        }) {
+          yield* changing(orderId, (order) => {
+            if (order.status !== "PENDING" || order.reservationId !== reservationId || order.reservationLost) {
+              return Effect.undefined
+            }
+            return Effect.succeed(
+              order.paymentAttemptId === null
+                ? cancellation(order, "reservation_expired")
+                : OrderReservationLost.of(orderId, order.version + 1, { orderId, userId: order.userId, reservationId })
+            )
+          }).pipe(Effect.catchTag("OrderNotFound", () => Effect.void))
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      return Orders.of({ place, cancel, fulfil, get, list, history, reservationExpired })
+    })
+  )
+}
+
+/** The shopper saw another total. */
+const priceChange = (expectedTotal: number | undefined, quote: Quote): PriceChanged | undefined => {
+  const actualTotal = toDecimal(quote.totalMinor, quote.currency)
+  return expectedTotal === undefined || expectedTotal === actualTotal
+    ? undefined
+    : new PriceChanged({ expectedTotal, actualTotal, currency: quote.currency })
+}

@@ -1,0 +1,20 @@
+import { Effect } from "effect"
+import { OrdersGroup } from "@merkato/rpc/orders/OrdersRpc"
+import { OrderProcess } from "./OrderProcess.ts"
+import { Orders } from "./Orders.ts"
+
+export const OrdersHandlers = OrdersGroup.toLayer(
+  Effect.gen(function* () {
+    const orders = yield* Orders
+    const process = yield* OrderProcess
+    return OrdersGroup.of({
+      Place: (request) => orders.place(request),
+      Pay: (request) => process.pay(request),
+      Cancel: ({ orderId }) => orders.cancel(orderId),
+      Fulfil: ({ orderId }) => orders.fulfil(orderId),
+      Get: ({ orderId }) => orders.get(orderId),
+      List: (options) => orders.list(options),
+      History: ({ orderId }) => orders.history(orderId)
+    })
+  })
+)

@@ -1,0 +1,21 @@
+import { Layer } from "effect"
+import * as BoundedContext from "@merkato/infra/context/BoundedContext"
+import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
+import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
+import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { OrderProcess, recovery } from "./OrderProcess.ts"
+import { Orders as OrdersUseCases } from "./Orders.ts"
+import { endExpired } from "./OrdersConsumers.ts"
+import { OrdersHandlers } from "./OrdersHandlers.ts"
+
+export const Orders = BoundedContext.make("orders", {
+  contract: OrdersRpc,
+  handlers: OrdersHandlers,
+  useCases: Layer.mergeAll(OrdersUseCases.layer, OrderProcess.layer),
+  topic: "order.events",
+  migrations: new URL("./migrations", import.meta.url),
+  needs: [PricingRpc, InventoryRpc, PaymentsRpc],
+  consumers: [endExpired],
+  background: recovery
+})

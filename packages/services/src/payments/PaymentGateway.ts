@@ -1,0 +1,45 @@
+import { Context, type Effect, Schema } from "effect"
+import type { AttemptId, OrderId } from "@merkato/domain/kernel/Ids"
+import type { Currency } from "@merkato/domain/kernel/Money"
+import type { PaymentToken } from "@merkato/domain/payments/Payment"
+
+/** How an attempt stands at the gateway. */
+export const GatewayStatus = Schema.Literals(["authorised", "captured", "declined", "voided"])
+export type GatewayStatus = typeof GatewayStatus.Type
+
+export interface GatewayAttempt {
+  readonly status: GatewayStatus
+  readonly reason: string | null
+}
+
+/** The gateway refused to work on the request, or was not reached: certainly nothing was moved. */
+export class GatewayDown extends Schema.TaggedError<GatewayDown>()("GatewayDown", { reason: Schema.String }) {}
+
+/** The gateway was reached and did not answer in time, or not sensibly: what it did is unknown. */
+export class GatewayUnknown extends Schema.TaggedError<GatewayUnknown>()("GatewayUnknown", { reason: Schema.String }) {}
+
+/** The gateway has never heard of the attempt. */
+export class AttemptNotFound extends Schema.TaggedError<AttemptNotFound>()("AttemptNotFound", {}) {}
+
+/**
+ * A provider that moves money. The attempt id is its idempotency key: every call may be repeated. A real provider is one
+ * more Layer of this port.
+ */
+export class PaymentGateway extends Context.Service<
+  PaymentGateway,
+  {
+    readonly authorise: (request: {
+      readonly attemptId: AttemptId
+      readonly orderId: OrderId
+      readonly amountMinor: number
+      readonly currency: Currency
+      readonly token: PaymentToken
+    }) => Effect.Effect<GatewayAttempt, GatewayDown | GatewayUnknown>
+    readonly find: (
+      attemptId: AttemptId
+    ) => Effect.Effect<GatewayAttempt, AttemptNotFound | GatewayDown | GatewayUnknown>
+    readonly capture: (attemptId: AttemptId) => Effect.Effect<GatewayAttempt, GatewayDown | GatewayUnknown>
+    /** Also for an attempt that never arrived: a late one is then refused. */
+    readonly void: (attemptId: AttemptId) => Effect.Effect<GatewayAttempt, GatewayDown | GatewayUnknown>
+  }
+>()("merkato/payments/PaymentGateway") {}

@@ -1,0 +1,15 @@
+import { Effect } from "effect"
+import { PaymentsGroup } from "@merkato/rpc/payments/PaymentsRpc"
+import { Payments } from "./Payments.ts"
+
+export const PaymentsHandlers = PaymentsGroup.toLayer(
+  Effect.gen(function* () {
+    const payments = yield* Payments
+    return PaymentsGroup.of({
+      Authorise: (request) => payments.authorise(request),
+      Resolve: (attempt) => payments.resolve(attempt),
+      Capture: ({ attemptId }) => payments.capture(attemptId),
+      Void: (request) => payments.void(request)
+    })
+  })
+)

@@ -1,0 +1,146 @@
+// bun scripts/generate-docs.ts [--check]
+// Writes docs/reference from the code: the REST surface from its HttpApi, the events from their schemas. With --check it
+// writes nothing and fails when what is there differs.
+import { readFileSync, writeFileSync } from "node:fs"
+import { Schema } from "effect"
+import { OpenApi } from "effect/http-api"
+import { events as cart } from "@merkato/domain/cart/CartEvents"
+import { events as catalogue } from "@merkato/domain/catalogue/CatalogueEvents"
+import { events as identity } from "@merkato/domain/identity/IdentityEvents"
+import { events as inventory } from "@merkato/domain/inventory/InventoryEvents"
+import { events as orders } from "@merkato/domain/orders/OrderEvents"
+import { events as payments } from "@merkato/domain/payments/PaymentEvents"
+import { Api } from "@merkato/rpc/rest/Api"
+
+const folder = new URL("../docs/reference/", import.meta.url)
+
+interface JsonSchema {
+  readonly type?: string | ReadonlyArray<string>
+  readonly $ref?: string
+  readonly enum?: ReadonlyArray<unknown>
+  readonly properties?: Readonly<Record<string, JsonSchema>>
+  readonly required?: ReadonlyArray<string>
+  readonly items?: JsonSchema
+  readonly anyOf?: ReadonlyArray<JsonSchema>
+  readonly allOf?: ReadonlyArray<JsonSchema>
+}
+
+/** A JSON schema in a few words: `string`, `integer`, `[{productId, qty}]`. */
+const words = (schema: JsonSchema): string => {
+  if (schema.$ref !== undefined) return schema.$ref.split("/").at(-1) ?? "object"
+  if (schema.enum !== undefined) return schema.enum.map((value) => JSON.stringify(value)).join(" \\| ")
+  if (schema.anyOf !== undefined) return schema.anyOf.map(words).join(" \\| ")
+  if (schema.items !== undefined) return `[${words(schema.items)}]`
+  if (schema.properties !== undefined) return `{${Object.keys(schema.properties).join(", ")}}`
+  return typeof schema.type === "string" ? schema.type : "value"
+}
+
+const eventsPage = () => {
+  const lines = [
+    "# Events",
+    "",
+    "Generated from the schemas in `packages/domain` by `bun scripts/generate-docs.ts`; do not edit.",
+    "",
+    "Each travels in the envelope `{eventId, eventType, occurredAt, producer, traceId, correlationId, schemaVersion,",
+    "partitionKey, region, aggregateVersion, payload}`. Events with the same key come in order; consumers see each at",
+    "least once and act on it once.",
+    ""
+  ]
+  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments]) {
+    const { schema, definitions } = Schema.toJsonSchemaDocument(definition.payload)
+    const resolve = (part: JsonSchema): JsonSchema => {
+      const name = part.$ref?.split("/").at(-1)
+      const found = name === undefined ? undefined : Object.entries(definitions).find(([key]) => key === name)?.[1]
+      return found === undefined ? part : { ...found }
+    }
+    const object: JsonSchema = resolve({ ...schema })
+    lines.push(
+      `## \`${definition.type}\``,
+      "",
+      `Topic \`${definition.topic}\`.`,
+      "",
+      "| field | type |",
+      "| --- | --- |"
+    )
+    for (const [name, field] of Object.entries(object.properties ?? {})) {
+      const optional = object.required?.includes(name) === true ? "" : " (optional)"
+      lines.push(`| \`${name}\` | ${words(resolve(field))}${optional} |`)
+    }
+    lines.push("")
+  }
+  return `${lines.join("\n").trimEnd()}\n`
+}
+
+const apiPage = () => {
+  const spec = OpenApi.fromApi(Api)
+  const lines = [
+    "# REST API",
+    "",
+    "Generated from `packages/rpc/src/rest/Api.ts` by `bun scripts/generate-docs.ts`; do not edit. The same as OpenAPI is",
+    "at `/openapi.json` of a running shop, and to be tried out at `/docs`.",
+    "",
+    "Any request can also meet 400 `validation_failed` or `invalid_value`, 413 `payload_too_large`, 415",
+    "`unsupported_media_type`, 500 `internal` and 503 `service_unavailable`.",
+    "",
+    "| method and path | answers | problems |",
+    "| --- | --- | --- |"
+  ]
+  for (const [path, methods] of Object.entries(spec.paths)) {
+    for (const [method, operation] of Object.entries(methods ?? {})) {
+      if (typeof operation !== "object" || !("responses" in operation)) continue
+      const entries = Object.entries(operation.responses ?? {})
+      const good = entries.filter(([status]) => Number(status) < 400).map(([status]) => status)
+      const bad = entries
+        .filter(([status]) => Number(status) >= 400)
+        .map(([status, response]) => ({ status, codes: codesOf(response).filter((code) => !anywhere.has(code)) }))
+        .filter(({ codes }) => codes.length > 0)
+        .map(({ status, codes }) => `${status} ${codes.map((code) => `\`${code}\``).join(", ")}`)
+      lines.push(`| ${method.toUpperCase()} \`${path}\` | ${good.join(", ")} | ${bad.join("; ")} |`)
+    }
+  }
+  return `${lines.join("\n")}\n`
+}
+
+/** Problems that any request can meet; said once. */
+const anywhere = new Set([
+  "validation_failed",
+  "invalid_value",
+  "payload_too_large",
+  "unsupported_media_type",
+  "internal",
+  "service_unavailable"
+])
+
+/** The codes that a problem's schema is described with. */
+const codesOf = (response: unknown): ReadonlyArray<string> => {
+  const text = JSON.stringify(response)
+  const description = /"description":"([a-z_, ]+)"/.exec(text)?.[1]
+  return description === undefined ? [] : description.split(", ")
+}
+
+const pages: ReadonlyArray<readonly [string, string]> = [
+  ["events.md", eventsPage()],
+  ["api.md", apiPage()]
+]
+
+const check = process.argv.includes("--check")
+let stale = false
+for (const [name, text] of pages) {
+  const file = new URL(name, folder)
+  if (!check) {
+    writeFileSync(file, text)
+    continue
+  }
+  const present = (() => {
+    try {
+      return readFileSync(file, "utf8")
+    } catch {
+      return ""
+    }
+  })()
+  if (present !== text) {
+    stale = true
+    console.error(`docs/reference/${name} is out of date; run: bun scripts/generate-docs.ts`)
+  }
+}
+process.exit(stale ? 1 : 0)

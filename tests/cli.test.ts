@@ -1,0 +1,556 @@
+// The operators' command: its pure parts, what it says and how it ends, and its work on a real shop.
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
+import { NodeServices } from "@effect/platform-node"
+import { ConfigProvider, Console, Effect, Exit, Layer, Option, Schema } from "effect"
+import { SqlClient } from "effect/sql"
+import type { Command } from "effect/cli"
+import * as fc from "fast-check"
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
+import { EventId, Id } from "@merkato/domain/kernel/Ids"
+import { KeyRing } from "@merkato/infra/auth/KeyRing"
+import { Tokens } from "@merkato/infra/auth/Tokens"
+import { type BusMessage, EventBus } from "@merkato/infra/events/EventBus"
+import * as Database from "@merkato/infra/postgres/Database"
+import * as RunningPostgres from "@merkato/infra/postgres/RunningPostgres"
+import { shelf } from "@merkato/services/seed"
+import * as Baskets from "../apps/merkato/src/Baskets.ts"
+import * as Bus from "../apps/merkato/src/Bus.ts"
+import { runWith } from "../apps/merkato/src/Cli.ts"
+import { isLoopback } from "../apps/merkato/src/commands/Load.ts"
+import { parseDuration } from "../apps/merkato/src/Flags.ts"
+import { Histogram } from "../apps/merkato/src/Histogram.ts"
+import { merkato } from "../apps/merkato/src/Merkato.ts"
+import * as Progress from "../apps/merkato/src/Progress.ts"
+import { countBaskets, countFile } from "../scripts/count-baskets.ts"
+import { Client } from "./support/Client.ts"
+import { freePort, type Running, startApp, temporaryFolder } from "./support/Processes.ts"
+
+const root = join(import.meta.dir, "..")
+const folder = temporaryFolder()
+afterAll(folder.remove)
+
+interface Ran {
+  readonly ok: boolean
+  readonly stdout: string
+  readonly stderr: string
+}
+
+/** Runs a command in this process, as a program would run it, without this machine's environment. */
+const runCommand = async <Name extends string, Input, E, ContextInput>(
+  command: Command.Command<Name, Input, ContextInput, E, Command.Environment>,
+  args: ReadonlyArray<string>,
+  env: Record<string, string> = {}
+): Promise<Ran> => {
+  const out: Array<string> = []
+  const err: Array<string> = []
+  const captured: Console.Console = {
+    ...console,
+    log: (...words) => void out.push(words.join(" ")),
+    error: (...words) => void err.push(words.join(" "))
+  }
+  const exit = await runWith(command)(args).pipe(
+    Effect.provide(NodeServices.layer),
+    Effect.provideService(Console.Console, captured),
+    Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromEnv({ env })),
+    Effect.runPromiseExit
+  )
+  return { ok: Exit.isSuccess(exit), stdout: out.join("\n"), stderr: err.join("\n") }
+}
+const run = (...args: ReadonlyArray<string>) => runCommand(merkato, args)
+
+const decodeItems = Schema.decodeUnknownSync(
+  Schema.Struct({ items: Schema.Array(Schema.Struct({ name: Schema.String, productId: Schema.String })) })
+)
+const itemsOf = (body: unknown) => decodeItems(body).items
+
+const spawned = (...args: ReadonlyArray<string>) => {
+  const { exitCode, stdout, stderr } = Bun.spawnSync([process.execPath, "run", "--silent", "merkato", ...args], {
+    cwd: root
+  })
+  return { exitCode, stdout: stdout.toString(), stderr: stderr.toString() }
+}
+
+describe("token", () => {
+  test("prints a token that the shop takes, on one line, and nothing else; its key is the owner's alone", async () => {
+    const dataDir = join(folder.path, "token")
+    const args = ["--user", "USER-1", "--role", "shopper", "--region", "eu", "--data-dir", dataDir]
+    const { exitCode, stdout } = spawned("token", ...args)
+    expect(exitCode).toBe(0)
+    expect(stdout).toMatch(/^[\w-]+\.[\w-]+\.[\w-]+\n$/)
+    expect(statSync(join(dataDir, "keys.json")).mode & 0o777).toBe(0o600)
+    const principal = await Tokens.use((tokens) => tokens.verify(stdout.trim())).pipe(
+      Effect.provide(Tokens.layer.pipe(Layer.provide(KeyRing.layer(dataDir)))),
+      Effect.runPromise
+    )
+    expect(principal).toMatchObject({ userId: "USER-1", role: "shopper", region: "eu" })
+  })
+
+  test("a wrong role is told on stderr, and stdout stays empty", () => {
+    const { exitCode, stdout, stderr } = spawned("token", "--user", "USER-1", "--role", "king")
+    expect({ exitCode, stdout }).toEqual({ exitCode: 1, stdout: "" })
+    expect(stderr).toMatch(/--role: "king"\. Expected: "shopper" \| "admin" \| "guest"\nTry: merkato token --help\n$/)
+  })
+
+  test("an unreadable key is a sentence", async () => {
+    const dataDir = join(folder.path, "broken")
+    await Bun.write(join(dataDir, "keys.json"), "{}")
+    const { ok, stderr } = await run("token", "--user", "U", "--role", "admin", "--data-dir", dataDir)
+    expect({ ok, stderr }).toEqual({
+      ok: false,
+      stderr: `The signing keys in ${dataDir}/keys.json cannot be used: not a JWK set of Ed25519 keys`
+    })
+  })
+})
+
+describe("help", () => {
+  const paths = (command: Command.Command.Any, path: ReadonlyArray<string>): ReadonlyArray<ReadonlyArray<string>> => [
+    path,
+    ...command.subcommands.flatMap(({ commands }) => commands.flatMap((sub) => paths(sub, [...path, sub.name])))
+  ]
+  const all = paths(merkato, [])
+
+  test("there is a command for each task", () => {
+    expect(all.map((path) => path.join(" "))).toEqual([
+      "",
+      "token",
+      "seed",
+      "import",
+      "import baskets",
+      "load",
+      "events",
+      "events tail",
+      "dlq",
+      "dlq list",
+      "dlq requeue",
+      "doctor",
+      "contracts",
+      "contracts export"
+    ])
+  })
+
+  for (const path of all)
+    test(`merkato ${[...path, "--help"].join(" ")}`, async () => {
+      const { ok, stdout, stderr } = await run(...path, "--help")
+      expect({ ok, stderr }).toEqual({ ok: true, stderr: "" })
+      expect(stdout).toContain(`  ${["merkato", ...path].join(" ")} `)
+    })
+})
+
+describe("what cannot be is refused with a sentence", () => {
+  const nowhere = join(folder.path, "nowhere")
+  const here = ["--data-dir", nowhere]
+  const cases: ReadonlyArray<readonly [ReadonlyArray<string>, RegExp]> = [
+    [["bogus"], /^Unknown subcommand "bogus" for "merkato"/],
+    [["token"], /^Missing required flag: --user/],
+    [["token", "--user", "a b", "--role", "admin"], /Expected: an id: 1 to 64 of/],
+    [["token", "--user", "U", "--role", "admin", "--ttl", "soon"], /Expected: a time such as 10s, 5m or 12h/],
+    [["seed", "--url", "shop"], /Expected: the address of a shop/],
+    [["seed", ...here], /^There are no keys in \S+: name the shop's data folder with --data-dir\.$/],
+    [["import", "baskets", "no-such-file"], /Path does not exist/],
+    [["import", "baskets", join(root, "package.json"), "--concurrency", "0"], /Expected: a whole number from 1 to 256/],
+    [["load", "--url", "http://shop.example"], /^http:\/\/shop\.example is not on this machine: say --allow-remote/],
+    [["events", "tail", "--topic", "order"], /Expected: order\.events \| /],
+    [["events", "tail", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/],
+    [["dlq", "requeue", ...here], /^Say which dead letters/],
+    [["dlq", "list", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/]
+  ]
+  for (const [args, sentence] of cases)
+    test(args.join(" ").replaceAll(root, "").replaceAll(folder.path, ""), async () => {
+      const { ok, stdout, stderr } = await run(...args)
+      expect({ ok, stdout }).toEqual({ ok: false, stdout: "" })
+      expect(stderr).toMatch(sentence)
+      expect(stderr).not.toMatch(/\n {4}at |Error:/)
+    })
+
+  test("nobody at the address", async () => {
+    const dataDir = join(folder.path, "alone")
+    await run("token", "--user", "U", "--role", "admin", "--data-dir", dataDir)
+    const url = `http://localhost:${await freePort()}`
+    const { ok, stderr } = await run("load", "--data-dir", dataDir, "--url", url, "--duration", "1s")
+    expect(ok).toBe(false)
+    expect(stderr).toContain(`No shop answers at ${url} (nobody listens there): start one with scripts/start`)
+  })
+
+  test("a database that is not there, without its password", async () => {
+    const env = { DATABASE_URL: `postgres://ada:secret@127.0.0.1:${await freePort()}/shop` }
+    const { ok, stderr } = await runCommand(merkato, ["dlq", "list"], env)
+    expect(ok).toBe(false)
+    expect(stderr).toMatch(/^DATABASE_URL cannot be used: 127\.0\.0\.1:\d+: [^\n]*ECONNREFUSED/)
+    expect(stderr).not.toContain("secret")
+  })
+})
+
+describe("doctor", () => {
+  test("finds nothing wrong before the first start, and leaves the folder unmade", async () => {
+    const dataDir = join(folder.path, "fresh")
+    const { ok, stdout, stderr } = await run("doctor", "--data-dir", dataDir, "--port", String(await freePort()))
+    expect({ ok, stderr, made: existsSync(dataDir) }).toEqual({ ok: true, stderr: "", made: false })
+    const subjects = ["bun", "dependencies", "data folder", "lock", "keys", "postgres", "database", "port", "disk"]
+    expect(stdout.split("\n").map((line) => line.slice(6, 18).trimEnd())).toEqual(subjects)
+    expect(stdout).not.toMatch(/^fail/m)
+  })
+
+  test("says what to do about keys that others can read, a dead owner, a taken port and a database that is away", async () => {
+    const dataDir = join(folder.path, "ill")
+    await run("token", "--user", "U", "--role", "admin", "--data-dir", dataDir)
+    chmodSync(join(dataDir, "keys.json"), 0o644)
+    writeFileSync(join(dataDir, "lock"), JSON.stringify({ pid: 4_000_000, startedAt: "long ago", token: "gone" }))
+    await using other = Bun.serve({ port: 0, hostname: "0.0.0.0", fetch: () => new Response("no shop") })
+    const env = { DATABASE_URL: `postgres://127.0.0.1:${await freePort()}/shop` }
+    const { ok, stdout, stderr } = await runCommand(
+      merkato,
+      ["doctor", "--data-dir", dataDir, "--port", String(other.port)],
+      env
+    )
+    expect({ ok, stderr }).toEqual({ ok: false, stderr: "3 of these must be put right before a shop can run." })
+    expect(stdout).toMatch(/^warn {2}lock .*process 4000000, which is gone → /m)
+    expect(stdout).toMatch(/^fail {2}keys .*\(mode 0644\) → run chmod 600 /m)
+    expect(stdout).toMatch(/^fail {2}port .*taken by something that is no shop → choose another with --port/m)
+    expect(stdout).toMatch(/^fail {2}database .* → correct DATABASE_URL/m)
+  })
+})
+
+test("contracts export writes the description of the REST surface", async () => {
+  const dir = join(folder.path, "contracts")
+  const { ok, stdout } = await run("contracts", "export", "--dir", dir)
+  expect({ ok, stdout }).toEqual({ ok: true, stdout: join(dir, "openapi.json") })
+  const document: unknown = JSON.parse(readFileSync(stdout, "utf8"))
+  expect(document).toMatchObject({ info: { title: "Merkato" }, paths: { "/api/v1/orders": { post: {} } } })
+})
+
+describe("a file of baskets", () => {
+  test("names are trimmed; nothing between commas, empty lines and carriage returns do not count", () => {
+    expect(Baskets.parse("\uFEFFpip fruit, cream cheese ,pip fruit\r\n\n , ,\nwhole milk")).toEqual([
+      {
+        line: 1,
+        items: [
+          { name: "pip fruit", qty: 2 },
+          { name: "cream cheese", qty: 1 }
+        ]
+      },
+      { line: 4, items: [{ name: "whole milk", qty: 1 }] }
+    ])
+  })
+
+  test("every unit is counted once, as a plain count does", () => {
+    const name = fc.stringMatching(/^[a-z ]{0,6}$/)
+    fc.assert(
+      fc.property(fc.array(fc.array(name, { maxLength: 8 })), (baskets) => {
+        const text = baskets.map((names) => names.join(",")).join("\n")
+        expect(Baskets.unitsOf(Baskets.parse(text))).toEqual(countFile(text))
+      })
+    )
+  })
+
+  test("a basket that no order can hold is refused, with its line", () => {
+    const refusals = (text: string) => Baskets.parse(text).map(Baskets.refusalOf)
+    const names = Array.from({ length: 101 }, (_, nth) => `item ${nth}`)
+    expect(refusals(["a,b", names.slice(1).join(","), names.join(","), "a,".repeat(100)].join("\n"))).toEqual([
+      undefined,
+      undefined,
+      "Line 3 has 101 different items, and an order holds at most 100.",
+      "Line 4 has a 100 times, and an order takes at most 99."
+    ])
+  })
+
+  test("an SKU reads like the name, is one, and is nobody else's", () => {
+    expect(["whole milk", "UHT-milk", "rolls/buns", "liquor (appetizer)", "crème brûlée"].map(Baskets.skuOf)).toEqual([
+      "WHOLE-MILK",
+      "UHT-MILK",
+      "ROLLS-BUNS",
+      "LIQUOR-APPETIZER",
+      "CREME-BRULEE"
+    ])
+    expect([...Baskets.skusOf(["a/b", "a b", "ab"]).values()]).toEqual(["A-B-3A8E75C1", "A-B-10A3F9F2", "AB"])
+    fc.assert(
+      fc.property(fc.uniqueArray(fc.string({ minLength: 1, maxLength: 100, unit: "binary" })), (names) => {
+        const skus = [...Baskets.skusOf(names).values()]
+        expect(skus.filter((sku) => !/^[A-Z0-9-]{1,64}$/.test(sku))).toEqual([])
+        expect(new Set(skus).size).toBe(names.length)
+      })
+    )
+  })
+
+  test("a price follows from the name: 0.49 to 9.99, to the cent", () => {
+    expect(["whole milk", "soda", "yogurt"].map(Baskets.priceOf)).toEqual([8.33, 0.88, 0.97])
+    fc.assert(
+      fc.property(fc.string(), (name) => {
+        const price = Baskets.priceOf(name)
+        expect(price >= 0.49 && price <= 9.99 && Number(price.toFixed(2)) === price).toBe(true)
+      })
+    )
+  })
+})
+
+describe("small parts", () => {
+  test("durations", () => {
+    const read = (text: string) => Option.getOrUndefined(Option.map(parseDuration(text), String))
+    expect(["500ms", "10s", "5m", "12h", "30d"].map(read)).not.toContain(undefined)
+    expect(["", "10", "s", "1.5h", "-1s", "1 h", "1w"].map(read).every((value) => value === undefined)).toBe(true)
+  })
+
+  test("only this machine is loopback", () => {
+    const mine = [
+      "http://localhost:8080",
+      "http://127.0.0.1",
+      "http://127.9.9.9:1",
+      "http://[::1]:8080",
+      "http://a.localhost"
+    ]
+    const others = [
+      "http://localhost.example",
+      "http://128.0.0.1",
+      "http://10.0.0.1",
+      "http://example",
+      "http://127.0.0.1.nip.io"
+    ]
+    expect(mine.filter((url) => !isLoopback(url))).toEqual([])
+    expect(others.filter(isLoopback)).toEqual([])
+  })
+
+  test("quantiles are right to 2 %, however many there are", () => {
+    const times = fc.array(fc.double({ min: 0.02, max: 60_000, noNaN: true }), { minLength: 1, maxLength: 200 })
+    fc.assert(
+      fc.property(times, fc.double({ min: 0, max: 1, noNaN: true }), (values, share) => {
+        const [one, other] = [new Histogram(), new Histogram()]
+        values.forEach((value, nth) => (nth % 2 === 0 ? one : other).record(value))
+        one.add(other)
+        const sorted = values.toSorted((a, b) => a - b)
+        const exact = sorted[Math.max(1, Math.ceil(share * values.length)) - 1] ?? 0
+        expect(one.count).toBe(values.length)
+        expect(one.max).toBe(sorted.at(-1) ?? 0)
+        expect(one.quantile(share)).toBeWithin(exact * 0.999, exact * 1.021)
+      })
+    )
+    expect(new Histogram().quantile(0.5)).toBe(0)
+  })
+
+  test("progress", () => {
+    const state = { label: "orders", unit: "orders", done: 4_000, total: 8_000 }
+    expect(Progress.render(state, 20_000)).toBe(
+      "orders [############------------] 50 %  4,000/8,000 orders  200 orders/s  ETA 0:20"
+    )
+    expect(Progress.render({ ...state, done: 8_000 }, 3_700_000)).toEndWith(
+      "100 %  8,000/8,000 orders  2.2 orders/s  in 1:01:40"
+    )
+    expect(Progress.render({ ...state, done: 0 }, 0)).toEndWith("0 %  0/8,000 orders  0.0 orders/s")
+  })
+})
+
+/** An event of nobody's. */
+const message = (topic: string, eventId: string): BusMessage => ({
+  topic,
+  key: "KEY-1",
+  traceParent: "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00",
+  envelope: {
+    eventId: EventId.make(eventId),
+    eventType: "ecommerce.test.thing.happened.v1",
+    occurredAt: "2025-06-01T12:00:00.000Z",
+    producer: "test",
+    traceId: "0123456789abcdef0123456789abcdef",
+    correlationId: "correlation",
+    schemaVersion: "1.0",
+    partitionKey: Id.make("KEY-1"),
+    region: "us",
+    aggregateVersion: 1,
+    payload: { n: 1 }
+  }
+})
+
+describe("on a running shop", () => {
+  const dataDir = join(folder.path, "shop")
+  const file = join(folder.path, "baskets.csv")
+  const baskets = Array.from({ length: 24 }, (_, nth) => `whole milk,${nth % 2 === 0 ? "soda ,yogurt" : "pip fruit"}`)
+  let shop: Running
+  const there = () => ["--url", shop.url, "--data-dir", dataDir]
+  const client = async (user: string, role: string) => {
+    const { stdout } = await run("token", "--user", user, "--role", role, "--data-dir", dataDir)
+    return new Client(shop.url, stdout)
+  }
+
+  beforeAll(async () => {
+    writeFileSync(file, baskets.join("\n"))
+    shop = await startApp("shop", ["--data-dir", dataDir, "--no-seed"])
+  })
+  afterAll(async () => {
+    await shop.end("SIGTERM")
+    rmSync(dataDir, { recursive: true, force: true })
+  })
+
+  test("seed fills it once", async () => {
+    const first = await run("seed", ...there())
+    expect(first.stdout).toStartWith(
+      `${shelf.length} products added to the shop at ${shop.url}, 500 units each; 0 were`
+    )
+    const second = await run("seed", ...there())
+    expect(second.stdout).toEndWith(`has all ${shelf.length} products of the shelf already; nothing was changed.`)
+  })
+
+  test("import buys every basket once, wherever an earlier run stopped", async () => {
+    const importing = () => run("import", "baskets", file, ...there())
+    const some = await run("import", "baskets", file, "--limit", "10", ...there())
+    expect(some.stdout).toContain("4 products: 4 new, 0 there already\nstock: 25 units added\n10 of 10 baskets")
+
+    // What a run leaves that was killed between two requests: an order placed and not paid, and one whose time was over.
+    const products = new Map<string, string>()
+    const page = await new Client(shop.url).get("/api/v1/products?category=Groceries")
+    for (const { name, productId } of itemsOf(page.body)) products.set(name, productId)
+    const halfway = async (line: number) => {
+      const shopper = await client(`USER-BASKET-${(line % 200) + 1}`, "shopper")
+      const items = Baskets.parse(baskets[line - 1] ?? "")[0]?.items ?? []
+      const body = { items: items.map(({ name, qty }) => ({ productId: products.get(name), qty })) }
+      return { shopper, order: await shopper.post("/api/v1/orders", body, { key: `baskets-${line}` }) }
+    }
+    const admin = await client("ADMIN", "admin")
+    await Promise.all(
+      [...products.values()].map((id) =>
+        admin.post(`/api/v1/inventory/${id}/adjustments`, { delta: 2, reason: "for two" })
+      )
+    )
+    expect((await halfway(11)).order.status).toBe(201)
+    const { shopper, order } = await halfway(12)
+    expect((await shopper.post(`/api/v1/orders/${order.body["orderId"]}/cancel`)).status).toBe(200)
+
+    const rest = await importing()
+    expect(rest).toMatchObject({ ok: true })
+    expect(rest.stdout).toContain("orders: 13 new, 11 replayed, 0 failed\npayments: 14 new, 10 replayed")
+    const again = await importing()
+    expect(again.stdout).toContain("4 products: 0 new, 4 there already\nstock: 0 units added\n24 of 24 baskets")
+    expect(again.stdout).toContain("orders: 0 new, 24 replayed, 0 failed\npayments: 0 new, 24 replayed")
+  }, 30_000)
+
+  test("a paid order is answered again as often as it is asked for, and takes nothing from the stock", async () => {
+    const shopper = await client("USER-AGAIN", "shopper")
+    const page = await shopper.get("/api/v1/products?q=tea")
+    const productId = itemsOf(page.body)[0]?.productId ?? ""
+    const body = { items: [{ productId, qty: 1 }] }
+    const ask = () => shopper.post("/api/v1/orders", body, { key: "again" })
+    const { body: order } = await ask()
+    await shopper.post(`/api/v1/orders/${order["orderId"]}/pay`, { paymentToken: "tok_ok" }, { key: "again-pay" })
+    for (let time = 1; time <= 7; time++) {
+      const { status, headers, body } = await ask()
+      expect({ time, status, orderId: body["orderId"] }).toEqual({ time, status: 201, orderId: order["orderId"] })
+      expect(headers.get("idempotent-replayed")).toBe("true")
+    }
+    const inventory = ["--topic", "inventory.events", "--from-beginning", "--data-dir", dataDir]
+    const changes = async () =>
+      (await run("events", "tail", ...inventory)).stdout
+        .split("\n")
+        .flatMap((line) => (line.includes(productId) ? (/stock\.(\w+)/.exec(line)?.[1] ?? []) : []))
+    // The relay may be a moment behind.
+    for (let left = 100; left > 0 && !(await changes()).includes("committed"); left--) await Bun.sleep(50)
+    expect(await changes()).toEqual(["adjusted", "reserved", "committed"])
+  })
+
+  test("count-baskets finds the shop in agreement with the file, and a unit too many", async () => {
+    const agreed = await runCommand(countBaskets, [file, ...there()])
+    expect(agreed).toMatchObject({ ok: true, stderr: "" })
+    expect(agreed.stdout).toContain("4 products, 25 orders paid of 26\nunits: 60 in the file, 60 sold\n")
+    expect(agreed.stdout).toEndWith("\n0 differences")
+    writeFileSync(file, `${baskets.join("\n")}\nsoda,tea`)
+    const differing = await runCommand(countBaskets, [file, ...there()])
+    expect(differing).toMatchObject({ ok: false, stderr: "The shop and the file do not agree." })
+    expect(differing.stdout).toMatch(/^soda .* sold differs$/m)
+    expect(differing.stdout).toEndWith(
+      "tea: the shop has no such product\n\n4 products, 25 orders paid of 26\nunits: 62 in the file, 60 sold\n" +
+        "stock: 60 received = 0 on hand + 60 sold, 0 reserved\n2 differences"
+    )
+  })
+
+  test("load measures each operation", async () => {
+    const { ok, stdout } = await run("load", "--mix", "checkout", "--clients", "2", "--duration", "1s", ...there())
+    expect(ok).toBe(true)
+    const operations = stdout
+      .split("\n")
+      .slice(2)
+      .map((line) => line.split("  ")[0])
+    expect(operations).toEqual(["create cart", "put into cart", "read cart", "place order", "pay order", "all"])
+  })
+
+  test("events tail prints the latest, or all in order", async () => {
+    const latest = await run("events", "tail", "--topic", "order.events", "--limit", "2", "--data-dir", dataDir)
+    expect(latest.stdout.split("\n")).toHaveLength(2)
+    expect(latest.stdout).toMatch(/ {2}order\.events\/\d@\d+ {2}ecommerce\.order\.order\.\w+\.v1 {2}ORDER-/)
+    const all = await run(
+      "events",
+      "tail",
+      "--topic",
+      "catalogue.events",
+      "--from-beginning",
+      "--json",
+      "--data-dir",
+      dataDir
+    )
+    const skus = all.stdout.split("\n").map((line) => String(JSON.parse(line).envelope.payload.sku))
+    const expected = [...shelf.map(([sku]) => String(sku)), "WHOLE-MILK", "SODA", "YOGURT", "PIP-FRUIT", "LOAD-1"]
+    expect(expected.filter((sku) => !skus.includes(sku))).toEqual([])
+  })
+
+  test("events tail passes over nothing when the clocks of two publishers differ", async () => {
+    await EventBus.use((bus) =>
+      bus.publish(["first", "second"].map((eventId) => message("promo.events", eventId)))
+    ).pipe(Bus.provide(dataDir), Effect.runPromise)
+    const database = Effect.map(RunningPostgres.url(dataDir), (url) =>
+      Database.layer({ url, maxConnections: 1, applicationName: "test" })
+    )
+    await SqlClient.SqlClient.use(
+      (sql) => sql`update bus.log set published_at = published_at - interval '1 hour' where event_id = 'second'`
+    ).pipe(Effect.provide(Layer.unwrap(database)), Effect.runPromise)
+    const tail = await run(
+      "events",
+      "tail",
+      "--topic",
+      "promo.events",
+      "--from-beginning",
+      "--limit",
+      "1",
+      "--json",
+      "--data-dir",
+      dataDir
+    )
+    expect(JSON.parse(tail.stdout)).toMatchObject({ offset: 0, envelope: { eventId: "first" } })
+  })
+
+  test("dlq lists a dead letter with its cause and puts it back once", async () => {
+    const eventId = `EVENT-${process.pid}`
+    const failure = {
+      topic: "partner.events",
+      consumerGroup: "test.group",
+      attempts: 3,
+      reason: "no such thing\n  at x"
+    }
+    await EventBus.use((bus) => bus.publish([{ ...message("partner.events.dlq", eventId), failure }])).pipe(
+      Bus.provide(dataDir),
+      Effect.runPromise
+    )
+    const dlq = (...args: ReadonlyArray<string>) => run("dlq", ...args, "--data-dir", dataDir)
+    expect((await dlq("list")).stdout).toMatch(
+      new RegExp(
+        `^\\S+Z  partner\\.events  ecommerce\\.test\\.thing\\.happened\\.v1  KEY-1  event ${eventId}  test\\.group \\(3 attempts\\): no such thing$`
+      )
+    )
+    expect((await dlq("list", "--topic", "order.events")).stdout).toBe("No dead letters.")
+    expect((await dlq("requeue", "--event-id", eventId)).stdout).toBe("1 event put back.")
+    expect((await dlq("requeue", "--event-id", eventId)).stderr).toStartWith(
+      `No dead letter has the event id ${eventId}`
+    )
+    expect((await dlq("requeue", "--all")).stdout).toBe("0 events put back.")
+    const back = await run("events", "tail", "--topic", "partner.events", "--data-dir", dataDir)
+    expect(back.stdout).toContain("partner.events/")
+  })
+
+  test("contracts export writes what the shop serves", async () => {
+    const { stdout } = await run("contracts", "export", "--dir", join(folder.path, "served"))
+    const served: unknown = await (await fetch(`${shop.url}/openapi.json`)).json()
+    expect(served).toEqual(JSON.parse(readFileSync(stdout, "utf8")))
+  })
+
+  test("doctor finds it", async () => {
+    const { ok, stdout } = await run("doctor", "--data-dir", dataDir, "--port", new URL(shop.url).port)
+    expect(ok).toBe(true)
+    expect(stdout).toContain(`process ${shop.pid} uses the data folder`)
+    expect(stdout).toContain("the embedded Postgres answers")
+    expect(stdout).toContain(`a shop answers at http://localhost:${new URL(shop.url).port}`)
+  })
+})
