@@ -471,7 +471,7 @@ describe("on a running shop", () => {
   test("events tail prints the latest, or all in order", async () => {
     const latest = await run("events", "tail", "--topic", "order.events", "--limit", "2", "--data-dir", dataDir)
     expect(latest.stdout.split("\n")).toHaveLength(2)
-    expect(latest.stdout).toMatch(/ {2}order\.events\/\d@\d+ {2}ecommerce\.order\.order\.\w+\.v1 {2}ORDER-/)
+    expect(latest.stdout).toMatch(/ {2}order\.events\/\d@\d+ {2}ecommerce\.order\.\w+\.\w+\.v1 {2}ORDER-/)
     const all = await run(
       "events",
       "tail",

@@ -15,6 +15,8 @@ export const ReservationId = Id.pipe(Schema.brand("ReservationId"))
 export type ReservationId = typeof ReservationId.Type
 export const AttemptId = Id.pipe(Schema.brand("AttemptId"))
 export type AttemptId = typeof AttemptId.Type
+export const RefundId = Id.pipe(Schema.brand("RefundId"))
+export type RefundId = typeof RefundId.Type
 export const EventId = Id.pipe(Schema.brand("EventId"))
 export type EventId = typeof EventId.Type
 
