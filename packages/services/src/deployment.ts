@@ -5,6 +5,7 @@ import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
 import type { SqlClient, SqlError } from "effect/sql"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
+import { Encryption } from "@merkato/infra/auth/Encryption"
 import { Passwords } from "@merkato/infra/auth/Passwords"
 import { Secrets } from "@merkato/infra/auth/Secrets"
 import { Tokens } from "@merkato/infra/auth/Tokens"
@@ -48,7 +49,10 @@ const defaultConnections = 16
 const busConnections = 6
 
 export const security = (dataDir: string) =>
-  Layer.mergeAll(Tokens.layer, Secrets.layer, Passwords.layer).pipe(Layer.provideMerge(KeyRing.layer(dataDir)))
+  Layer.mergeAll(Tokens.layer, Encryption.layer(dataDir), Passwords.layer).pipe(
+    Layer.provideMerge(Secrets.layer),
+    Layer.provideMerge(KeyRing.layer(dataDir))
+  )
 
 /** Services of one shop prove themselves to each other with its own keys. */
 const serviceTokens = Layer.effect(
