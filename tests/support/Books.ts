@@ -163,8 +163,8 @@ const money = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       select attempt_id, a.status as gateway, p.status as payments
       from psp.attempts a full join payments.payments p using (attempt_id)
       where upper(a.status) is distinct from p.status
-        -- Begun, and the gateway was not to be reached: it never heard of it.
-        and not (a.attempt_id is null and p.status = 'INITIATED')`
+        -- Begun, and no gateway was to be reached: it never heard of it.
+        and not (a.attempt_id is null and p.status in ('INITIATED', 'VOIDED'))`
   ],
   ["no money is held for nobody", sql`select attempt_id, status from psp.attempts where status = 'authorised'`]
 ]
@@ -200,14 +200,14 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
     sql`
       with told as (
         select aggregate_id as attempt_id, string_agg(case event_type
-          when ${PaymentEvents.PaymentInitiated.type} then 'I' when ${PaymentEvents.PaymentAuthorised.type} then 'A'
+          when ${PaymentEvents.PaymentInitiated.type} then 'I' when ${PaymentEvents.PaymentRerouted.type} then 'R' when ${PaymentEvents.PaymentAuthorised.type} then 'A'
           when ${PaymentEvents.PaymentCaptured.type} then 'C' when ${PaymentEvents.PaymentWasDeclined.type} then 'D'
           when ${PaymentEvents.PaymentWasVoided.type} then 'V' else '?' end, '' order by version) as line
         from payments.events group by aggregate_id
       )
       select attempt_id, status, line from payments.payments full join told using (attempt_id)
-      where status is null or line is null or line !~ case status when 'INITIATED' then '^I$' when 'AUTHORISED' then '^IA$'
-        when 'CAPTURED' then '^IAC$' when 'DECLINED' then '^ID$' else '^IA?V$' end`
+      where status is null or line is null or line !~ case status when 'INITIATED' then '^IR*$' when 'AUTHORISED' then '^IR*A$'
+        when 'CAPTURED' then '^IR*AC' when 'DECLINED' then '^IR*D$' else '^IR*A?V$' end`
   ],
   ...publishers.map(
     ([schema, topic]): Rule => [

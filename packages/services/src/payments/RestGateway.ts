@@ -1,7 +1,15 @@
 import { Config, Duration, Effect, Layer, Schema } from "effect"
 import { HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
 import { toDecimal } from "@merkato/domain/kernel/Money"
-import { AttemptNotFound, GatewayDown, GatewayStatus, GatewayUnknown, PaymentGateway } from "./PaymentGateway.ts"
+import {
+  AttemptNotFound,
+  GatewayDown,
+  GatewayStatus,
+  GatewayUnknown,
+  type PaymentGateway,
+  PaymentGateways,
+  RefundRefused
+} from "./PaymentGateways.ts"
 
 const Attempt = Schema.Struct({ status: GatewayStatus, reason: Schema.NullOr(Schema.String) })
 const decode = Schema.decodeUnknownEffect(Attempt)
@@ -19,7 +27,7 @@ const neverSent = (error: HttpClientError.HttpClientError): boolean => {
 /** The built-in test gateway, spoken to over REST. */
 export const layer = (baseUrl: string) =>
   Layer.effect(
-    PaymentGateway,
+    PaymentGateways,
     Effect.gen(function* () {
       const http = yield* HttpClient.HttpClient
       const limit = Duration.millis(yield* Effect.orDie(timeoutMs))
@@ -56,23 +64,30 @@ export const layer = (baseUrl: string) =>
           () => Effect.fail(new GatewayUnknown({ reason: "the gateway does not know the attempt" }))
         )
 
-      return PaymentGateway.of({
-        authorise: Effect.fn("PaymentGateway.authorise")(({ attemptId, orderId, amountMinor, currency, token }) =>
+      const gateway: PaymentGateway = {
+        name: "rest",
+        operation: "payment.rest",
+        authorise: ({ attemptId, orderId, amountMinor, currency, token }) =>
           known(
             send(
               HttpClientRequest.post(url(attemptId, "/authorise")).pipe(
                 HttpClientRequest.bodyJsonUnsafe({ orderId, amount: toDecimal(amountMinor, currency), currency, token })
               )
             )
+          ),
+        find: (attemptId) => send(HttpClientRequest.get(url(attemptId, ""))),
+        capture: (attemptId) => known(send(HttpClientRequest.post(url(attemptId, "/capture")))),
+        void: (attemptId) => known(send(HttpClientRequest.post(url(attemptId, "/void")))),
+        refund: ({ attemptId, refundId, amountMinor, currency }) =>
+          send(
+            HttpClientRequest.post(url(attemptId, `/refunds/${refundId}`)).pipe(
+              HttpClientRequest.bodyJsonUnsafe({ amount: toDecimal(amountMinor, currency), currency })
+            )
+          ).pipe(
+            Effect.asVoid,
+            Effect.catchTag("AttemptNotFound", () => Effect.fail(new RefundRefused({ reason: "unknown attempt" })))
           )
-        ),
-        find: Effect.fn("PaymentGateway.find")((attemptId) => send(HttpClientRequest.get(url(attemptId, "")))),
-        capture: Effect.fn("PaymentGateway.capture")((attemptId) =>
-          known(send(HttpClientRequest.post(url(attemptId, "/capture"))))
-        ),
-        void: Effect.fn("PaymentGateway.void")((attemptId) =>
-          known(send(HttpClientRequest.post(url(attemptId, "/void"))))
-        )
-      })
+      }
+      return PaymentGateways.of({ inOrder: [gateway] })
     })
   )
