@@ -14,6 +14,7 @@ import * as Database from "@merkato/infra/postgres/Database"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import { EventBus } from "@merkato/infra/events/EventBus"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
+import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { ServiceTokens } from "@merkato/rpc/contract/ServiceCall"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
@@ -26,6 +27,7 @@ import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { type ContextName, contexts } from "./contexts.ts"
 import * as Gateway from "./gateway/index.ts"
+import * as GatewayPolicies from "./gateway/Policies.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
 import * as RestGateway from "./payments/RestGateway.ts"
 import * as Psp from "./psp/index.ts"
@@ -59,6 +61,9 @@ const serviceTokens = Layer.effect(
   ServiceTokens,
   Effect.map(Tokens, (tokens) => ({ issue: tokens.issueForServices, verify: tokens.verifyService }))
 )
+
+/** The policies of a process: one for all its contexts, so that they share circuits. Put it under everything else. */
+export const policies = (dataDir: string) => Policies.layer(dataDir)
 
 /** The bus keeps events for 7 days (contracts: topics); what is older goes, a bounded number at a time. */
 const retention = Layer.effectDiscard(
@@ -162,6 +167,14 @@ export const remote = (peers: ReadonlyArray<Peer>) =>
 /** Lets other processes call these contexts, under `/rpc`. */
 export const rpcRoutes = (names: ReadonlyArray<ContextName>) =>
   Layer.mergeAll(Layer.empty, ...names.map((name) => contracts[name].http)).pipe(Layer.provide(serviceTokens))
+
+/** Lets the edge ask this process for its policies. */
+export const policyRoutes = (names: ReadonlyArray<ContextName>) =>
+  GatewayPolicies.route(names).pipe(Layer.provide(serviceTokens), Layer.provide(Authorizer.layerRules))
+
+/** Whom the edge asks for the policies of other processes. */
+export const policyPeers = (peers: ReadonlyArray<Peer>) =>
+  GatewayPolicies.peers(peers).pipe(Layer.provide(serviceTokens), Layer.provide(FetchHttpClient.layer))
 
 /** Readiness: everybody who is needed answers. */
 export const readiness = (needs: ReadonlyArray<string>) =>
