@@ -73,6 +73,7 @@ export const inShopSetUp = <A, E>(
   Effect.gen(function* () {
     const database = yield* TestDatabase.fresh
     const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
+    patientCircuits(folder.path)
     const context = yield* Layer.build(
       contextsOn(database.url, folder.path).pipe(
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: environment })))

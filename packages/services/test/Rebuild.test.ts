@@ -18,6 +18,7 @@ import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { settled } from "../../../tests/support/Books.ts"
+import { patientCircuits } from "../../../tests/support/Circuits.ts"
 import { contextsOn } from "../../../tests/support/InProcess.ts"
 import { temporaryFolder } from "../../../tests/support/Processes.ts"
 
@@ -221,6 +222,7 @@ const beginStories = Effect.gen(function* () {
 beforeAll(async () => {
   await Effect.gen(function* () {
     const { url } = yield* TestDatabase.fresh
+    patientCircuits(folder.path)
     shop = yield* Layer.build(contextsOn(url, folder.path))
   }).pipe(
     Effect.provideService(ConfigProvider.ConfigProvider, impatient),
