@@ -9,6 +9,7 @@ import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import type { Switchboard } from "@merkato/rpc/contract/Contract"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { patientCircuits } from "./Circuits.ts"
 import { as, type clients, contextsOn } from "./InProcess.ts"
 import { temporaryFolder } from "./Processes.ts"
 

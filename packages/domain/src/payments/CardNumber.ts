@@ -15,13 +15,13 @@ export const passesLuhn = (digits: string): boolean => {
 }
 
 /**
- * Whether digits may be a card number: 13 to 19 of them, passing Luhn. No scheme's cards begin with 0 or 1 (but for 1800,
+ * Whether digits may be a card number: 13 to 19 of them, passing Luhn. No scheme's cards begin with 0 or 1 (but for 1800 of 15 digits,
  * and airlines' own), and that lets times in milliseconds, microseconds and nanoseconds pass.
  */
 export const isCardNumber = (digits: string): boolean =>
   digits.length >= cardDigits.minimum &&
   digits.length <= cardDigits.maximum &&
-  /^(?:[2-9]|1800)/.test(digits) &&
+  /^(?:[2-9]\d*|1800\d{11})$/.test(digits) &&
   passesLuhn(digits)
 
 /** Whether an id or a token is, or has as a part of its own, a card number: `tok_4111-1111-1111-1111`. */
