@@ -1,6 +1,19 @@
 // Money at several gateways that fail in every way: never at two of them, never lost, and our books say what theirs say.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test"
-import { Clock, Context, Effect, Exit, Fiber, Layer, Logger, Result, Schedule, Scope } from "effect"
+import {
+  Clock,
+  ConfigProvider,
+  Context,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Metric,
+  Result,
+  Schedule,
+  Scope
+} from "effect"
 import { SqlClient } from "effect/sql"
 import * as fc from "fast-check"
 import { AttemptId, OrderId, RefundId, UserId } from "@merkato/domain/kernel/Ids"
@@ -25,6 +38,7 @@ import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { Payments as PaymentsContext } from "../src/payments/index.ts"
 import { PaymentGateways } from "../src/payments/PaymentGateways.ts"
 import { Payments } from "../src/payments/Payments.ts"
+import { reconciliation } from "../src/payments/Reconciler.ts"
 import * as PaymentsStore from "../src/payments/PaymentsStore.ts"
 import { Refunds } from "../src/payments/Refunds.ts"
 import * as Scripted from "./ScriptedGateways.ts"
@@ -545,6 +559,22 @@ describe("a payment", () => {
       })
     ))
 
+  test("that somebody calls off at the moment somebody else begins it is held and open for good, or neither", () =>
+    run(
+      Effect.gen(function* () {
+        const ends = yield* Effect.forEach(
+          Array.from({ length: 200 }, () => newAttempt()),
+          Effect.fnUntraced(function* (attempt) {
+            yield* Effect.all([come(resolve(attempt)), come(authorise(attempt))], { concurrency: 2 })
+            return `${(yield* rowOf(attempt)).status} ${soap.book.get(attempt.attemptId)?.status ?? "-"}`
+          }),
+          { concurrency: 4 }
+        )
+        const possible = ["AUTHORISED authorised", "VOIDED voided", "VOIDED -"]
+        expect(ends.filter((end) => !possible.includes(end))).toEqual([])
+      })
+    ))
+
   test("is captured and voided at the gateway that has it, under its policy", () =>
     run(
       Effect.gen(function* () {
@@ -750,6 +780,60 @@ describe("the reconciler", () => {
         soap.arrive()
         expect(held(attempt)).toBe("voided -")
       })
+    ))
+
+  test("goes on by itself, and tells how much is open", () =>
+    run(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const events = yield* EventStore
+        const policies = yield* Policies
+        const [attempt, taken] = [newAttempt(), newAttempt()]
+        yield* authorise(taken)
+        yield* capture(taken)
+        soap.script = ["lost", ...five("down")]
+        expect(yield* come(authorise(attempt))).toBe("PaymentUnknown")
+        soap.script = five("down")
+        expect(yield* come(refund(taken, `R-${taken.attemptId}`, 100))).toBe("REQUESTED")
+        yield* sql`update payments.payments set ask_again_at = created_at`
+        yield* sql`update payments.refunds set ask_again_at = created_at`
+        const context = yield* Layer.build(
+          Layer.mergeAll(Payments.layer, Refunds.layer).pipe(
+            Layer.provide(Authorizer.layerRules),
+            Layer.provide(Layer.succeed(PaymentGateways, { inOrder: gateways })),
+            Layer.provideMerge(Layer.succeed(EventStore, events)),
+            Layer.provideMerge(Layer.succeed(Policies, policies)),
+            Layer.provideMerge(Layer.succeed(SqlClient.SqlClient, sql))
+          )
+        )
+        const gauge = Effect.map(Metric.snapshot, (metrics) => {
+          const ofOpen = metrics.filter(({ id }) => id === "payments_open")
+          return Object.fromEntries(
+            ofOpen.map((metric) => [
+              metric.attributes?.["state"],
+              "value" in metric.state && Number(metric.state.value)
+            ])
+          )
+        })
+        const running = yield* Effect.forkChild(Effect.provideContext(reconciliation, context))
+        const standing = { initiated: 0, authorised: 1, refund_requested: 0 }
+        yield* Effect.repeat(gauge, {
+          until: (open) => Bun.deepEquals(open, standing),
+          schedule: Schedule.spaced("10 millis"),
+          times: 1_000
+        })
+        yield* Fiber.interrupt(running)
+        expect(yield* gauge).toEqual(standing)
+        expect((yield* rowOf(attempt)).status).toBe("AUTHORISED")
+        expect(yield* come(refund(taken, `R-${taken.attemptId}`, 100))).toBe("REFUNDED")
+        expect(soap.book.get(taken.attemptId)?.refunds.size).toBe(1)
+      }).pipe(
+        Effect.scoped,
+        Effect.provideService(
+          ConfigProvider.ConfigProvider,
+          ConfigProvider.fromUnknown({ MERKATO_PAYMENT_RECONCILE_AFTER_MS: "40" })
+        )
+      )
     ))
 
   test("is one of several, and each attempt is asked about by one of them", () =>
