@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test"
-import fc from "fast-check"
+import * as fc from "fast-check"
 import { Result } from "effect"
 import { faultOf, read, write, writeFault } from "../src/soap/Envelope.ts"
 import { fields, parse } from "../src/soap/Xml.ts"

@@ -1,7 +1,7 @@
 /** SOAP 1.1 messages, document/literal: written and read. What is in them is the caller's business. */
 import { XMLBuilder } from "fast-xml-parser"
 import { Data, Result } from "effect"
-import { type Element, type Fields, parse } from "./Xml.ts"
+import { type Element, type Fields, parse, sayable } from "./Xml.ts"
 
 export const envelopeNamespace = "http://schemas.xmlsoap.org/soap/envelope/"
 
@@ -39,15 +39,10 @@ const builder = new XMLBuilder({
   processEntities: true
 })
 
-/** Characters that XML 1.0 does not have, lone surrogates among them. */
-const notCharacters = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]|[\ud800-\udfff]/gu
-
 const cleaned = (fields: Fields): Record<string, unknown> =>
   Object.fromEntries(
     Object.entries(fields).flatMap(([name, value]) =>
-      value === undefined
-        ? []
-        : [[name, typeof value === "string" ? value.replaceAll(notCharacters, "\uFFFD") : cleaned(value)]]
+      value === undefined ? [] : [[name, typeof value === "string" ? sayable(value) : cleaned(value)]]
     )
   )
 

@@ -67,6 +67,10 @@ const isCharacter = (code: number) =>
   (code >= 0xe000 && code <= 0xfffd) ||
   (code >= 0x10000 && code <= 0x10ffff)
 
+/** The text with U+FFFD for what XML cannot say (lone surrogates among them), so that it can be read again. */
+export const sayable = (text: string): string =>
+  Array.from(text, (character) => (isCharacter(character.codePointAt(0) ?? 0) ? character : "\uFFFD")).join("")
+
 const resolve = (text: string): string =>
   text.replaceAll(/&(?:#x([0-9a-fA-F]{1,6})|#([0-9]{1,7})|(\w{1,16}));/g, (reference, hex, decimal, name) => {
     if (name !== undefined) {

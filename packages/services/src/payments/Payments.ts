@@ -1,4 +1,4 @@
-import { Clock, Context, DateTime, Effect, Layer } from "effect"
+import { Clock, Config, Context, DateTime, Duration, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import type * as Ids from "@merkato/domain/kernel/Ids"
@@ -23,7 +23,7 @@ import {
 } from "@merkato/domain/payments/PaymentEvents"
 import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
-import { type GatewayAttempt, PaymentGateway } from "./PaymentGateway.ts"
+import { type GatewayAttempt, GatewayUnknown, PaymentGateways } from "./PaymentGateways.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
 
 interface Attempt {
@@ -47,6 +47,9 @@ const bookingOf = (amountMinor: number): ReadonlyArray<PaymentsStore.Entry> =>
         { account: "psp_receivable", amountMinor },
         { account: "sales", amountMinor: -amountMinor }
       ]
+
+/** Milliseconds a call to the gateway may take; 2,000 unless `MERKATO_PAYMENT_TIMEOUT_MS` says otherwise. */
+const timeoutMs = Config.Int("MERKATO_PAYMENT_TIMEOUT_MS").pipe(Config.withDefault(2_000))
 
 /** When a shopper should try again after gateways were away, in seconds. */
 const retryAfterSeconds = 30
@@ -77,7 +80,13 @@ export class Payments extends Context.Service<
     Payments,
     Effect.gen(function* () {
       const store = yield* PaymentsStore.make
-      const gateway = yield* PaymentGateway
+      const [gateway] = (yield* PaymentGateways).inOrder
+      const limit = Duration.millis(yield* Effect.orDie(timeoutMs))
+      const inTime = <A, E, R>(asked: Effect.Effect<A, E, R>) =>
+        Effect.timeoutOrElse(asked, {
+          duration: limit,
+          orElse: () => Effect.fail(new GatewayUnknown({ reason: "no answer in time" }))
+        })
       const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
       const orAway = orUnavailable("payments")
 
@@ -145,8 +154,8 @@ export class Payments extends Context.Service<
 
       /** Asks the gateway; an attempt it never heard of is called off there, so that it cannot arrive late. */
       const askGateway = (attemptId: Ids.AttemptId) =>
-        gateway.find(attemptId).pipe(
-          Effect.catchTag("AttemptNotFound", () => gateway.void(attemptId)),
+        inTime(gateway.find(attemptId)).pipe(
+          Effect.catchTag("AttemptNotFound", () => inTime(gateway.void(attemptId))),
           Effect.catchTags({
             GatewayDown: () => Effect.fail(new PaymentUnknown({ attemptId })),
             GatewayUnknown: () => Effect.fail(new PaymentUnknown({ attemptId }))
@@ -185,6 +194,7 @@ export class Payments extends Context.Service<
           const answer = yield* gateway
             .authorise({ attemptId, orderId, amountMinor, currency, token: paymentToken })
             .pipe(
+              inTime,
               Effect.catchTag("GatewayUnknown", () => askGateway(attemptId)),
               Effect.catchTag("GatewayDown", () => Effect.fail(new PaymentUnavailable({ retryAfterSeconds })))
             )
@@ -210,7 +220,7 @@ export class Payments extends Context.Service<
             return yield* new PaymentVoided({ attemptId })
           }
           if (payment.status === "CAPTURED") return payment
-          const captured = yield* record(payment, yield* gateway.capture(attemptId).pipe(unknown(attemptId)))
+          const captured = yield* record(payment, yield* inTime(gateway.capture(attemptId)).pipe(unknown(attemptId)))
           return captured.status === "CAPTURED" ? captured : yield* new PaymentVoided({ attemptId })
         },
         orAway,
@@ -223,7 +233,7 @@ export class Payments extends Context.Service<
           const payment = yield* store.find(attemptId)
           if (payment === undefined) return yield* new PaymentUnknown({ attemptId })
           if (payment.status === "VOIDED" || payment.status === "DECLINED") return payment
-          const answer = yield* gateway.void(attemptId).pipe(unknown(attemptId))
+          const answer = yield* inTime(gateway.void(attemptId)).pipe(unknown(attemptId))
           return yield* record(payment, { ...answer, reason })
         },
         orAway,

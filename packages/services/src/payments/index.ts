@@ -3,7 +3,7 @@ import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { Payments as PaymentsUseCases } from "./Payments.ts"
 import { PaymentsHandlers } from "./PaymentsHandlers.ts"
 
-/** Wants a `PaymentGateway`; which one is the deployment's choice. */
+/** Wants `PaymentGateways`; which ones is the deployment's choice. */
 export const Payments = BoundedContext.make("payments", {
   contract: PaymentsRpc,
   handlers: PaymentsHandlers,
