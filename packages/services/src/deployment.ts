@@ -2,7 +2,7 @@
 import "effect/schema/SchemaJITCompiler/enable"
 import { Config, Context, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
-import type { SqlClient, SqlError } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Passwords } from "@merkato/infra/auth/Passwords"
@@ -216,9 +216,25 @@ const gatewaysAt = (soapEndpoint: string, restBaseUrl: string) =>
     })
   ).pipe(Layer.provide(FetchHttpClient.layer))
 
+/** Readiness: the database answers. */
+const withDatabase = Layer.effectContext(
+  Effect.map(SqlClient.SqlClient, (sql) =>
+    Context.make(
+      Gateway.Readiness,
+      sql`select 1`.pipe(
+        Effect.as([]),
+        Effect.orElseSucceed(() => ["database"])
+      )
+    )
+  )
+)
+
 /** Both test gateways and the door that tells them how to behave, on one port, with their books in a database. */
 export const testGateways = (url: Redacted.Redacted, options: BunHttpServer.Options) =>
-  HttpRouter.serve(Layer.merge(Psp.routes, Health), { disableLogger: true, disableListenLog: true }).pipe(
+  HttpRouter.serve(Layer.merge(Psp.routes, Layer.provide(Health, withDatabase)), {
+    disableLogger: true,
+    disableListenLog: true
+  }).pipe(
     Layer.provide(Database.layer({ url, maxConnections: 4, applicationName: "merkato-psp" })),
     Layer.provideMerge(BunHttpServer.layer(options)),
     Layer.provide(

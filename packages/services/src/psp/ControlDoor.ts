@@ -25,6 +25,7 @@ export const ControlDoor = HttpRouter.use(
         const gateway = yield* gatewayOf
         const conduct = yield* HttpServerRequest.schemaBodyJson(Conduct)
         yield* conducts.set(gateway, conduct)
+        yield* Effect.logInfo(`The ${gateway} gateway is told to be ${conduct.mode}`, conduct)
         return HttpServerResponse.jsonUnsafe(conduct)
       }).pipe(Effect.catchTags({ SchemaError: unknown, HttpServerError: unknown }))
     )

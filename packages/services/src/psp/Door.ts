@@ -1,5 +1,6 @@
-import { Context, Effect, Fiber, Layer, Scope, Stream } from "effect"
+import { Context, Effect, Fiber, Layer, Scope } from "effect"
 import { HttpServerResponse } from "effect/http"
+import { ServerStatus } from "@merkato/infra/http/BunHttpServer"
 import { type Conduct, Conducts, type Mode, type Operation } from "./Conduct.ts"
 import type { GatewayName } from "./Psp.ts"
 
@@ -45,11 +46,15 @@ const modeOf = (gateway: GatewayName, token: string | undefined): Mode => {
 export const declineOf = (token: string): string | null =>
   ["tok_ok", "tok_lost", "tok_timeout", "tok_soap_down", "tok_all_down"].includes(token) ? null : "the bank refused"
 
-/** How long the gateway is silent when told to be: longer than any caller waits. */
-const silence = Effect.sleep("60 seconds")
+/** How long the gateway is silent when told to be: longer than any caller waits, but not when the server wants to stop. */
+const silence = Effect.flatMap(ServerStatus, ({ awaitDraining }) =>
+  Effect.race(Effect.sleep("60 seconds"), awaitDraining)
+)
 
-/** Bun closes the connection of a response that fails before its first byte. */
-const dropped = HttpServerResponse.stream(Stream.fromEffect(Effect.interrupt))
+/** Bun closes the connection of a response whose stream fails before its first byte; without a word, if it fails with none. */
+const dropped = Effect.sync(() =>
+  HttpServerResponse.raw(new Response(new ReadableStream({ start: (controller) => controller.error() })))
+)
 
 const defaultDelayMs = 1_000
 
@@ -95,13 +100,13 @@ export class Doors extends Context.Service<
           case "slow":
             return respond(door, yield* toTheEnd(Effect.andThen(Effect.sleep(conduct.delayMs ?? defaultDelayMs), work)))
           case "silent":
-            return yield* Effect.as(silence, dropped)
+            return yield* Effect.andThen(silence, dropped)
           case "mute":
             yield* toTheEnd(work)
-            return yield* Effect.as(silence, dropped)
+            return yield* Effect.andThen(silence, dropped)
           case "lost":
             yield* toTheEnd(work)
-            return dropped
+            return yield* dropped
           case "twice": {
             const [, second] = yield* toTheEnd(Effect.all([work, work], { concurrency: 2 }))
             return respond(door, second)
