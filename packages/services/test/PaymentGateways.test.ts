@@ -9,6 +9,8 @@ import { type Currency, maxMinor } from "@merkato/domain/kernel/Money"
 import { PaymentToken } from "@merkato/domain/payments/Payment"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import * as Envelope from "@merkato/infra/soap/Envelope"
+import * as Soap from "@merkato/rpc/payments/PaymentGatewaySoap"
 import * as Deployment from "../src/deployment.ts"
 import type { PaymentGateway } from "../src/payments/PaymentGateways.ts"
 import * as RestGateway from "../src/payments/RestGateway.ts"
@@ -457,6 +459,40 @@ for (const side of ["soap", "rest"] as const)
             }
           )
         )
+
+      test("what it says of another order, amount or currency is not believed", async () => {
+        const request = order(1_250)
+        const { attemptId, orderId } = request
+        const answered = (changed: Partial<Record<"orderId" | "amount" | "currency", string>>) => {
+          const payment = { orderId, amount: "12.50", currency: "USD", ...changed }
+          const body =
+            side === "soap"
+              ? Envelope.write({
+                  namespace: Soap.namespace,
+                  name: "AuthoriseResponse",
+                  fields: { attemptId, ...payment, status: "authorised" }
+                })
+              : JSON.stringify({
+                  attemptId,
+                  ...payment,
+                  amount: Number(payment.amount),
+                  status: "authorised",
+                  reason: null,
+                  refundedAmount: 0
+                })
+          return listening(
+            (socket) => socket.end(http("200 OK", body)),
+            (base) => outcome(base, (gateway) => gateway.authorise(request))
+          )
+        }
+        expect(await answered({})).toEqual(authorised)
+        expect(await answered({ amount: "12.5" })).toEqual(authorised)
+        expect(await answered({ orderId: "ANOTHER" })).toBe("GatewayUnknown")
+        expect(await answered({ amount: "12.51" })).toBe("GatewayUnknown")
+        expect(await answered({ amount: "12.501" })).toBe("GatewayUnknown")
+        expect(await answered({ currency: "EUR" })).toBe("GatewayUnknown")
+        expect(await answered({ currency: "XAU" })).toBe("GatewayUnknown")
+      })
 
       test("a redirect is not followed", () => {
         let asked = 0
