@@ -83,6 +83,22 @@ describe("the payment gateways as an app", () => {
   }, 60_000)
 })
 
+test(
+  "a shop that contains them does not open their doors to its own callers",
+  () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestDatabase.fresh
+      yield* Effect.promise(async () => {
+        const shop = await start("shop", ["--no-seed", "--data-dir", folder()], { DATABASE_URL: Redacted.value(url) })
+        for (const path of ["/control/soap", "/v1/attempts/A-1", "/soap/payments?wsdl"]) {
+          expect([path, (await fetch(`${shop.url}${path}`)).status]).toEqual([path, 404])
+        }
+        expect(await shop.end("SIGTERM")).toBe(130)
+      })
+    }).pipe(Effect.scoped, Effect.runPromise),
+  60_000
+)
+
 describe("a shop with gateways elsewhere", () => {
   test(
     "pays through them, and both books agree",

@@ -229,12 +229,14 @@ const withDatabase = Layer.effectContext(
   )
 )
 
-/** Both test gateways and the door that tells them how to behave, on one port, with their books in a database. */
+/**
+ * Both test gateways and the door that tells them how to behave, on one port, with their books in a database. Their
+ * router is their own: `HttpRouter.serve` would take that of the shop around it, and put their doors on the shop's port.
+ */
 export const testGateways = (url: Redacted.Redacted, options: BunHttpServer.Options) =>
-  HttpRouter.serve(Layer.merge(Psp.routes, Layer.provide(Health, withDatabase)), {
-    disableLogger: true,
-    disableListenLog: true
-  }).pipe(
+  Layer.unwrap(Effect.map(HttpRouter.HttpRouter, (router) => HttpServer.serve(router.asHttpEffect()))).pipe(
+    Layer.provide(Layer.merge(Psp.routes, Layer.provide(Health, withDatabase))),
+    Layer.provide(HttpRouter.layer),
     Layer.provide(Database.layer({ url, maxConnections: 4, applicationName: "merkato-psp" })),
     Layer.provideMerge(BunHttpServer.layer(options)),
     Layer.provide(
