@@ -81,6 +81,10 @@ describe("what is no message", () => {
   test("a document type, and every entity that it could declare", () => {
     const bomb = `<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;"><!ENTITY f SYSTEM "file:///etc/passwd">]>`
     expect(refusal(`${bomb}${message.slice(message.indexOf("?>") + 2)}`)).toBe("Client")
+    const [declaration = "", rest = ""] = message.split("?>")
+    for (const type of ["<!DOCTYPE x>", '<!DOCTYPE x [<!ENTITY a "ha">]>', '<!DOCTYPE x PUBLIC "a" "b">']) {
+      expect(refusal(`${declaration}?>${type}${rest}`)).toBe("Client")
+    }
     expect(refusal(message.replace("hello", "&b;"))).toBe("Client")
     expect(refusal(message.replace("hello", "&#0;"))).toBe("Client")
     expect(contentOf(message.replace("hello", "&lt;&#x41;&#66;"))).toEqual({ word: "<AB" })

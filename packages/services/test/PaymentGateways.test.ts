@@ -1,6 +1,6 @@
 // The port to payment gateways, held against each of its sides over real HTTP: the test gateways as they should be, as
 // they are told to misbehave, and servers that are no gateways at all.
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test"
+import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
 import { Effect, Exit, Fiber, Layer, Logger, type Redacted, Result, Scope } from "effect"
 import { FetchHttpClient, HttpServer } from "effect/http"
 import { SqlClient } from "effect/sql"
@@ -17,6 +17,8 @@ import * as RestGateway from "../src/payments/RestGateway.ts"
 import * as SoapGateway from "../src/payments/SoapGateway.ts"
 import { gatewayRules } from "../../../tests/support/GatewayBooks.ts"
 import { freePort } from "../../../tests/support/Processes.ts"
+
+setDefaultTimeout(60_000)
 
 const scope = Scope.makeUnsafe()
 let url: Redacted.Redacted | undefined
@@ -444,8 +446,7 @@ for (const side of ["soap", "rest"] as const)
         ["no content", "HTTP/1.1 204 No Content\r\n\r\n", "GatewayUnknown"],
         ["no HTTP", "220 mail.example.com ESMTP\r\n", "GatewayUnknown"],
         ["a connection that closes", "", "GatewayUnknown"],
-        ["an answer that breaks off", "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", "GatewayUnknown"],
-        ["an answer that is too long", http("200 OK", " ".repeat(100_000)), "GatewayUnknown"]
+        ["an answer that breaks off", "HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{", "GatewayUnknown"]
       ] as const)
         test(what, () =>
           listening(
@@ -460,10 +461,10 @@ for (const side of ["soap", "rest"] as const)
           )
         )
 
-      test("what it says of another order, amount or currency is not believed", async () => {
+      test("what it says of another order, amount or currency, or at great length, is not believed", async () => {
         const request = order(1_250)
         const { attemptId, orderId } = request
-        const answered = (changed: Partial<Record<"orderId" | "amount" | "currency", string>>) => {
+        const answered = (changed: Partial<Record<"orderId" | "amount" | "currency", string>>, padding = "") => {
           const payment = { orderId, amount: "12.50", currency: "USD", ...changed }
           const body =
             side === "soap"
@@ -481,7 +482,7 @@ for (const side of ["soap", "rest"] as const)
                   refundedAmount: 0
                 })
           return listening(
-            (socket) => socket.end(http("200 OK", body)),
+            (socket) => socket.end(http("200 OK", `${body}${padding}`)),
             (base) => outcome(base, (gateway) => gateway.authorise(request))
           )
         }
@@ -492,20 +493,24 @@ for (const side of ["soap", "rest"] as const)
         expect(await answered({ amount: "12.501" })).toBe("GatewayUnknown")
         expect(await answered({ currency: "EUR" })).toBe("GatewayUnknown")
         expect(await answered({ currency: "XAU" })).toBe("GatewayUnknown")
+        // What is longer than any answer is not read to its end, though it would make sense.
+        expect(await answered({}, " ".repeat(1_000))).toEqual(authorised)
+        expect(await answered({}, " ".repeat(100_000))).toBe("GatewayUnknown")
       })
 
-      test("a redirect is not followed", () => {
-        let asked = 0
-        return listening(
-          (socket) => {
-            asked++
-            socket.end(http("307 Temporary Redirect", "", `Location: ${baseUrl}/v1/attempts/X/void`))
+      test("a redirect is not followed", async () => {
+        const asked: Array<string> = []
+        await listening(
+          (socket, request) => {
+            asked.push(request.split(" ")[1] ?? "")
+            socket.end(http("307 Temporary Redirect", "", "Location: /elsewhere"))
           },
           async (base) => {
             expect(await outcome(base, (gateway) => gateway.void(order().attemptId))).toBe("GatewayUnknown")
-            expect(asked).toBe(1)
           }
         )
+        expect(asked).toHaveLength(1)
+        expect(asked).not.toContain("/elsewhere")
       })
 
       test("a request is sent once, whatever comes of it", () => {
