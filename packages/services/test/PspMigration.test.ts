@@ -1,4 +1,4 @@
-import { expect, setDefaultTimeout, test } from "bun:test"
+import { expect, test } from "bun:test"
 import { copyFileSync, mkdirSync } from "node:fs"
 import { pathToFileURL } from "node:url"
 import { Effect, Logger } from "effect"
@@ -9,8 +9,6 @@ import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import * as Psp from "../src/psp/index.ts"
 import { gatewayRules } from "../../../tests/support/GatewayBooks.ts"
 import { temporaryFolder } from "../../../tests/support/Processes.ts"
-
-setDefaultTimeout(60_000)
 
 test("a book from before there were two gateways is REST's, with a ledger that says the same", () =>
   Effect.gen(function* () {

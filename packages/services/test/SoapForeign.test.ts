@@ -1,6 +1,6 @@
 // Our SOAP against somebody else's: the `soap` package as a client of our test gateway by its WSDL, and as the server
 // that our client talks to.
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test"
+import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
 import { readFileSync } from "node:fs"
@@ -14,8 +14,6 @@ import { AttemptStatus } from "@merkato/rpc/payments/PaymentGatewayRest"
 import * as Soap from "@merkato/rpc/payments/PaymentGatewaySoap"
 import * as Deployment from "../src/deployment.ts"
 import * as SoapGateway from "../src/payments/SoapGateway.ts"
-
-setDefaultTimeout(60_000)
 
 const scope = Scope.makeUnsafe()
 let endpoint = ""
