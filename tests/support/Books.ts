@@ -4,6 +4,7 @@ import { SqlClient, type SqlError, type Statement } from "effect/sql"
 import { StockAdjusted, StockCommitted, StockReleased, StockReserved } from "@merkato/domain/inventory/InventoryEvents"
 import * as OrderEvents from "@merkato/domain/orders/OrderEvents"
 import * as PaymentEvents from "@merkato/domain/payments/PaymentEvents"
+import { gatewayRules } from "./GatewayBooks.ts"
 
 /** Who acts on which topic: what they have not read yet is still under way. */
 const readers = {
@@ -160,12 +161,24 @@ const money = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
   [
     "the gateway's book says of each attempt what payments say",
     sql`
+      with told as (
+        -- Called off at the one gateway and charged at the other, it is charged.
+        select distinct on (attempt_id) attempt_id, status from psp.attempts
+        order by attempt_id, array_position(array['captured', 'authorised', 'declined', 'voided'], status)
+      )
       select attempt_id, a.status as gateway, p.status as payments
-      from psp.attempts a full join payments.payments p using (attempt_id)
+      from told a full join payments.payments p using (attempt_id)
       where upper(a.status) is distinct from p.status
         -- Begun, and no gateway was to be reached: it never heard of it.
         and not (a.attempt_id is null and p.status in ('INITIATED', 'VOIDED'))`
   ],
+  [
+    "no attempt holds or takes money at two gateways",
+    sql`
+      select attempt_id, string_agg(gateway || ' ' || status, ', ') as at from psp.attempts
+      where status in ('authorised', 'captured') group by attempt_id having count(*) > 1`
+  ],
+  ...gatewayRules(sql),
   ["no money is held for nobody", sql`select attempt_id, status from psp.attempts where status = 'authorised'`]
 ]
 

@@ -1,8 +1,8 @@
 // Schemas are compiled instead of interpreted: decoding and encoding is on the way of every request.
 import "effect/schema/SchemaJITCompiler/enable"
-import { Config, Context, Duration, Effect, Layer, Option, Redacted } from "effect"
+import { Config, Context, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
-import type { SqlClient, SqlError } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Encryption } from "@merkato/infra/auth/Encryption"
@@ -26,10 +26,13 @@ import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { type ContextName, contexts } from "./contexts.ts"
+import { Health } from "./gateway/Health.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
+import { PaymentGateways } from "./payments/PaymentGateways.ts"
 import * as RestGateway from "./payments/RestGateway.ts"
+import * as SoapGateway from "./payments/SoapGateway.ts"
 import * as Psp from "./psp/index.ts"
 
 /** The contract of each context, by the context's name. */
@@ -206,33 +209,86 @@ export const http = <E, R>(routes: Layer.Layer<never, E, R>, options: BunHttpSer
     Layer.provideMerge(Gateway.Sampling)
   )
 
-/** The built-in test gateway on a port of its own, and payments' way to it. Only for shops that have no real provider. */
-const builtInGateway = (url: Redacted.Redacted) =>
-  Layer.unwrap(
+/** A variable that should say where a payment gateway is does not hold a URL. Does not repeat it: it may hold a secret. */
+export class BadGatewayUrl extends Schema.TaggedError<BadGatewayUrl>()("BadGatewayUrl", { variable: Schema.String }) {
+  override get message() {
+    return `${this.variable} cannot be used: expected http://host:port or https://host`
+  }
+}
+
+const gatewayUrl = Effect.fnUntraced(function* (variable: string) {
+  const given = yield* Config.option(Config.String(variable))
+  if (Option.isNone(given)) return undefined
+  const url = URL.canParse(given.value) ? new URL(given.value) : undefined
+  if (url === undefined || !/^https?:$/.test(url.protocol)) return yield* new BadGatewayUrl({ variable })
+  return given.value.replace(/\/+$/, "")
+})
+
+/** Payments' way to gateways: SOAP at its endpoint first, then REST at its base URL. */
+const gatewaysAt = (soapEndpoint: string, restBaseUrl: string) =>
+  Layer.effect(
+    PaymentGateways,
     Effect.gen(function* () {
-      const { address } = yield* HttpServer.HttpServer
-      return RestGateway.layer(`http://127.0.0.1:${"port" in address ? address.port : 0}`)
+      return { inOrder: [yield* SoapGateway.make(soapEndpoint), yield* RestGateway.make(restBaseUrl)] as const }
     })
-  ).pipe(
-    Layer.provide(FetchHttpClient.layer),
-    Layer.provideMerge(
-      HttpRouter.serve(Psp.PspRoutes, { disableLogger: true, disableListenLog: true }).pipe(
-        Layer.provide(Database.layer({ url, maxConnections: 4, applicationName: "merkato-psp" })),
-        Layer.provideMerge(BunHttpServer.layer({ port: 0, drainTimeout: Duration.millis(200) }))
+  ).pipe(Layer.provide(FetchHttpClient.layer))
+
+/** Readiness: the database answers. */
+const withDatabase = Layer.effectContext(
+  Effect.map(SqlClient.SqlClient, (sql) =>
+    Context.make(
+      Gateway.Readiness,
+      sql`select 1`.pipe(
+        Effect.as([]),
+        Effect.orElseSucceed(() => ["database"])
+      )
+    )
+  )
+)
+
+/**
+ * Both test gateways and the door that tells them how to behave, on one port, with their books in a database. Their
+ * router is their own: `HttpRouter.serve` would take that of the shop around it, and put their doors on the shop's port.
+ */
+export const testGateways = (url: Redacted.Redacted, options: BunHttpServer.Options) =>
+  Layer.unwrap(Effect.map(HttpRouter.HttpRouter, (router) => HttpServer.serve(router.asHttpEffect()))).pipe(
+    Layer.provide(Layer.merge(Psp.routes, Layer.provide(Health, withDatabase))),
+    Layer.provide(HttpRouter.layer),
+    Layer.provide(Database.layer({ url, maxConnections: 4, applicationName: "merkato-psp" })),
+    Layer.provideMerge(BunHttpServer.layer(options)),
+    Layer.provide(
+      Layer.effectDiscard(
+        Effect.provide(Psp.migrate, Database.layer({ url, maxConnections: 1, applicationName: "merkato-migrations" }))
       )
     ),
     Layer.fresh
   )
 
-/** Where money is moved: at `MERKATO_PAYMENT_GATEWAY_URL`, else at the built-in test gateway. */
+/** The test gateways on a port of their own, and payments' way to them. Only for shops that have no real provider. */
+const builtInGateways = (url: Redacted.Redacted) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const { address } = yield* HttpServer.HttpServer
+      const baseUrl = `http://127.0.0.1:${"port" in address ? address.port : 0}`
+      return gatewaysAt(`${baseUrl}/soap/payments`, baseUrl)
+    })
+  ).pipe(Layer.provideMerge(testGateways(url, { port: 0, drainTimeout: Duration.millis(200) })))
+
+/**
+ * Where money is moved: at `MERKATO_PAYMENT_GATEWAY_URL`, under which both gateways are; either may be elsewhere, at
+ * `MERKATO_PAYMENT_SOAP_URL` (its endpoint) or `MERKATO_PAYMENT_REST_URL` (its base). Without any of them: at the
+ * built-in test gateways.
+ */
 export const paymentGateway = (url: Redacted.Redacted) =>
   Layer.unwrap(
     Effect.gen(function* () {
-      const elsewhere = yield* Config.option(Config.String("MERKATO_PAYMENT_GATEWAY_URL"))
-      if (Option.isSome(elsewhere)) return RestGateway.layer(elsewhere.value).pipe(Layer.provide(FetchHttpClient.layer))
-      yield* Psp.migrate.pipe(
-        Effect.provide(Database.layer({ url, maxConnections: 1, applicationName: "merkato-migrations" }))
-      )
-      return builtInGateway(url)
+      const both = yield* gatewayUrl("MERKATO_PAYMENT_GATEWAY_URL")
+      const soap = (yield* gatewayUrl("MERKATO_PAYMENT_SOAP_URL")) ?? (both && `${both}/soap/payments`)
+      const rest = (yield* gatewayUrl("MERKATO_PAYMENT_REST_URL")) ?? both
+      if (soap === undefined && rest === undefined) return builtInGateways(url)
+      // One of two providers alone is no deployment: money held at the one that is missing could not be asked for.
+      if (soap === undefined) return yield* new BadGatewayUrl({ variable: "MERKATO_PAYMENT_SOAP_URL" })
+      if (rest === undefined) return yield* new BadGatewayUrl({ variable: "MERKATO_PAYMENT_REST_URL" })
+      return gatewaysAt(soap, rest)
     })
   )
