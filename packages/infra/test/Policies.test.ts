@@ -467,6 +467,24 @@ describe("circuit breaker", () => {
       single
     ))
 
+  test("nor does its failure, long after, disturb the count of the calls since", () =>
+    policed(
+      Effect.gen(function* () {
+        const gate = yield* Deferred.make<string, string>()
+        const slow = yield* calling("payment.soap", Deferred.await(gate))
+        yield* failing(5)
+        yield* TestClock.adjust(30_000)
+        yield* ended1("payment.soap", well().call)
+        yield* failing(4)
+        yield* Deferred.fail(gate, "down")
+        expect(yield* Fiber.join(slow)).toEqual(Exit.fail("down"))
+        expect(yield* circuit("payment.soap")).toBe("closed")
+        yield* failing(1)
+        expect(yield* circuit("payment.soap")).toBe("open")
+      }),
+      { "payment.soap": { attempts: 1, attemptTimeoutMs: null, deadlineMs: 100_000 } }
+    ))
+
   test("who is interrupted is not counted, and frees the place of the one that tries", () =>
     policed(
       Effect.gen(function* () {
