@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test"
-import { writeFileSync } from "node:fs"
+import { renameSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
@@ -16,6 +16,12 @@ afterAll(folder.remove)
 const shop = restShop({ MERKATO_POLICIES: file, MERKATO_PAYMENT_TIMEOUT_MS: "700" })
 
 const refusal = ({ status, body }: Answer) => [status, body["code"]]
+
+/** Puts the file there whole: the shop may look at any moment. */
+const write = (overrides: unknown) => {
+  writeFileSync(`${file}.new`, JSON.stringify(overrides))
+  renameSync(`${file}.new`, file)
+}
 
 type Fields = Readonly<Record<string, unknown>>
 
@@ -68,13 +74,13 @@ test("limits follow the file while the shop runs; a file that makes no sense is 
     const found = operation(answer, "payment.soap")?.["limits"]
     return isFields(found) ? found : {}
   }
-  writeFileSync(file, JSON.stringify({ "payment.soap": { attempts: 2, attemptTimeoutMs: 300 } }))
+  write({ "payment.soap": { attempts: 2, attemptTimeoutMs: 300 } })
   const changed = await until(ask, (answer) => limits(answer)["attempts"] === 2)
   expect(operation(changed, "payment.soap")).toMatchObject({
     limits: { attempts: 2, attemptTimeoutMs: 300, deadlineMs: 8_000 },
     origins: { attempts: "configured", attemptTimeoutMs: "configured" }
   })
-  writeFileSync(file, JSON.stringify({ "payment.soap": { attempts: 0 }, "payment.rest": { attempts: 1 } }))
+  write({ "payment.soap": { attempts: 0 }, "payment.rest": { attempts: 1 } })
   const refused = () =>
     shop()
       .output.split("\n")
