@@ -10,6 +10,7 @@ import { events as identity } from "@merkato/domain/identity/IdentityEvents"
 import { events as inventory } from "@merkato/domain/inventory/InventoryEvents"
 import { events as orders } from "@merkato/domain/orders/OrderEvents"
 import { events as payments } from "@merkato/domain/payments/PaymentEvents"
+import { events as risk } from "@merkato/domain/risk/RiskEvents"
 import { Api } from "@merkato/rpc/rest/Api"
 
 const folder = new URL("../docs/reference/", import.meta.url)
@@ -46,7 +47,7 @@ const eventsPage = () => {
     "least once and act on it once.",
     ""
   ]
-  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments]) {
+  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments, ...risk]) {
     const { schema, definitions } = Schema.toJsonSchemaDocument(definition.payload)
     const resolve = (part: JsonSchema): JsonSchema => {
       const name = part.$ref?.split("/").at(-1)

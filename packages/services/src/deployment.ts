@@ -23,6 +23,7 @@ import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { type ContextName, contexts } from "./contexts.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
@@ -38,6 +39,7 @@ export const contracts = {
   inventory: InventoryRpc,
   orders: OrdersRpc,
   payments: PaymentsRpc,
+  risk: RiskRpc,
   notifications: NotificationsRpc
 } as const satisfies Record<ContextName, unknown>
 
