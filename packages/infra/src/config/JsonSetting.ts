@@ -37,11 +37,13 @@ export const read = Effect.fnUntraced(function* <A, I>(variable: string, schema:
         try: () => readFileSync(given, "utf8"),
         catch: () => bad("expected a JSON object, or the path of a file with one that can be read")
       })
-    : given
+    : given || "{}"
   const json: unknown = yield* Effect.try({
-    try: () => JSON.parse(text === "" ? "{}" : text),
+    try: () => JSON.parse(text),
     catch: () => bad(isPath ? "the file is not JSON" : "it is not JSON")
   })
+  // A list would pass for an object whose fields are all left out.
+  if (Array.isArray(json)) return yield* bad("expected a JSON object, not a list")
   return yield* Schema.decodeUnknownEffect(schema)(json, { onExcessProperty: "error" }).pipe(
     Effect.mapError((error) => bad(wordsOf(error)))
   )

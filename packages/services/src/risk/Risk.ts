@@ -1,6 +1,6 @@
 import { Clock, Context, DateTime, Effect, Layer, Metric, Schema } from "effect"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
-import { AssessmentId } from "@merkato/domain/kernel/Ids"
+import type { AssessmentId } from "@merkato/domain/kernel/Ids"
 import type { Forbidden, InvalidValue, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { Assessment, AssessmentNotFound, type Decision } from "@merkato/domain/risk/Assessment"
 import { OrderFlagged } from "@merkato/domain/risk/RiskEvents"
@@ -17,9 +17,7 @@ interface Assess extends Omit<RiskStore.Attempt, "device"> {
   readonly deviceId?: string
 }
 
-/** Milliseconds since 1970, up to the last that a Date can be. */
-const Millis = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 8_640_000_000_000_000 }))
-const listCursor = Cursor.make(Schema.Struct({ decidedAt: Millis, assessmentId: AssessmentId }))
+const listCursor = Cursor.make(Schema.Struct({ position: Schema.Int }))
 
 const decisions = Metric.counter("risk_decisions_total", {
   description: "Attempts to pay that were judged, by decision",
@@ -33,10 +31,12 @@ const rulesMatched = Metric.counter("risk_rules_matched_total", {
 /** Assessments that one statement of the expiry deletes at most. */
 const expiryBatch = 1_000
 
+const dayMs = 24 * 60 * 60_000
+
 /** The client's word for its device, made short and unreadable; somebody who names nothing has named none. */
 const deviceOf = (deviceId: string | undefined): string | null => {
   const name = deviceId?.trim() ?? ""
-  return name === "" ? null : sha256(name).slice(0, 40)
+  return name === "" ? null : sha256(name).slice(0, 32)
 }
 
 const flagOf = ({ assessmentId, decision, orderId, reasons, score, userId }: Assessment): NewEvent | undefined =>
@@ -123,19 +123,19 @@ export class Risk extends Context.Service<
         function* (options: { readonly limit: number; readonly cursor?: string; readonly decision?: Decision }) {
           yield* authorize("ops.read")
           const after = yield* listCursor.decode(options.cursor)
-          const items = yield* store.list(options.decision, after, options.limit + 1)
-          return Cursor.page(items, options.limit, ({ assessmentId, decidedAt }) =>
-            listCursor.encode({ decidedAt: decidedAt.epochMilliseconds, assessmentId })
+          const listed = yield* store.list(options.decision, after?.position, options.limit + 1)
+          const { items, nextCursor } = Cursor.page(listed, options.limit, ({ position }) =>
+            listCursor.encode({ position })
           )
+          return { items: items.map(({ assessment }) => assessment), nextCursor }
         },
         orAway,
         Effect.provideContext(provided)
       )
 
       const expire = Effect.gen(function* () {
-        const now = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
-        const before = DateTime.subtract(now, { days: rules.keptDays })
-        return (yield* store.expire(before, expiryBatch)) === expiryBatch
+        const oldest = (yield* Clock.currentTimeMillis) - rules.keptDays * dayMs
+        return (yield* retryLostRace(store.expire(new Date(oldest), expiryBatch))) === expiryBatch
       }).pipe(orAway)
 
       return Risk.of({ assess, get, list, expire })

@@ -1,4 +1,4 @@
-import { DateTime, Effect, Schema } from "effect"
+import { Effect, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import { AssessmentId, OrderId, type UserId } from "@merkato/domain/kernel/Ids"
@@ -24,12 +24,6 @@ export interface Attempt {
   readonly device: string | null
 }
 
-/** Where a page of the list ended. */
-export interface Place {
-  readonly decidedAt: number
-  readonly assessmentId: AssessmentId
-}
-
 const Row = Schema.Struct({
   assessmentId: AssessmentId,
   orderId: OrderId,
@@ -40,6 +34,10 @@ const Row = Schema.Struct({
   decidedAt: Schema.DateTimeUtcFromDate
 })
 const decodeRows = Schema.decodeUnknownEffect(Schema.Array(Row))
+
+/** With its place in the list. */
+const Listed = Schema.Struct({ ...Row.fields, position: Schema.Int })
+const decodeListed = Schema.decodeUnknownEffect(Schema.Array(Listed))
 
 /** An assessment inside of another row: its time is text there. */
 const Found = Schema.Struct({ ...Row.fields, decidedAt: Schema.DateTimeUtcFromString })
@@ -67,9 +65,6 @@ export const make = Effect.gen(function* () {
     `assessment_id as "assessmentId", order_id as "orderId", user_id as "userId", score, decision, reasons,
      decided_at as "decidedAt"`
   )
-  const toAssessments = (rows: ReadonlyArray<unknown>) =>
-    Effect.map(Effect.orDie(decodeRows(rows)), (found) => found.map((row) => new Assessment(row)))
-
   /** Rows of each window, newest first and never more than its steps can tell apart. */
   const counted = (windows: ReadonlyArray<Window>, whose: Statement.Fragment, at: Date) => sql`
     array(
@@ -85,21 +80,26 @@ export const make = Effect.gen(function* () {
       order by nth
     )`
 
-  /** Others on the device, by jumping from user to user in the index: a step a user, however often each was there. */
+  /**
+   * Others on the device, by jumping from user to user in the index: a step a user, however often each was there. The
+   * user is passed like everybody, since leaving somebody out would mean to read all that is theirs.
+   */
   const othersOn = (device: string, userId: UserId, most: number) => sql`
     (with recursive other (user_id, nth) as (
-      (select user_id, 1 from risk.assessments where device = ${device} and user_id <> ${userId} order by user_id limit 1)
+      (select user_id, 0 from risk.assessments where device = ${device} order by user_id limit 1)
       union all
       select (
         select user_id from risk.assessments
-        where device = ${device} and user_id > other.user_id and user_id <> ${userId} order by user_id limit 1
+        where device = ${device} and user_id > other.user_id order by user_id limit 1
       ), nth + 1
       from other where other.user_id is not null and nth < ${most}
-    ) select count(user_id)::int from other)`
+    ) select least(count(user_id), ${most})::int from other where user_id <> ${userId})`
 
   /**
    * Everything that a decision looks at, as one statement: the assessment, if it is there already, and the facts. Each
-   * part ends after a bounded number of index entries.
+   * part ends after a bounded number of index entries: it either has an order that one index alone offers, or begins at
+   * a place in an index (a row comparison) and looks afterwards whether what comes is the user's. Equalities would leave
+   * the planner free to filter another index, or the table, where one user or device is most of it.
    */
   const look = Effect.fn("RiskStore.look")(function* (rules: RiskRules, attempt: Attempt, at: Date) {
     const { amountMinor, assessmentId, currency, device, region, userId } = attempt
@@ -116,7 +116,10 @@ export const make = Effect.gen(function* () {
             ) as recent where device is not null
           ) as "userHasDevices",
           exists (
-            select from risk.assessments where device = ${device} and user_id = ${userId} and decision = 'allow'
+            select from (
+              select user_id, decision from risk.assessments
+              where device = ${device} and (user_id, decision) >= (${userId}, 'allow') order by user_id, decision limit 1
+            ) as next where user_id = ${userId} and decision = 'allow'
           ) as known,
           ${othersOn(device, userId, most)} as others`
     const rows = yield* sql`
@@ -126,9 +129,11 @@ export const make = Effect.gen(function* () {
         ) as a) as found,
         ${counted(rules.velocity.user, sql`user_id = ${userId}`, at)} as "userAttempts",
         array(
-          select amount_minor from risk.assessments
-          where user_id = ${userId} and currency = ${currency} and decision = 'allow'
-          order by decided_at desc limit ${usualAmounts}
+          select amount_minor from (
+            select user_id, currency, amount_minor from risk.assessments
+            where (user_id, currency, decided_at) <= (${userId}, ${currency}, ${at}) and decision = 'allow'
+            order by user_id desc, currency desc, decided_at desc limit ${usualAmounts}
+          ) as newest where user_id = ${userId} and currency = ${currency}
         ) as "usualMinor",
         (
           select count(distinct region)::int from (
@@ -154,7 +159,8 @@ export const make = Effect.gen(function* () {
 
   const find = Effect.fn("RiskStore.find")(function* (assessmentId: AssessmentId) {
     const rows = yield* sql`select ${fields} from risk.assessments where assessment_id = ${assessmentId}`
-    return (yield* toAssessments(rows))[0]
+    const [row] = yield* Effect.orDie(decodeRows(rows))
+    return row === undefined ? undefined : new Assessment(row)
   })
 
   /**
@@ -190,33 +196,32 @@ export const make = Effect.gen(function* () {
     return rows.length > 0
   })
 
-  /** Newest first. */
+  /** Newest first, each with its position, from which the next page goes on. */
   const list = Effect.fn("RiskStore.list")(function* (
     decision: Decision | undefined,
-    after: Place | undefined,
+    before: number | undefined,
     limit: number
   ) {
     const clauses = [
-      // The second half lets the planner see that the index of what was flagged will do.
       ...(decision === undefined ? [] : [sql`decision = ${decision}`]),
-      ...(decision === undefined || decision === "allow" ? [] : [sql`decision <> 'allow'`]),
-      ...(after === undefined
-        ? []
-        : [sql`(decided_at, assessment_id) < (${new Date(after.decidedAt)}, ${after.assessmentId})`]),
+      ...(before === undefined ? [] : [sql`position < ${before}::bigint`]),
       sql`true`
     ]
     const rows = yield* sql`
-      select ${fields} from risk.assessments where ${sql.and(clauses)}
-      order by decided_at desc, assessment_id desc limit ${limit}`
-    return yield* toAssessments(rows)
+      select ${fields}, position from risk.assessments where ${sql.and(clauses)} order by position desc limit ${limit}`
+    return (yield* Effect.orDie(decodeListed(rows))).map(({ position, ...row }) => ({
+      position,
+      assessment: new Assessment(row)
+    }))
   })
 
-  /** Deletes the oldest of what was decided before a time; how many. Processes that do it together share the work. */
-  const expire = Effect.fn("RiskStore.expire")(function* (before: DateTime.Utc, limit: number) {
+  /** Deletes what is older than a time among the first so many; how many. */
+  const expire = Effect.fn("RiskStore.expire")(function* (before: Date, limit: number) {
     const rows = yield* sql`
-      delete from risk.assessments where assessment_id in (
-        select assessment_id from risk.assessments where decided_at < ${new Date(before.epochMilliseconds)}
-        order by decided_at, assessment_id limit ${limit} for update skip locked
+      delete from risk.assessments where position in (
+        select position from (
+          select position, decided_at from risk.assessments order by position limit ${limit}
+        ) as first where decided_at < ${before}
       ) returning 1`
     return rows.length
   })

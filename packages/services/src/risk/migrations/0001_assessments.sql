@@ -1,6 +1,9 @@
 -- What was decided about attempts to pay, and what the next decisions look back at. Devices stand here as digests.
 create table assessments (
   assessment_id text primary key,
+  -- The order they came in. Lists and the expiry go by it and not by time: no index but the user's and the device's own
+  -- is in order of time, so the planner has no other way to somebody's newest ones.
+  position bigint generated always as identity,
   order_id text not null,
   user_id text not null,
   device text,
@@ -21,6 +24,6 @@ create index assessments_usual on assessments (user_id, currency, decided_at) in
 create index assessments_device on assessments (device, decided_at) where device is not null;
 create index assessments_device_user on assessments (device, user_id, decision) where device is not null;
 -- Lists for operators, and the end of what is old.
-create index assessments_decided on assessments (decided_at, assessment_id);
-create index assessments_flagged on assessments (decision, decided_at, assessment_id) where decision <> 'allow';
-create index assessments_order on assessments (order_id);
+create unique index assessments_position on assessments (position);
+create index assessments_decision on assessments (decision, position);
+create index assessments_flagged_order on assessments (order_id) where decision <> 'allow';
