@@ -214,16 +214,24 @@ describe("an assessment is made once", () => {
     expect(stored.map(({ id }) => id)).toEqual(flagged.toSorted())
   })
 
-  test("repeats leave one row", async () => {
-    const attempt = { assessmentId: freshId(), userId: freshUser() }
-    await run(times(3, assess(attempt)))
+  test("a repeat only reads: it leaves one row, and takes no place in the list", async () => {
+    const [userId, next] = [freshUser(), freshUser()]
+    const assessmentId = freshId()
+    await run(times(3, assess({ assessmentId, userId })))
+    await run(assess({ userId: next }))
     const rows = await run(
       Effect.flatMap(
         SqlClient.SqlClient,
-        (sql) => sql`select 1 from risk.assessments where user_id = ${attempt.userId}`
+        (sql) => sql<{ user: string; position: number }>`
+          select user_id as user, position from risk.assessments where user_id in (${userId}, ${next}) order by position`
       )
     )
-    expect(rows).toHaveLength(1)
+    const [first] = rows
+    const position = first?.position ?? 0
+    expect(rows).toEqual([
+      { user: userId, position },
+      { user: next, position: position + 1 }
+    ])
   })
 })
 
@@ -571,13 +579,13 @@ const alone = <A>(rules: unknown, test: Effect.Effect<A, unknown, Risk | SqlClie
   }).pipe(Effect.scoped, quietly)
 
 /** Assessments of one user on one device, the newest now, a millisecond apart. */
-const fill = (userId: string, device: string, count: number, newest: Date) =>
+const fill = (userId: string, device: string | null, count: number, newest: Date) =>
   Effect.flatMap(
     SqlClient.SqlClient,
     (sql) => sql`
       insert into risk.assessments (assessment_id, order_id, user_id, device, amount_minor, currency, region, units, lines,
         score, decision, reasons, decided_at)
-      select ${userId} || '-' || n, 'ORDER-' || n, ${userId}, ${device}, 1000 + n, 'USD', 'us', 1, 1, 0,
+      select ${userId} || '-' || n, 'ORDER-' || n, ${userId}, ${device}::text, 1000 + n, 'USD', 'us', 1, 1, 0,
         case when n % 50 = 0 then 'review' else 'allow' end, '[]', ${newest}::timestamptz - n * interval '1 millisecond'
       from generate_series(1, ${count}::int) as n`
   )
@@ -611,6 +619,8 @@ describe("an assessment stays cheap", () => {
           const newest = new Date()
           yield* fill("HASTY", scout?.device ?? "", 10_000, newest)
           for (const user of ["A", "B", "C"]) yield* fill(user, scout?.device ?? "", 200, newest)
+          // Never had a device: none is found, however far one looks.
+          yield* fill("QUIET", null, 1_000, newest)
           yield* sql`analyze risk.assessments`
           const statistics = Effect.gen(function* () {
             yield* sql`select pg_stat_force_next_flush()`
@@ -634,7 +644,13 @@ describe("an assessment stays cheap", () => {
           })
           // Two windows of 100, 20 amounts, twice 50 recent ones, a few users and itself.
           const bound = 2 * most + 20 + 2 * 50 + 20
-          const attempts = [attempt("HASTY"), attempt("HASTY", "phone"), attempt("NEW", "phone"), attempt("C", "phone")]
+          const attempts = [
+            attempt("HASTY"),
+            attempt("HASTY", "phone"),
+            attempt("NEW", "phone"),
+            attempt("C", "phone"),
+            attempt("QUIET", "phone")
+          ]
           // So often that the server has made up its mind about a plan for all of them.
           for (const effect of Array.from({ length: 8 }, () => attempts).flat()) {
             const { entries, rows, scans } = yield* read(effect)
