@@ -13,6 +13,7 @@ import { events as orders } from "@merkato/domain/orders/OrderEvents"
 import { events as payments } from "@merkato/domain/payments/PaymentEvents"
 import type { PolicyOptions } from "@merkato/infra/policy/Limits"
 import { operationNames, operations } from "@merkato/infra/policy/operations"
+import { events as risk } from "@merkato/domain/risk/RiskEvents"
 import { Api } from "@merkato/rpc/rest/Api"
 
 const folder = new URL("../docs/reference/", import.meta.url)
@@ -49,7 +50,7 @@ const eventsPage = () => {
     "least once and act on it once.",
     ""
   ]
-  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments]) {
+  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments, ...risk]) {
     const { schema, definitions } = Schema.toJsonSchemaDocument(definition.payload)
     const resolve = (part: JsonSchema): JsonSchema => {
       const name = part.$ref?.split("/").at(-1)
