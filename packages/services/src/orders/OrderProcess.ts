@@ -821,6 +821,9 @@ export class OrderProcess extends Context.Service<
           overdue,
           (saga) =>
             resume(saga).pipe(
+              Effect.catchTag("ServiceUnavailable", (error) =>
+                Effect.logWarning("An order process cannot go on now; it will be taken up again", error)
+              ),
               Effect.tapCause((cause) =>
                 Effect.logError("An order process stumbled; it will be taken up again", cause)
               ),
