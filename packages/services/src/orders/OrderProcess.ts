@@ -420,7 +420,8 @@ export class OrderProcess extends Context.Service<
                   () => created(order),
                   (current) => next(current ?? order)
                 ])
-                yield* orders.insert(order)
+                // As its first event has it, to the millisecond.
+                yield* orders.insert(steps[0]?.order ?? order)
                 yield* orders.save(steps)
                 yield* sql.afterCommit(Metric.update(ordersCreated, 1))
                 return steps.at(-1)?.order ?? order
