@@ -1,0 +1,129 @@
+import { PgAuth, PgProtocol } from "@effect/sql-pg"
+import { Result } from "effect"
+import { randomBytes } from "node:crypto"
+import { Socket } from "node:net"
+import { allowSocket } from "../guard/Guard.ts"
+import * as Frames from "./Frames.ts"
+
+/** Where the real server is. */
+export interface Target {
+  readonly host: string
+  readonly port: number
+  readonly database: string
+  readonly user: string
+  readonly password: string
+}
+
+/** Settings of every session: nothing in the server may run on real time. */
+const settings = {
+  client_encoding: "UTF8",
+  timezone: "UTC",
+  jit: "off",
+  statement_timeout: "0",
+  lock_timeout: "0",
+  idle_in_transaction_session_timeout: "0",
+  application_name: "merkato-simulator"
+} as const
+
+/** A real session on the server, used by one simulated connection after the other. */
+export class Backend {
+  pid = 0
+  /** What the server said about itself when the session began: each simulated connection is told the same. */
+  greeting: ReadonlyArray<Buffer> = []
+  private buffered: Buffer = Buffer.alloc(0)
+  private answers: Array<Buffer> = []
+  private batchesLeft = 0
+  private waiting: { readonly resolve: (reply: Buffer) => void; readonly reject: (error: Error) => void } | undefined
+  private ended: Error | undefined
+  /** Handles messages before the session is ready. */
+  private signingIn: ((type: number, message: Buffer) => void) | undefined
+
+  private constructor(private readonly socket: Socket) {
+    socket.on("data", (chunk: Buffer) => this.onData(chunk))
+    const end = () => {
+      this.ended = new Error("The database server hung up on the gate")
+      this.waiting?.reject(this.ended)
+    }
+    socket.on("error", end)
+    socket.on("close", end)
+  }
+
+  static async open(target: Target): Promise<Backend> {
+    const socket = allowSocket(new Socket())
+    socket.setNoDelay(true)
+    const backend = new Backend(socket)
+    await new Promise<void>((resolve, reject) => {
+      socket.once("error", reject)
+      socket.connect({ host: target.host, port: target.port }, resolve)
+    })
+    backend.signIn(target)
+    const greeting = await backend.ask(
+      Frames.startup({ user: target.user, database: target.database, ...settings }),
+      1
+    )
+    const refused = Frames.errorOf(greeting)
+    if (refused !== undefined) throw new Error(`The gate cannot sign in: ${refused.message}`)
+    backend.signingIn = undefined
+    backend.greeting = [...Frames.messages(greeting)].flatMap(([type, message]) =>
+      type === Frames.char("S") ? [Buffer.from(message)] : []
+    )
+    return backend
+  }
+
+  /** SCRAM-SHA-256, the only way that the embedded server knows. */
+  private signIn(target: Target): void {
+    const begun = Result.getOrThrow(
+      PgAuth.scramInit({ password: target.password, nonce: randomBytes(18).toString("base64") })
+    )
+    this.signingIn = (type, message) => {
+      if (type !== Frames.char("R")) return
+      switch (message.readInt32BE(5)) {
+        case 10:
+          this.socket.write(
+            PgProtocol.encodeSASLInitialResponse({ mechanism: PgAuth.SCRAM_SHA_256, initialResponse: begun.response })
+          )
+          return
+        case 11: {
+          const next = Result.getOrThrow(PgAuth.scramContinue(begun.state, message.subarray(9)))
+          this.socket.write(PgProtocol.encodeSASLResponse({ data: next.response }))
+          return
+        }
+      }
+    }
+  }
+
+  private onData(chunk: Buffer): void {
+    this.buffered = this.buffered.length === 0 ? chunk : Buffer.concat([this.buffered, chunk])
+    while (this.buffered.length >= 5) {
+      const length = 1 + this.buffered.readUInt32BE(1)
+      if (this.buffered.length < length) break
+      const message = this.buffered.subarray(0, length)
+      this.buffered = this.buffered.subarray(length)
+      const type = message[0] ?? 0
+      if (type === Frames.char("K")) {
+        this.pid = message.readUInt32BE(5)
+        continue
+      }
+      this.signingIn?.(type, message)
+      this.answers.push(message)
+      const over = type === Frames.char("Z") && --this.batchesLeft === 0
+      const refused = this.signingIn !== undefined && type === Frames.char("E")
+      if (over || refused) this.waiting?.resolve(Buffer.concat(this.answers))
+    }
+  }
+
+  /** Sends bytes that hold so many batches; the whole reply comes at once, so how it was cut never shows. */
+  ask(bytes: Uint8Array, batches = 1): Promise<Buffer> {
+    if (this.ended !== undefined) return Promise.reject(this.ended)
+    this.answers = []
+    this.batchesLeft = batches
+    return new Promise<Buffer>((resolve, reject) => {
+      this.waiting = { resolve, reject }
+      this.socket.write(bytes)
+    })
+  }
+
+  close(): void {
+    this.socket.destroy()
+  }
+}
