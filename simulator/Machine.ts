@@ -1,11 +1,8 @@
 /** The real server under the simulated shop: a Postgres of the simulator's own, not durable, with a database per worker. */
 import { Effect, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
-import { chmodSync, mkdtempSync, rmSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
 import * as Database from "@merkato/infra/postgres/Database"
-import { EmbeddedPostgres } from "@merkato/infra/postgres/EmbeddedPostgres"
+import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contexts } from "@merkato/services/contexts"
 import { simulated } from "./shop/Topology.ts"
 import type { Target } from "./wire/Backend.ts"
@@ -29,17 +26,7 @@ const settings = {
 } as const
 
 /** Starts the server in a temporary folder that goes with it. */
-export const start = Effect.gen(function* () {
-  const dataDir = yield* Effect.acquireRelease(
-    Effect.sync(() => {
-      const folder = mkdtempSync(join(tmpdir(), "merkato-simulator-"))
-      chmodSync(folder, 0o755)
-      return folder
-    }),
-    (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
-  )
-  return (yield* EmbeddedPostgres.start({ dataDir, settings })).url
-})
+export const start = Effect.map(TestDatabase.temporary("merkato-simulator-", settings), ({ url }) => url)
 
 /** Where a database of the server is, for the gate. */
 export const targetOf = (url: URL): Target => ({

@@ -3,7 +3,7 @@ import { SqlClient } from "effect/sql"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { stand } from "./guard/Guard.ts"
 import { invariants } from "./invariants/index.ts"
-import { Faults, type Fault } from "./kernel/Faults.ts"
+import { Faults } from "./kernel/Faults.ts"
 import { History } from "./kernel/History.ts"
 import { between, stream } from "./kernel/Prng.ts"
 import { real } from "./kernel/RealTime.ts"
@@ -19,18 +19,8 @@ import * as Topology from "./shop/Topology.ts"
 import { VirtualBus } from "./shop/VirtualBus.ts"
 import { Gate } from "./wire/Gate.ts"
 import type { Server } from "./wire/Server.ts"
+import type { Settings } from "./Settings.ts"
 import { underWay } from "./UnderWay.ts"
-
-export interface Settings {
-  readonly seed: number
-  readonly commands: number
-  /** Commands of the plan that are left out, by number. */
-  readonly skipped: ReadonlySet<number>
-  /** Faults that do not happen. */
-  readonly off: ReadonlySet<Fault>
-  /** Whether the history is kept line by line. */
-  readonly trace: boolean
-}
 
 /** A broken promise: which, and what breaks it. */
 export interface Problem {
@@ -45,9 +35,11 @@ export interface Outcome {
   readonly problems: ReadonlyArray<Problem>
   readonly topology: string
   /** How often what happened. */
-  readonly counts: ReadonlyMap<string, number>
-  readonly answers: ReadonlyMap<string, number>
+  readonly counts: Readonly<Record<string, number>>
+  readonly answers: Readonly<Record<string, number>>
   readonly trace: ReadonlyArray<string>
+  /** Of this process, in user mode: tells the price of a run also on a machine that is busy. */
+  readonly cpuMs: number
   readonly ms: number
 }
 
@@ -71,10 +63,11 @@ const reset = async (server: Server) => {
 /** One life of the shop: furnished, used while everything goes wrong, healed, come to rest, and audited. */
 export const run = async (server: Server, settings: Settings): Promise<Outcome> => {
   const begun = real.now()
+  const cpu = process.cpuUsage()
   await reset(server)
   const { seed } = settings
   const history = new History(settings.trace)
-  const faults = new Faults(seed, settings.off)
+  const faults = new Faults(seed, new Set(settings.without))
   const world = new World(seed, history, faults)
   const gate = new Gate(world, server)
   const bus = new VirtualBus(world)
@@ -147,7 +140,8 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       }
     }
 
-    const commands = Plan.make(seed, settings.commands).filter(({ n }) => !settings.skipped.has(n))
+    const chosen = settings.only === undefined ? undefined : new Set(settings.only)
+    const commands = Plan.make(seed, settings.commands).filter(({ n }) => chosen?.has(n) ?? true)
     const actors = [...Plan.shoppers, ...Plan.administrators].map((actor) =>
       outside(
         Effect.forEach(
@@ -200,7 +194,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     hash: history.digest(),
     problems,
     topology: topology.map((names) => (names.length > 3 ? `${names.length} contexts` : names.join("+"))).join(" | "),
-    counts: new Map<string, number>([
+    counts: Object.fromEntries<number>([
       ...extra,
       ["steps", world.steps],
       ["statements", counts.statements],
@@ -215,8 +209,9 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       ...[...counts.errors].map(([code, times]) => [`error ${code}`, times] as const),
       ...faults.counts
     ]),
-    answers: memory.answers,
+    answers: Object.fromEntries(memory.answers),
     trace: history.lines,
+    cpuMs: process.cpuUsage(cpu).user / 1_000,
     ms: real.now() - begun
   }
 }
@@ -265,29 +260,30 @@ const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess
   const { world } = surroundings
   const draw = stream(world.seed, "operator")
   const turn = Effect.gen(function* () {
-    yield* Effect.sleep(between(draw, 10, 400))
+    yield* Effect.sleep(between(draw, 50, 149))
     if (!world.faults.happens("rudeOperator")) return
     const sql = yield* SqlClient.SqlClient
-    const products = memory.products.map(({ productId }) => productId).toSorted(() => draw() - 0.5)
-    const orders = memory.orders.slice(-6).map(({ orderId }) => orderId).toSorted(() => draw() - 0.5)
-    const [first, second] = products
-    const [order] = orders
+    const products = memory.products.map(({ productId }) => productId).toReversed()
+    const order = memory.orders.at(-between(draw, 1, 6))?.orderId
+    const lock = (productId = "") =>
+      Effect.andThen(
+        sql`select 1 from inventory.inventory_stock where product_id = ${productId} for update`,
+        Effect.sleep(between(draw, 1, 30))
+      )
+    const [last, ...others] = products.slice(between(draw, 0, 1))
     yield* sql.withTransaction(
       Effect.gen(function* () {
-        yield* sql`select 1 from inventory.inventory_stock where product_id = ${first ?? ""} for update`
-        if (order !== undefined && draw() < 0.5) {
+        if (order !== undefined && draw() < 0.4) {
           yield* sql`select 1 from orders.orders where order_id = ${order} for update`
         }
-        yield* sql`select 1 from inventory.inventory_stock where product_id = ${second ?? ""} for update`
+        yield* lock(last)
+        yield* Effect.forEach(others, lock, { discard: true })
       })
     )
   })
   Effect.runForkWith(operator.context)(
     Effect.scoped(
-      Effect.provide(
-        Effect.forever(Effect.ignoreCause(turn)),
-        ShopProcess.database(surroundings, operator, 1)
-      )
+      Effect.provide(Effect.forever(Effect.ignoreCause(turn)), ShopProcess.database(surroundings, operator, 1))
     )
   )
 }

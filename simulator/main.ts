@@ -2,4 +2,4 @@
 import "./guard/Install.ts"
 
 const { main } = await import("./Command.ts")
-await main(process.argv.slice(2))
+process.exit(await main(process.argv.slice(2)))

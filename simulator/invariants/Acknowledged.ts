@@ -45,7 +45,9 @@ export const acknowledged: ReadonlyArray<Invariant> = [
           case "Placed":
             return is.user_id === told.userId && is.total_minor === told.order.totalMinor
               ? []
-              : [`order ${orderId} of ${told.userId} over ${told.order.totalMinor} is ${is.user_id}'s over ${is.total_minor}`]
+              : [
+                  `order ${orderId} of ${told.userId} over ${told.order.totalMinor} is ${is.user_id}'s over ${is.total_minor}`
+                ]
           case "Paid":
             return is.status === "PAID" || is.status === "FULFILLED" ? [] : wrong("paid")
           case "Canceled":

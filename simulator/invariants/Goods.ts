@@ -69,5 +69,8 @@ export const goods: ReadonlyArray<Invariant> = [
          when '${StockReserved.type}' then qty when '${StockAdjusted.type}' then 0 else -qty end
        or (told.version = last and (told.on_hand, told.reserved, told.version) is distinct from (s.on_hand, s.reserved, s.version))`
   ),
-  none("every reservation has ended", `select reservation_id, order_id from inventory.reservations where status = 'held'`)
+  none(
+    "every reservation has ended",
+    `select reservation_id, order_id from inventory.reservations where status = 'held'`
+  )
 ]

@@ -48,11 +48,11 @@ export const money: ReadonlyArray<Invariant> = [
         ...orders.flatMap(({ order_id, status, total_minor }) => {
           const charges = entries.filter(({ orderId, netMinor }) => orderId === order_id && netMinor !== 0)
           const sold = status === "PAID" || status === "FULFILLED"
-          const right = sold
-            ? charges.length === 1 && charges[0]?.netMinor === total_minor
-            : charges.length === 0
+          const right = sold ? charges.length === 1 && charges[0]?.netMinor === total_minor : charges.length === 0
           if (right || (sold && total_minor === 0)) return []
-          const told = charges.map(({ gateway, attemptId, netMinor }) => `${gateway} ${attemptId} ${netMinor}`).join(", ")
+          const told = charges
+            .map(({ gateway, attemptId, netMinor }) => `${gateway} ${attemptId} ${netMinor}`)
+            .join(", ")
           return [`order ${order_id} is ${status} over ${total_minor}; charged: ${told || "nothing"}`]
         })
       ]
@@ -107,7 +107,9 @@ export const money: ReadonlyArray<Invariant> = [
             : ours === "INITIATED"
               ? theirs.length === 0
               : ours !== undefined && telling.length === 0
-        return right ? [] : [`attempt ${attempt}: payments say ${ours ?? "nothing"}, gateways ${theirs.join(", ") || "nothing"}`]
+        return right
+          ? []
+          : [`attempt ${attempt}: payments say ${ours ?? "nothing"}, gateways ${theirs.join(", ") || "nothing"}`]
       })
     }
   }

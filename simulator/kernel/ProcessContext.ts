@@ -26,7 +26,7 @@ export const make = (world: World, self: () => SimProcess, name: string): Contex
   const nanos = () => BigInt(millis()) * 1_000_000n
   const sinceStart = () => BigInt(world.now) * 1_000_000n
   /** A timer is never early and now and then late, which also makes fewer turns of whatever polls. */
-  const lateness = (ms: number) => (ms < backgroundMs ? 0 : Math.floor(late() ** 2 * Math.min(4 * ms, 2_000)))
+  const lateness = (ms: number) => (ms < backgroundMs ? 0 : Math.floor(late() * Math.min(40 * ms, 6_000)))
   const clock: Clock.Clock = {
     currentTimeMillisUnsafe: millis,
     currentTimeMillis: Effect.sync(millis),

@@ -1,13 +1,13 @@
 /**
- * The machine's own timers and clock, taken before a run replaces the global ones. Only the kernel, the gate and what
- * measures may use them.
+ * The machine's own timers, clock and sockets, taken before a run replaces the global ones. Only the kernel, the gate and
+ * what measures may use them.
  */
 export const real = {
   setTimeout: globalThis.setTimeout,
   clearTimeout: globalThis.clearTimeout,
   setImmediate: globalThis.setImmediate,
   now: performance.now.bind(performance),
-  random: Math.random
+  connect: Bun.connect
 } as const
 
 /** Lets everything that is ready on the event loop happen. */

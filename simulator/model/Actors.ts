@@ -32,10 +32,10 @@ const paymentTokens = [
 ] as const
 
 /** How often somebody asks again before they let it be. What nobody can answer yet ends by itself. */
-const patience = 6
+const patience = 4
 
 /** Virtual milliseconds before somebody asks again. */
-const againMs = 400
+const againMs = 300
 
 /** Answers that are none: the same request is sent again, under the same key. */
 const notAnswered: ReadonlySet<string> = new Set([
@@ -103,10 +103,12 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
 
   const itemsOf = () => {
     const first = at(memory.products, a)
-    const second = c < 0.5 ? at(memory.products, b) : undefined
+    const second = c < 0.7 ? at(memory.products, b) : undefined
+    const third = c < 0.3 ? at(memory.products, f) : undefined
     const wanted = [
       { product: first, qty: 1 + Math.floor(d * 3) },
-      { product: second, qty: 1 + Math.floor(e * 3) }
+      { product: second, qty: 1 + Math.floor(e * 3) },
+      { product: third, qty: 1 }
     ]
     return wanted.flatMap(({ product, qty }) => (product === undefined ? [] : [{ productId: product.productId, qty }]))
   }
@@ -320,9 +322,9 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
         if (Exit.isSuccess(exit)) return
         memory.count(`${kind} came to nothing`)
         const defect = exit.cause.reasons.find(Cause.isDieReason)
-        if (defect !== undefined) memory.complaints.push(`${kind} (command ${n}) met a defect: ${String(defect.defect)}`)
+        if (defect !== undefined)
+          memory.complaints.push(`${kind} (command ${n}) met a defect: ${String(defect.defect)}`)
       })
     )
   )
 }
-

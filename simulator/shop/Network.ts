@@ -19,7 +19,7 @@ export interface Described {
 const answerWithin = "15 seconds"
 
 /** How long the network may hold a message back. */
-const latestMs = 8_000
+const latestMs = 3_000
 
 /** Operations that are not safe to repeat: no client of theirs does, so neither does the network. */
 const notRepeatable = new Set(["inventory.Adjust", "catalogue.AddProduct", "cart.CreateCart"])
@@ -34,7 +34,9 @@ const RequestHeaders = Schema.Struct({
 
 /** How one operation's messages are written and read: through the contract's schemas, as between real processes. */
 const codecOf = (rpc: Rpc.Any) => {
-  const payload = Schema.toCodecJson((rpc as unknown as { readonly payloadSchema: Schema.Codec<unknown> }).payloadSchema)
+  const payload = Schema.toCodecJson(
+    (rpc as unknown as { readonly payloadSchema: Schema.Codec<unknown> }).payloadSchema
+  )
   const exit = Schema.toCodecJson(Rpc.exitSchema(rpc) as unknown as Schema.Codec<Exit.Exit<unknown, unknown>>)
   const message = Schema.fromJsonString(Schema.Struct({ headers: Schema.toCodecJson(RequestHeaders), payload }))
   return {
@@ -115,7 +117,11 @@ export class Network {
             finish(Effect.succeed(answer))
           )
         if (!faults.happens("replyDelayed")) return arrive()
-        world.timer(world.outside, between(() => faults.amount("replyDelayed"), 1, latestMs), arrive)
+        world.timer(
+          world.outside,
+          between(() => faults.amount("replyDelayed"), 1, latestMs),
+          arrive
+        )
       }
 
       const deliver = (to: Host) => {
@@ -155,15 +161,23 @@ export class Network {
         }
         const arrive = () => world.operation(world.outside, `${name} reaches ${to.process.name}`, () => deliver(to))
         if (!faults.happens("requestDelayed")) return arrive()
-        world.timer(world.outside, between(() => faults.amount("requestDelayed"), 1, latestMs), arrive)
+        world.timer(
+          world.outside,
+          between(() => faults.amount("requestDelayed"), 1, latestMs),
+          arrive
+        )
       }
 
       world.operation(from, `${from.name} asks for ${name} ${message}`, () => {
         if (faults.happens("callerHangsUp")) {
-          world.timer(from, between(() => faults.amount("callerHangsUp"), 1, 50), () => {
-            for (const hangUp of running) hangUp()
-            finish(Effect.fail(unreachable(contract)))
-          })
+          world.timer(
+            from,
+            between(() => faults.amount("callerHangsUp"), 1, 50),
+            () => {
+              for (const hangUp of running) hangUp()
+              finish(Effect.fail(unreachable(contract)))
+            }
+          )
         }
         send(true)
       })

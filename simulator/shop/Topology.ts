@@ -26,7 +26,11 @@ export const choose = (draw: Draw): Topology =>
   oneOf<() => Topology>(draw, [
     () => [simulated],
     () => times(2, simulated),
-    () => [...times(2, front), ...times(between(draw, 1, 2), ["inventory"] as const), ...times(between(draw, 1, 2), ["payments"] as const)],
+    () => [
+      ...times(2, front),
+      ...times(between(draw, 1, 2), ["inventory"] as const),
+      ...times(between(draw, 1, 2), ["payments"] as const)
+    ],
     () => [front, ["inventory", "payments"], ["inventory", "payments"]],
     () => simulated.map((name) => [name])
   ])()

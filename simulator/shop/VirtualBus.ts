@@ -46,7 +46,9 @@ export class VirtualBus {
     const place = `${message.topic}/${partition}`
     const entries = this.partitions.get(place) ?? []
     this.partitions.set(place, entries)
-    const delay = world.faults.happens("eventDelayed") ? between(() => world.faults.amount("eventDelayed"), 1, 3_000) : 0
+    const delay = world.faults.happens("eventDelayed")
+      ? between(() => world.faults.amount("eventDelayed"), 1, 3_000)
+      : 0
     entries.push({
       ...message,
       partition,
@@ -147,7 +149,10 @@ export class VirtualBus {
   /** Events that a group has still to take, and whether somebody works on some. */
   lag(group: string): number {
     const names = this.names(this.groups.get(group) ?? [])
-    return names.reduce((sum, name) => sum + (this.partitions.get(name)?.length ?? 0) - this.place(group, name).committed, 0)
+    return names.reduce(
+      (sum, name) => sum + (this.partitions.get(name)?.length ?? 0) - this.place(group, name).committed,
+      0
+    )
   }
 
   get subscribedGroups(): ReadonlyArray<string> {
@@ -200,4 +205,3 @@ const handled = <R>(effect: Effect.Effect<void, BusUnavailable, R>): Effect.Effe
         : Effect.as(Effect.logWarning("A batch of events failed", cause), false)
     )
   )
-

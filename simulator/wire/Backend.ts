@@ -1,8 +1,8 @@
 import { PgAuth, PgProtocol } from "@effect/sql-pg"
 import { Result } from "effect"
 import { randomBytes } from "node:crypto"
-import { Socket } from "node:net"
-import { allowSocket } from "../guard/Guard.ts"
+import type { Socket } from "bun"
+import { real } from "../kernel/RealTime.ts"
 import * as Frames from "./Frames.ts"
 
 /** Where the real server is. */
@@ -38,29 +38,29 @@ export class Backend {
   /** Handles messages before the session is ready. */
   private signingIn: ((type: number, message: Buffer) => void) | undefined
 
-  private constructor(private readonly socket: Socket) {
-    socket.on("data", (chunk: Buffer) => this.onData(chunk))
-    const end = () => {
-      this.ended = new Error("The database server hung up on the gate")
-      this.waiting?.reject(this.ended)
-    }
-    socket.on("error", end)
-    socket.on("close", end)
-  }
+  private socket: Socket | undefined
+  /** What the kernel has not taken yet. */
+  private unsent: Uint8Array = Buffer.alloc(0)
 
   static async open(target: Target): Promise<Backend> {
-    const socket = allowSocket(new Socket())
-    socket.setNoDelay(true)
-    const backend = new Backend(socket)
-    await new Promise<void>((resolve, reject) => {
-      socket.once("error", reject)
-      socket.connect({ host: target.host, port: target.port }, resolve)
+    const backend = new Backend()
+    const end = () => {
+      backend.ended = new Error("The database server hung up on the gate")
+      backend.waiting?.reject(backend.ended)
+    }
+    backend.socket = await real.connect({
+      hostname: target.host,
+      port: target.port,
+      socket: {
+        data: (_socket, chunk) => backend.onData(chunk),
+        drain: () => backend.flush(),
+        close: end,
+        error: end
+      }
     })
+    backend.socket.setNoDelay(true)
     backend.signIn(target)
-    const greeting = await backend.ask(
-      Frames.startup({ user: target.user, database: target.database, ...settings }),
-      1
-    )
+    const greeting = await backend.ask(Frames.startup({ user: target.user, database: target.database, ...settings }), 1)
     const refused = Frames.errorOf(greeting)
     if (refused !== undefined) throw new Error(`The gate cannot sign in: ${refused.message}`)
     backend.signingIn = undefined
@@ -79,21 +79,22 @@ export class Backend {
       if (type !== Frames.char("R")) return
       switch (message.readInt32BE(5)) {
         case 10:
-          this.socket.write(
+          this.send(
             PgProtocol.encodeSASLInitialResponse({ mechanism: PgAuth.SCRAM_SHA_256, initialResponse: begun.response })
           )
           return
         case 11: {
           const next = Result.getOrThrow(PgAuth.scramContinue(begun.state, message.subarray(9)))
-          this.socket.write(PgProtocol.encodeSASLResponse({ data: next.response }))
+          this.send(PgProtocol.encodeSASLResponse({ data: next.response }))
           return
         }
       }
     }
   }
 
-  private onData(chunk: Buffer): void {
-    this.buffered = this.buffered.length === 0 ? chunk : Buffer.concat([this.buffered, chunk])
+  /** The chunk is only lent. */
+  private onData(chunk: Uint8Array): void {
+    this.buffered = this.buffered.length === 0 ? Buffer.from(chunk) : Buffer.concat([this.buffered, chunk])
     while (this.buffered.length >= 5) {
       const length = 1 + this.buffered.readUInt32BE(1)
       if (this.buffered.length < length) break
@@ -119,11 +120,21 @@ export class Backend {
     this.batchesLeft = batches
     return new Promise<Buffer>((resolve, reject) => {
       this.waiting = { resolve, reject }
-      this.socket.write(bytes)
+      this.send(bytes)
     })
   }
 
+  private send(bytes: Uint8Array): void {
+    this.unsent = this.unsent.length === 0 ? bytes : Buffer.concat([this.unsent, bytes])
+    this.flush()
+  }
+
+  private flush(): void {
+    if (this.unsent.length === 0 || this.socket === undefined) return
+    this.unsent = this.unsent.subarray(Math.max(this.socket.write(this.unsent), 0))
+  }
+
   close(): void {
-    this.socket.destroy()
+    this.socket?.terminate()
   }
 }
