@@ -71,7 +71,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
   const world = new World(seed, history, faults)
   const gate = new Gate(world, server)
   const bus = new VirtualBus(world)
-  const books = [new ProviderBook("rest")]
+  const books = [new ProviderBook("soap"), new ProviderBook("rest")] as const
   const memory = new Memory()
   const hosts: Array<ShopProcess.Host> = []
   const network = new Network(world, () => hosts)
@@ -242,7 +242,8 @@ const comeToRest = async (world: World, gate: Gate, bus: VirtualBus, server: Ser
     left = [...work, ...held]
     world.history.remark(() => `  under way: ${left.join(", ")}`)
     if (work.length > 0) {
-      world.leap(1_500)
+      // Longer and longer, as the reconciler of payments waits.
+      world.leap(1_500 + 1_000 * turn)
       quiet = false
     } else if (held.length > 0) world.leap(reservationMs)
     else if (quiet) return []

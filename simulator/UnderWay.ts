@@ -9,9 +9,11 @@ export const underWay = async (server: Server, bus: VirtualBus, gate: Gate) => {
        (select count(*) from orders.idempotency where answer is null),
        (select count(*) from catalogue.outbox) + (select count(*) from cart.outbox) + (select count(*) from orders.outbox)
          + (select count(*) from payments.outbox) + (select count(*) from inventory.outbox),
+       (select count(*) from payments.payments where status = 'INITIATED')
+         + (select count(*) from payments.refunds where status = 'REQUESTED'),
        (select count(*) from inventory.reservations where status = 'held')`
   )
-  const [sagas, requests, unpublished, held] = row.map(Number)
+  const [sagas, requests, unpublished, payments, held] = row.map(Number)
   const lag = bus.subscribedGroups.reduce((sum, group) => sum + bus.lag(group), 0)
   const told = (count: number | undefined, what: string) => (count === 0 ? [] : [`${count} ${what}`])
   return {
@@ -19,6 +21,7 @@ export const underWay = async (server: Server, bus: VirtualBus, gate: Gate) => {
       ...told(sagas, "sagas"),
       ...told(requests, "requests without an answer"),
       ...told(unpublished, "unpublished events"),
+      ...told(payments, "payments and refunds whose outcome is open"),
       ...told(lag, "events not consumed"),
       ...told(gate.waiting, "statements that wait for a lock")
     ],

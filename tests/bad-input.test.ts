@@ -495,6 +495,7 @@ describe("a payment that makes no sense", () => {
     })
   refused([
     ["with a card number", pay({ paymentToken: "4111111111111111" }), invalid("paymentToken")],
+    ["with a card number for a token", pay({ paymentToken: "tok_4111-1111-1111-1111" }), invalid("paymentToken")],
     ["with SQL", pay({ paymentToken: `tok_${sql}` }), invalid("paymentToken")],
     ["with a token that is too long", pay({ paymentToken: `tok_${"x".repeat(121)}` }), invalid("paymentToken")],
     ["on a rail that is not there", pay({ paymentToken: "tok_ok", rail: "pigeon" }), invalid("rail")],

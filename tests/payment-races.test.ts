@@ -22,11 +22,11 @@ const statuses = Effect.gen(function* () {
   return new Map(rows.map(({ status, orders }) => [status, orders]))
 })
 
-/** How many attempts the gateway has of each status. */
+/** How many attempts the gateways have of each status; one that was called off at both counts once. */
 const attempts = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql<{ status: string; attempts: number }>`
-    select status, count(*) as attempts from psp.attempts group by status`
+    select status, count(distinct attempt_id) as attempts from psp.attempts group by status`
   return new Map(rows.map(({ status, attempts }) => [status, attempts]))
 })
 

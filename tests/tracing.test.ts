@@ -57,6 +57,7 @@ const everything = (dataDir: string, url: Redacted.Redacted) =>
       Layer.provide(Deployment.running(contextNames, { contexts: () => url, bus: url })),
       Layer.provide(Deployment.readiness(Deployment.needsOf(contextNames, true))),
       Layer.provide(Deployment.paymentGateway(url)),
+      Layer.provide(Deployment.policies(dataDir)),
       Layer.provide(Deployment.security(dataDir)),
       Layer.provide(Switchboard.layer)
     ),

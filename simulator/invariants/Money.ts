@@ -104,9 +104,7 @@ export const money: ReadonlyArray<Invariant> = [
         const right =
           ours === "CAPTURED"
             ? telling.length === 1 && telling[0] === "CAPTURED"
-            : ours === "INITIATED"
-              ? theirs.length === 0
-              : ours !== undefined && telling.length === 0
+            : (ours === "VOIDED" || ours === "DECLINED") && telling.length === 0
         return right
           ? []
           : [`attempt ${attempt}: payments say ${ours ?? "nothing"}, gateways ${theirs.join(", ") || "nothing"}`]

@@ -111,6 +111,9 @@ export const rebuilt: ReadonlyArray<Invariant> = [
           currency: payment.currency,
           status: payment.status,
           reason: payment.reason,
+          gateway: payment.gateway,
+          refunding_minor: payment.refundingMinor,
+          refunded_minor: payment.refundedMinor,
           version: payment.version,
           updated: DateTime.formatIso(payment.updatedAt)
         })

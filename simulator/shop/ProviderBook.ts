@@ -1,4 +1,4 @@
-import type { GatewayAttempt } from "@merkato/services/payments/PaymentGateway"
+import type { GatewayAttempt } from "@merkato/services/payments/PaymentGateways"
 
 /** A provider's own account of one attempt. */
 export interface BookEntry {

@@ -5,10 +5,11 @@ import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventBus } from "@merkato/infra/events/EventBus"
+import { type LimitsRefused, Policies } from "@merkato/infra/policy/Policies"
 import * as Database from "@merkato/infra/postgres/Database"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { contexts } from "@merkato/services/contexts"
-import { PaymentGateway } from "@merkato/services/payments/PaymentGateway"
+import { PaymentGateways } from "@merkato/services/payments/PaymentGateways"
 import type { SimProcess, World } from "../kernel/World.ts"
 import type { Gate } from "../wire/Gate.ts"
 import { contracts } from "./Contracts.ts"
@@ -32,7 +33,8 @@ export interface Surroundings {
   readonly gate: Gate
   readonly network: Network
   readonly bus: VirtualBus
-  readonly books: ReadonlyArray<ProviderBook>
+  /** Of the provider that is asked over SOAP, and of the one over REST. */
+  readonly books: readonly [soap: ProviderBook, rest: ProviderBook]
 }
 
 /** Connections of a process: few, so that waiting for one is part of what is simulated. */
@@ -67,8 +69,11 @@ const layerOf = (name: Simulated): ContextLayer => contexts[name].layer
 /** The contexts of a process, wired as a deployment wires them. */
 const shop = (surroundings: Surroundings, process: SimProcess, names: ReadonlyArray<Simulated>) => {
   const { world, network, bus, books } = surroundings
-  const [book] = books
-  if (book === undefined) throw new Error("There is no payment provider")
+  const [soap, rest] = books
+  const gateways = [
+    VirtualGateway.connect(world, process, soap, "payment.soap"),
+    VirtualGateway.connect(world, process, rest, "payment.rest")
+  ] as const
   return names
     .map(layerOf)
     .reduce<ContextLayer>((all, layer) => Layer.merge(all, layer), Layer.empty)
@@ -77,7 +82,8 @@ const shop = (surroundings: Surroundings, process: SimProcess, names: ReadonlyAr
       Layer.provide(Layer.succeed(EventBus, bus.portOf(process))),
       Layer.provide(Authorizer.layerRules),
       Layer.provide(tokens),
-      Layer.provide(Layer.succeed(PaymentGateway, VirtualGateway.connect(world, process, book))),
+      Layer.provide(Layer.succeed(PaymentGateways, { inOrder: gateways })),
+      Layer.provide(Policies.layerWith()),
       Layer.provideMerge(Layer.succeed(Switchboard, network.switchboardOf(process, contracts)))
     )
 }
@@ -90,7 +96,7 @@ export const start = (surroundings: Surroundings, name: string, names: ReadonlyA
   const { world } = surroundings
   const process = world.spawn(name)
   const host: Host = { process, contracts: new Set(names), calls: undefined }
-  const live: Effect.Effect<never, SqlError.SqlError> = Effect.scoped(
+  const live: Effect.Effect<never, SqlError.SqlError | LimitsRefused> = Effect.scoped(
     Effect.gen(function* () {
       const context = yield* Layer.build(shop(surroundings, process, names))
       host.calls = Context.get(context, Switchboard).calls

@@ -3,14 +3,15 @@ import {
   AttemptNotFound,
   GatewayDown,
   GatewayUnknown,
-  type PaymentGateway
-} from "@merkato/services/payments/PaymentGateway"
+  type PaymentGateway,
+  RefundRefused
+} from "@merkato/services/payments/PaymentGateways"
 import { between } from "../kernel/Prng.ts"
 import type { SimProcess, World } from "../kernel/World.ts"
 import type { ProviderBook } from "./ProviderBook.ts"
 
-/** How long the shop waits for a gateway before it calls the outcome unknown. */
-const patienceMs = 2_000
+/** When a connection without an answer breaks; the shop's own policy gives up before that. */
+const patienceMs = 3_000
 
 /** How late a request that the network held back may still reach the provider. */
 const latestMs = 30_000
@@ -40,7 +41,12 @@ const behaviourOf = (book: ProviderBook, token: string): Behaviour => {
  * answer, answers with garbage, hears a request twice, or long after the shop has given up on it. What it never does is
  * to say "nothing was moved" about something that is moved later.
  */
-export const connect = (world: World, process: SimProcess, book: ProviderBook): PaymentGateway["Service"] => {
+export const connect = (
+  world: World,
+  process: SimProcess,
+  book: ProviderBook,
+  operation: PaymentGateway["operation"]
+): PaymentGateway => {
   const { faults } = world
 
   /** One request: what the provider does with it, and what the shop hears of it. */
@@ -106,6 +112,8 @@ export const connect = (world: World, process: SimProcess, book: ProviderBook): 
       : Result.succeed(found)
 
   return {
+    name: book.name,
+    operation,
     authorise: ({ attemptId, orderId, amountMinor, token }) => {
       const behaviour = behaviourOf(book, token)
       return request(
@@ -120,6 +128,11 @@ export const connect = (world: World, process: SimProcess, book: ProviderBook): 
         return found === undefined ? Result.fail(new AttemptNotFound()) : Result.succeed(found)
       }),
     capture: (attemptId) => request(`capture ${attemptId}`, () => known(book.capture(attemptId))),
-    void: (attemptId) => request(`void ${attemptId}`, () => Result.succeed(book.void(attemptId)))
+    void: (attemptId) => request(`void ${attemptId}`, () => Result.succeed(book.void(attemptId))),
+    refund: ({ attemptId, refundId, amountMinor }) =>
+      request(`refund ${refundId} of ${attemptId}`, () => {
+        const refusal = book.refund(attemptId, refundId, amountMinor)
+        return refusal === undefined ? Result.void : Result.fail(new RefundRefused({ reason: refusal }))
+      })
   }
 }

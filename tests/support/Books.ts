@@ -4,6 +4,7 @@ import { SqlClient, type SqlError, type Statement } from "effect/sql"
 import { StockAdjusted, StockCommitted, StockReleased, StockReserved } from "@merkato/domain/inventory/InventoryEvents"
 import * as OrderEvents from "@merkato/domain/orders/OrderEvents"
 import * as PaymentEvents from "@merkato/domain/payments/PaymentEvents"
+import { gatewayRules } from "./GatewayBooks.ts"
 
 /** Who acts on which topic: what they have not read yet is still under way. */
 const readers = {
@@ -160,12 +161,24 @@ const money = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
   [
     "the gateway's book says of each attempt what payments say",
     sql`
+      with told as (
+        -- Called off at the one gateway and charged at the other, it is charged.
+        select distinct on (attempt_id) attempt_id, status from psp.attempts
+        order by attempt_id, array_position(array['captured', 'authorised', 'declined', 'voided'], status)
+      )
       select attempt_id, a.status as gateway, p.status as payments
-      from psp.attempts a full join payments.payments p using (attempt_id)
+      from told a full join payments.payments p using (attempt_id)
       where upper(a.status) is distinct from p.status
-        -- Begun, and the gateway was not to be reached: it never heard of it.
-        and not (a.attempt_id is null and p.status = 'INITIATED')`
+        -- Begun, and no gateway was to be reached: it never heard of it.
+        and not (a.attempt_id is null and p.status in ('INITIATED', 'VOIDED'))`
   ],
+  [
+    "no attempt holds or takes money at two gateways",
+    sql`
+      select attempt_id, string_agg(gateway || ' ' || status, ', ') as at from psp.attempts
+      where status in ('authorised', 'captured') group by attempt_id having count(*) > 1`
+  ],
+  ...gatewayRules(sql),
   ["no money is held for nobody", sql`select attempt_id, status from psp.attempts where status = 'authorised'`]
 ]
 
@@ -200,14 +213,14 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
     sql`
       with told as (
         select aggregate_id as attempt_id, string_agg(case event_type
-          when ${PaymentEvents.PaymentInitiated.type} then 'I' when ${PaymentEvents.PaymentAuthorised.type} then 'A'
+          when ${PaymentEvents.PaymentInitiated.type} then 'I' when ${PaymentEvents.PaymentRerouted.type} then 'R' when ${PaymentEvents.PaymentAuthorised.type} then 'A'
           when ${PaymentEvents.PaymentCaptured.type} then 'C' when ${PaymentEvents.PaymentWasDeclined.type} then 'D'
           when ${PaymentEvents.PaymentWasVoided.type} then 'V' else '?' end, '' order by version) as line
         from payments.events group by aggregate_id
       )
       select attempt_id, status, line from payments.payments full join told using (attempt_id)
-      where status is null or line is null or line !~ case status when 'INITIATED' then '^I$' when 'AUTHORISED' then '^IA$'
-        when 'CAPTURED' then '^IAC$' when 'DECLINED' then '^ID$' else '^IA?V$' end`
+      where status is null or line is null or line !~ case status when 'INITIATED' then '^IR*$' when 'AUTHORISED' then '^IR*A$'
+        when 'CAPTURED' then '^IR*AC' when 'DECLINED' then '^IR*D$' else '^IR*A?V$' end`
   ],
   ...publishers.map(
     ([schema, topic]): Rule => [

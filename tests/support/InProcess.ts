@@ -39,6 +39,7 @@ export const contextsOn = (url: Redacted.Redacted, dataDir: string) =>
         Layer.provideMerge(
           Deployment.running(contextNames, { contexts: () => url, bus: url }).pipe(
             Layer.provide(Deployment.paymentGateway(url)),
+            Layer.provide(Deployment.policies(dataDir)),
             Layer.provide(Deployment.security(dataDir))
           )
         ),

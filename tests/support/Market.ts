@@ -9,6 +9,7 @@ import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import type { Switchboard } from "@merkato/rpc/contract/Contract"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { patientCircuits } from "./Circuits.ts"
 import { as, type clients, contextsOn } from "./InProcess.ts"
 import { temporaryFolder } from "./Processes.ts"
 
@@ -73,6 +74,7 @@ export const inShopSetUp = <A, E>(
   Effect.gen(function* () {
     const database = yield* TestDatabase.fresh
     const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
+    patientCircuits(folder.path)
     const context = yield* Layer.build(
       contextsOn(database.url, folder.path).pipe(
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: environment })))

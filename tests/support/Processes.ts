@@ -39,12 +39,14 @@ export interface Running {
   readonly ended: Promise<number | null>
 }
 
+export type App = "shop" | "service" | "gateway" | "payment-gateways"
+
 /**
  * Starts one of the apps and waits until it is ready: at a free port, or at the one in `args`. Fails with its output when
  * it ends before that.
  */
 export const startApp = async (
-  app: "shop" | "service" | "gateway",
+  app: App,
   args: ReadonlyArray<string>,
   env: Readonly<Record<string, string>> = {},
   readyWithinMs = 60_000
@@ -98,11 +100,7 @@ export const startApp = async (
 }
 
 /** Runs one of the apps until it ends by itself, with exactly these arguments. */
-export const runToEnd = (
-  app: "shop" | "service" | "gateway",
-  args: ReadonlyArray<string>,
-  env: Readonly<Record<string, string>> = {}
-) =>
+export const runToEnd = (app: App, args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) =>
   new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve, reject) => {
     const child = spawn(process.execPath, [join(root, `apps/${app}/src/main.ts`), ...args], {
       env: { ...cleanEnvironment(), MERKATO_LOG_FORMAT: "json", ...env },

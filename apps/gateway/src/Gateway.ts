@@ -31,7 +31,9 @@ const run = Effect.fnUntraced(
     const edge = Deployment.http(
       routes(peers.flatMap(({ names }) => names)).pipe(
         Layer.provide(Deployment.remote(peers)),
+        Layer.provide(Deployment.policyPeers(peers)),
         Layer.provide(Deployment.readiness(Deployment.needsOf([], true))),
+        Layer.provide(Deployment.policies(dataDir)),
         Layer.provide(Deployment.security(dataDir)),
         Layer.provide(Switchboard.layer)
       ),

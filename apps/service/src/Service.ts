@@ -40,11 +40,12 @@ const run = Effect.fnUntraced(
     }
     const bus = yield* databaseUrl("bus")
     const service = Deployment.http(
-      Layer.mergeAll(Deployment.rpcRoutes(names), Health).pipe(
+      Layer.mergeAll(Deployment.rpcRoutes(names), Deployment.policyRoutes(names), Health).pipe(
         Layer.provide(Deployment.running(names, { contexts: (name) => urls.get(name) ?? bus, bus })),
         Layer.provide(Deployment.remote(peers)),
         Layer.provide(Deployment.readiness(Deployment.needsOf(names, false))),
         Layer.provide(Deployment.paymentGateway(urls.get("payments") ?? bus)),
+        Layer.provide(Deployment.policies(dataDir)),
         Layer.provide(Deployment.security(dataDir)),
         Layer.provide(Switchboard.layer)
       ),

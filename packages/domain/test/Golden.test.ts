@@ -149,6 +149,9 @@ describe("histories of golden events", () => {
     currency: "USD",
     status: "INITIATED",
     reason: null,
+    gateway: "rest",
+    refundingMinor: 0,
+    refundedMinor: 0,
     version: 1,
     createdAt: "2025-06-01T12:01:00.000Z",
     updatedAt: "2025-06-01T12:01:00.000Z"

@@ -4,7 +4,7 @@ import { CartFull, CartNotFound, InvalidGuestToken } from "../src/cart/Cart.ts"
 import { ProductNotFound, Sku, SkuTaken, VersionConflict } from "../src/catalogue/Product.ts"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken } from "../src/identity/Identity.ts"
 import { OutOfStock, ReservationClosed, StockWouldBeNegative, StockWouldOverflow } from "../src/inventory/Stock.ts"
-import { AttemptId, ProductId, ReservationId } from "../src/kernel/Ids.ts"
+import { AttemptId, ProductId, RefundId, ReservationId } from "../src/kernel/Ids.ts"
 import { InexactAmount } from "../src/kernel/Money.ts"
 import {
   codeOf,
@@ -27,7 +27,16 @@ import {
   PriceChanged
 } from "../src/orders/Order.ts"
 import { ImpossibleHistory } from "../src/orders/OrderEvents.ts"
-import { PaymentDeclined, PaymentUnavailable, PaymentUnknown, PaymentVoided } from "../src/payments/Payment.ts"
+import {
+  NotRefundable,
+  PaymentDeclined,
+  PaymentUnavailable,
+  PaymentUnknown,
+  PaymentVoided,
+  RefundDenied,
+  RefundExceedsPayment,
+  RefundIdReused
+} from "../src/payments/Payment.ts"
 import { ImpossiblePayment } from "../src/payments/PaymentEvents.ts"
 import { CurrencyNotSupported } from "../src/pricing/Quote.ts"
 import { errorNames, modules } from "./modules.ts"
@@ -56,6 +65,10 @@ const promised: ReadonlyArray<readonly [Problem, string, number]> = [
   [new PaymentDeclined({ reason: "no funds" }), "payment_declined", 402],
   [new PaymentInProgress({ retryAfterSeconds: 1 }), "payment_in_progress", 409],
   [new PaymentUnavailable({ retryAfterSeconds: 1 }), "payment_unavailable", 503],
+  [new NotRefundable({ attemptId, paymentStatus: null }), "not_refundable", 409],
+  [new RefundExceedsPayment({ attemptId, refundableMinor: 1 }), "refund_exceeds_payment", 409],
+  [new RefundIdReused({ refundId: RefundId.make("REFUND-1") }), "refund_id_reused", 422],
+  [new RefundDenied({ refundId: RefundId.make("REFUND-1"), reason: "too late" }), "refund_denied", 409],
   [new NotPayable({ orderStatus: "PAID" }), "not_payable", 409],
   [new NotYourOrder(), "not_your_order", 403],
   [new NotCancelable({ orderStatus: "PAID" }), "not_cancelable", 409],

@@ -1,10 +1,11 @@
 // Schemas are compiled instead of interpreted: decoding and encoding is on the way of every request.
 import "effect/schema/SchemaJITCompiler/enable"
-import { Config, Context, Duration, Effect, Layer, Option, Redacted } from "effect"
+import { Config, Context, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
-import type { SqlClient, SqlError } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
+import { Encryption } from "@merkato/infra/auth/Encryption"
 import { Passwords } from "@merkato/infra/auth/Passwords"
 import { Secrets } from "@merkato/infra/auth/Secrets"
 import { Tokens } from "@merkato/infra/auth/Tokens"
@@ -13,6 +14,7 @@ import * as Database from "@merkato/infra/postgres/Database"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import { EventBus } from "@merkato/infra/events/EventBus"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
+import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { ServiceTokens } from "@merkato/rpc/contract/ServiceCall"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
@@ -24,9 +26,13 @@ import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { type ContextName, contexts } from "./contexts.ts"
+import { Health } from "./gateway/Health.ts"
 import * as Gateway from "./gateway/index.ts"
+import * as GatewayPolicies from "./gateway/Policies.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
+import { PaymentGateways } from "./payments/PaymentGateways.ts"
 import * as RestGateway from "./payments/RestGateway.ts"
+import * as SoapGateway from "./payments/SoapGateway.ts"
 import * as Psp from "./psp/index.ts"
 
 /** The contract of each context, by the context's name. */
@@ -48,13 +54,19 @@ const defaultConnections = 16
 const busConnections = 6
 
 export const security = (dataDir: string) =>
-  Layer.mergeAll(Tokens.layer, Secrets.layer, Passwords.layer).pipe(Layer.provideMerge(KeyRing.layer(dataDir)))
+  Layer.mergeAll(Tokens.layer, Encryption.layer(dataDir), Passwords.layer).pipe(
+    Layer.provideMerge(Secrets.layer),
+    Layer.provideMerge(KeyRing.layer(dataDir))
+  )
 
 /** Services of one shop prove themselves to each other with its own keys. */
 const serviceTokens = Layer.effect(
   ServiceTokens,
   Effect.map(Tokens, (tokens) => ({ issue: tokens.issueForServices, verify: tokens.verifyService }))
 )
+
+/** The policies of a process: one for all its contexts, so that they share circuits. Put it under everything else. */
+export const policies = (dataDir: string) => Policies.layer(dataDir)
 
 /** The bus keeps events for 7 days (contracts: topics); what is older goes, a bounded number at a time. */
 const retention = Layer.effectDiscard(
@@ -159,6 +171,14 @@ export const remote = (peers: ReadonlyArray<Peer>) =>
 export const rpcRoutes = (names: ReadonlyArray<ContextName>) =>
   Layer.mergeAll(Layer.empty, ...names.map((name) => contracts[name].http)).pipe(Layer.provide(serviceTokens))
 
+/** Lets the edge ask this process for its policies. */
+export const policyRoutes = (names: ReadonlyArray<ContextName>) =>
+  GatewayPolicies.route(names).pipe(Layer.provide(serviceTokens), Layer.provide(Authorizer.layerRules))
+
+/** Whom the edge asks for the policies of other processes. */
+export const policyPeers = (peers: ReadonlyArray<Peer>) =>
+  GatewayPolicies.peers(peers).pipe(Layer.provide(serviceTokens), Layer.provide(FetchHttpClient.layer))
+
 /** Readiness: everybody who is needed answers. */
 export const readiness = (needs: ReadonlyArray<string>) =>
   Layer.effectContext(
@@ -189,33 +209,86 @@ export const http = <E, R>(routes: Layer.Layer<never, E, R>, options: BunHttpSer
     Layer.provideMerge(Gateway.Sampling)
   )
 
-/** The built-in test gateway on a port of its own, and payments' way to it. Only for shops that have no real provider. */
-const builtInGateway = (url: Redacted.Redacted) =>
-  Layer.unwrap(
+/** A variable that should say where a payment gateway is does not hold a URL. Does not repeat it: it may hold a secret. */
+export class BadGatewayUrl extends Schema.TaggedError<BadGatewayUrl>()("BadGatewayUrl", { variable: Schema.String }) {
+  override get message() {
+    return `${this.variable} cannot be used: expected http://host:port or https://host`
+  }
+}
+
+const gatewayUrl = Effect.fnUntraced(function* (variable: string) {
+  const given = yield* Config.option(Config.String(variable))
+  if (Option.isNone(given)) return undefined
+  const url = URL.canParse(given.value) ? new URL(given.value) : undefined
+  if (url === undefined || !/^https?:$/.test(url.protocol)) return yield* new BadGatewayUrl({ variable })
+  return given.value.replace(/\/+$/, "")
+})
+
+/** Payments' way to gateways: SOAP at its endpoint first, then REST at its base URL. */
+const gatewaysAt = (soapEndpoint: string, restBaseUrl: string) =>
+  Layer.effect(
+    PaymentGateways,
     Effect.gen(function* () {
-      const { address } = yield* HttpServer.HttpServer
-      return RestGateway.layer(`http://127.0.0.1:${"port" in address ? address.port : 0}`)
+      return { inOrder: [yield* SoapGateway.make(soapEndpoint), yield* RestGateway.make(restBaseUrl)] as const }
     })
-  ).pipe(
-    Layer.provide(FetchHttpClient.layer),
-    Layer.provideMerge(
-      HttpRouter.serve(Psp.PspRoutes, { disableLogger: true, disableListenLog: true }).pipe(
-        Layer.provide(Database.layer({ url, maxConnections: 4, applicationName: "merkato-psp" })),
-        Layer.provideMerge(BunHttpServer.layer({ port: 0, drainTimeout: Duration.millis(200) }))
+  ).pipe(Layer.provide(FetchHttpClient.layer))
+
+/** Readiness: the database answers. */
+const withDatabase = Layer.effectContext(
+  Effect.map(SqlClient.SqlClient, (sql) =>
+    Context.make(
+      Gateway.Readiness,
+      sql`select 1`.pipe(
+        Effect.as([]),
+        Effect.orElseSucceed(() => ["database"])
+      )
+    )
+  )
+)
+
+/**
+ * Both test gateways and the door that tells them how to behave, on one port, with their books in a database. Their
+ * router is their own: `HttpRouter.serve` would take that of the shop around it, and put their doors on the shop's port.
+ */
+export const testGateways = (url: Redacted.Redacted, options: BunHttpServer.Options) =>
+  Layer.unwrap(Effect.map(HttpRouter.HttpRouter, (router) => HttpServer.serve(router.asHttpEffect()))).pipe(
+    Layer.provide(Layer.merge(Psp.routes, Layer.provide(Health, withDatabase))),
+    Layer.provide(HttpRouter.layer),
+    Layer.provide(Database.layer({ url, maxConnections: 4, applicationName: "merkato-psp" })),
+    Layer.provideMerge(BunHttpServer.layer(options)),
+    Layer.provide(
+      Layer.effectDiscard(
+        Effect.provide(Psp.migrate, Database.layer({ url, maxConnections: 1, applicationName: "merkato-migrations" }))
       )
     ),
     Layer.fresh
   )
 
-/** Where money is moved: at `MERKATO_PAYMENT_GATEWAY_URL`, else at the built-in test gateway. */
+/** The test gateways on a port of their own, and payments' way to them. Only for shops that have no real provider. */
+const builtInGateways = (url: Redacted.Redacted) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const { address } = yield* HttpServer.HttpServer
+      const baseUrl = `http://127.0.0.1:${"port" in address ? address.port : 0}`
+      return gatewaysAt(`${baseUrl}/soap/payments`, baseUrl)
+    })
+  ).pipe(Layer.provideMerge(testGateways(url, { port: 0, drainTimeout: Duration.millis(200) })))
+
+/**
+ * Where money is moved: at `MERKATO_PAYMENT_GATEWAY_URL`, under which both gateways are; either may be elsewhere, at
+ * `MERKATO_PAYMENT_SOAP_URL` (its endpoint) or `MERKATO_PAYMENT_REST_URL` (its base). Without any of them: at the
+ * built-in test gateways.
+ */
 export const paymentGateway = (url: Redacted.Redacted) =>
   Layer.unwrap(
     Effect.gen(function* () {
-      const elsewhere = yield* Config.option(Config.String("MERKATO_PAYMENT_GATEWAY_URL"))
-      if (Option.isSome(elsewhere)) return RestGateway.layer(elsewhere.value).pipe(Layer.provide(FetchHttpClient.layer))
-      yield* Psp.migrate.pipe(
-        Effect.provide(Database.layer({ url, maxConnections: 1, applicationName: "merkato-migrations" }))
-      )
-      return builtInGateway(url)
+      const both = yield* gatewayUrl("MERKATO_PAYMENT_GATEWAY_URL")
+      const soap = (yield* gatewayUrl("MERKATO_PAYMENT_SOAP_URL")) ?? (both && `${both}/soap/payments`)
+      const rest = (yield* gatewayUrl("MERKATO_PAYMENT_REST_URL")) ?? both
+      if (soap === undefined && rest === undefined) return builtInGateways(url)
+      // One of two providers alone is no deployment: money held at the one that is missing could not be asked for.
+      if (soap === undefined) return yield* new BadGatewayUrl({ variable: "MERKATO_PAYMENT_SOAP_URL" })
+      if (rest === undefined) return yield* new BadGatewayUrl({ variable: "MERKATO_PAYMENT_REST_URL" })
+      return gatewaysAt(soap, rest)
     })
   )

@@ -18,6 +18,7 @@ import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { settled } from "../../../tests/support/Books.ts"
+import { patientCircuits } from "../../../tests/support/Circuits.ts"
 import { contextsOn } from "../../../tests/support/InProcess.ts"
 import { temporaryFolder } from "../../../tests/support/Processes.ts"
 
@@ -146,7 +147,7 @@ const stories: Readonly<Record<string, readonly [story: Story, status: string, p
         expecting("PAID", pay(orderId, "tok_ok"))
       ),
     "PAID",
-    ["CAPTURED", "INITIATED"]
+    ["CAPTURED", "VOIDED"]
   ],
   "runs out": [runOut, "CANCELED", []],
   "runs out while the gateway is silent": [
@@ -221,6 +222,7 @@ const beginStories = Effect.gen(function* () {
 beforeAll(async () => {
   await Effect.gen(function* () {
     const { url } = yield* TestDatabase.fresh
+    patientCircuits(folder.path)
     shop = yield* Layer.build(contextsOn(url, folder.path))
   }).pipe(
     Effect.provideService(ConfigProvider.ConfigProvider, impatient),
@@ -294,7 +296,8 @@ const paymentRows = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql<Plain & { attemptId: string; createdAt: Date; updatedAt: Date }>`
     select attempt_id as "attemptId", order_id as "orderId", user_id as "userId", amount_minor as "amountMinor", currency,
-      status, reason, version, created_at as "createdAt", updated_at as "updatedAt"
+      status, reason, gateway, refunding_minor as "refundingMinor", refunded_minor as "refundedMinor", version,
+      created_at as "createdAt", updated_at as "updatedAt"
     from payments.payments`
   return new Map(
     rows.map((row): readonly [string, Plain] => [
@@ -448,6 +451,12 @@ describe("rebuilt from its events", () => {
       "another amount",
       "payments",
       "update payments.payments set amount_minor = amount_minor - 1 where attempt_id = $1"
+    ],
+    ["another gateway", "payments", "update payments.payments set gateway = 'nowhere' where attempt_id = $1"],
+    [
+      "an amount given back",
+      "payments",
+      "update payments.payments set refunded_minor = 1 where attempt_id = $1 and amount_minor > 0"
     ],
     ["another reason", "payments", "update payments.payments set reason = 'no reason' where attempt_id = $1"],
     ["another version", "payments", "update payments.payments set version = version - 1 where attempt_id = $1"],

@@ -68,6 +68,7 @@ beforeAll(
           Layer.provideMerge(
             Deployment.running(contextNames, { contexts: urlOf, bus: urlOf("bus"), maxConnections: 4 }).pipe(
               Layer.provide(Deployment.paymentGateway(superuser)),
+              Layer.provide(Deployment.policies(folder.path)),
               Layer.provideMerge(Deployment.security(folder.path))
             )
           ),

@@ -1,7 +1,7 @@
-import { chmodSync, linkSync, mkdirSync, readFileSync, unlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Config, Context, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { calculateJwkThumbprint, type CryptoKey, exportJWK, generateKeyPair, importJWK } from "jose"
+import * as KeyFile from "./KeyFile.ts"
 
 const Jwk = Schema.Struct({
   kty: Schema.Literal("OKP"),
@@ -66,36 +66,14 @@ const secret = async (jwk: Parameters<typeof importJWK>[0]): Promise<CryptoKey> 
   return key
 }
 
-const readOrMake = (dataDir: string, file: string) =>
+const readOrMake = (dataDir: string, where: string) =>
   Effect.tryPromise({
-    try: async () => {
-      mkdirSync(dataDir, { recursive: true })
-      const present = readIfThere(file)
-      if (present !== undefined) return present
-      const { privateKey } = await generateKeyPair("EdDSA", { crv: "Ed25519", extractable: true })
-      const jwk = await exportJWK(privateKey)
-      const kid = (await calculateJwkThumbprint(jwk)).slice(0, 16)
-      const draft = `${file}.${process.pid}`
-      writeFileSync(draft, `${JSON.stringify({ keys: [{ ...jwk, kid }] })}\n`, { mode: 0o600 })
-      chmodSync(draft, 0o600)
-      try {
-        linkSync(draft, file)
-      } catch (cause) {
-        // Another process of the shop was first: its keys are the keys.
-        if (readIfThere(file) === undefined) throw cause
-      } finally {
-        unlinkSync(draft)
-      }
-      return readFileSync(file, "utf8")
-    },
-    catch: (cause) => new KeysUnreadable({ where: file, reason: String(cause) })
+    try: () =>
+      KeyFile.readOrMake(dataDir, "keys.json", async () => {
+        const { privateKey } = await generateKeyPair("EdDSA", { crv: "Ed25519", extractable: true })
+        const jwk = await exportJWK(privateKey)
+        const kid = (await calculateJwkThumbprint(jwk)).slice(0, 16)
+        return `${JSON.stringify({ keys: [{ ...jwk, kid }] })}\n`
+      }),
+    catch: (cause) => new KeysUnreadable({ where, reason: String(cause) })
   })
-
-const readIfThere = (file: string): string | undefined => {
-  try {
-    return readFileSync(file, "utf8")
-  } catch (cause) {
-    if (cause instanceof Error && "code" in cause && cause.code === "ENOENT") return undefined
-    throw cause
-  }
-}

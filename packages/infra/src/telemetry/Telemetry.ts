@@ -1,6 +1,7 @@
 import { Config, ConfigProvider, Effect, Layer, Logger, Option, References } from "effect"
 import { FetchHttpClient } from "effect/http"
 import { Otlp, OtlpSerialization } from "effect/observability"
+import * as Scrubbing from "./Scrubbing.ts"
 
 const logLevel = Config.LogLevel("MERKATO_LOG_LEVEL").pipe(Config.withDefault("Info" as const))
 const logFormat = Config.Literals(["json", "pretty"], "MERKATO_LOG_FORMAT").pipe(Config.option)
@@ -55,5 +56,6 @@ const otlp = (serviceName: string) =>
     })
   )
 
-/** What a process tells about itself. */
-export const layer = (serviceName: string) => Layer.provideMerge(otlp(serviceName), logs)
+/** What a process tells about itself, without secrets. */
+export const layer = (serviceName: string) =>
+  Scrubbing.layer.pipe(Layer.provideMerge(Layer.provideMerge(otlp(serviceName), logs)))

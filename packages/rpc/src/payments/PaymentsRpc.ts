@@ -1,16 +1,21 @@
 import { Schema } from "effect"
 import { RpcGroup } from "effect/rpc"
-import { AttemptId, OrderId, UserId } from "@merkato/domain/kernel/Ids"
-import { Currency, Minor } from "@merkato/domain/kernel/Money"
+import { AttemptId, OrderId, RefundId, UserId } from "@merkato/domain/kernel/Ids"
+import { Currency, maxMinor, Minor } from "@merkato/domain/kernel/Money"
 import { Forbidden } from "@merkato/domain/kernel/Problem"
 import {
+  NotRefundable,
   Payment,
   PaymentDeclined,
   PaymentToken,
   PaymentUnavailable,
   PaymentUnknown,
   PaymentVoided,
-  Rail
+  Rail,
+  Refund,
+  RefundDenied,
+  RefundExceedsPayment,
+  RefundIdReused
 } from "@merkato/domain/payments/Payment"
 import { Contract } from "../contract/Contract.ts"
 import { command } from "../contract/Operation.ts"
@@ -26,8 +31,9 @@ const attempt = {
 
 export const PaymentsGroup = RpcGroup.make(
   /**
-   * Holds the money. The attempt id is the idempotency key here and at the gateway: a repeat asks, it never charges
-   * again. `PaymentUnavailable`: certainly nothing was charged. `PaymentUnknown`: nobody can tell yet; `Resolve` will.
+   * Holds the money, at the first gateway that takes it. The attempt id is the idempotency key here and at the gateways: a
+   * repeat asks first what became of it. `PaymentUnavailable`: certainly nothing was charged, and the attempt has ended.
+   * `PaymentUnknown`: nobody can tell yet; a repeat, `Resolve` or the reconciler will.
    */
   command("Authorise", {
     payload: { ...attempt, paymentToken: PaymentToken, rail: Rail },
@@ -49,11 +55,29 @@ export const PaymentsGroup = RpcGroup.make(
     success: Payment,
     errors: [Forbidden, PaymentUnknown, PaymentVoided]
   }),
-  /** Gives the held money back; before an authorisation, it leaves a tombstone that refuses the late one. */
+  /**
+   * Gives the held money back; before an authorisation, it leaves a tombstone that refuses the late one. Money that was
+   * taken stays taken: then the answer is a `CAPTURED` payment, and `Refund` is what is wanted.
+   */
   command("Void", {
     payload: { attemptId: AttemptId, reason: Schema.String },
     success: Payment,
     errors: [Forbidden, PaymentUnknown]
+  }),
+  /**
+   * Gives captured money back, all or a part, at the gateway that took it. The refund id is the idempotency key. Answers a
+   * `REQUESTED` refund when the gateway does not answer: it is promised then, and asked for until it is done. The sum of
+   * all refunds never exceeds what was captured.
+   */
+  command("Refund", {
+    payload: {
+      attemptId: AttemptId,
+      refundId: RefundId,
+      amountMinor: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: maxMinor })),
+      reason: Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(200))
+    },
+    success: Refund,
+    errors: [Forbidden, NotRefundable, RefundExceedsPayment, RefundIdReused, RefundDenied]
   })
 )
 

@@ -5,6 +5,7 @@ import { Email, Password, PersonName } from "@merkato/domain/identity/Identity"
 import { AdjustmentReason, Delta } from "@merkato/domain/inventory/Stock"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { Currency } from "@merkato/domain/kernel/Money"
+import { Forbidden } from "@merkato/domain/kernel/Problem"
 import { Region } from "@merkato/domain/kernel/Region"
 import { optionalText } from "@merkato/domain/kernel/Text"
 import { PaymentToken, Rail } from "@merkato/domain/payments/Payment"
@@ -18,6 +19,7 @@ import { OrdersGroup } from "../orders/OrdersRpc.ts"
 import { JsonBody, SignedIn } from "./Access.ts"
 import { documented } from "./Document.ts"
 import * as Json from "./Json.ts"
+import { PoliciesJson } from "./OpsJson.ts"
 import { idempotencyKeyRequired, namedInBody, type ProblemOptions, problemsOf } from "./Problems.ts"
 
 type Contract = { readonly requests: ReadonlyMap<string, object> }
@@ -269,6 +271,18 @@ class Notifications extends HttpApiGroup.make("notifications").add(
     .annotateMerge(summary("One's notifications, newest first"))
 ) {}
 
+/** For those who run the shop; beside the API of the shop, not part of it. */
+class Ops extends HttpApiGroup.make("ops")
+  .add(
+    HttpApiEndpoint.get("policies", "/policies", {
+      success: PoliciesJson,
+      error: problemsOf([Forbidden])
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("Every guarded operation: limits in force, circuit, counts (admin)"))
+  )
+  .prefix("/ops") {}
+
 /** The REST surface of the shop. Stable: extended, never broken. */
 export class Api extends HttpApi.make("merkato")
   .add(Identity)
@@ -278,6 +292,7 @@ export class Api extends HttpApi.make("merkato")
   .add(Orders)
   .add(Notifications)
   .prefix("/api/v1")
+  .add(Ops)
   .middleware(JsonBody)
   // Unknown fields are somebody's mistake: better told than ignored. All mistakes are told at once.
   .annotate(HttpApi.PayloadParseOptions, { onExcessProperty: "error", errors: "all" })

@@ -1,5 +1,6 @@
 import { Layer } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
@@ -18,10 +19,12 @@ import { InventoryRoutes } from "./InventoryRoutes.ts"
 import * as JsonBody from "./JsonBody.ts"
 import { NotificationRoutes } from "./NotificationRoutes.ts"
 import { OrderRoutes } from "./OrderRoutes.ts"
+import { opsRoutes } from "./OpsRoutes.ts"
 import * as SignedIn from "./SignedIn.ts"
 
 export { ownHeaders, Sampling } from "./Edge.ts"
 export { Readiness } from "./Health.ts"
+export { PolicyPeers } from "./Policies.ts"
 
 /** The contracts that the edge calls. */
 export const needs = [IdentityRpc, CatalogueRpc, InventoryRpc, CartRpc, OrdersRpc, NotificationsRpc] as const
@@ -40,6 +43,7 @@ export const gateway = (contexts: ReadonlyArray<string>) =>
   Layer.mergeAll(
     HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
       Layer.provide([IdentityRoutes, CatalogueRoutes, InventoryRoutes, CartRoutes, OrderRoutes, NotificationRoutes]),
+      Layer.provide(opsRoutes(contexts).pipe(Layer.provide(Authorizer.layerRules))),
       Layer.provide([JsonBody.layer, SignedIn.layer])
     ),
     docs,

@@ -2,6 +2,7 @@ import { Context, type Effect, Schema } from "effect"
 import type { AttemptId, OrderId, RefundId } from "@merkato/domain/kernel/Ids"
 import type { Currency } from "@merkato/domain/kernel/Money"
 import type { PaymentToken } from "@merkato/domain/payments/Payment"
+import type { OperationName } from "@merkato/infra/policy/operations"
 
 /** How an attempt stands at the gateway. A captured attempt stays captured when some or all of it is refunded. */
 export const GatewayStatus = Schema.Literals(["authorised", "captured", "declined", "voided"])
@@ -31,6 +32,8 @@ export class RefundRefused extends Schema.TaggedError<RefundRefused>()("RefundRe
 export interface PaymentGateway {
   /** Recorded with the attempt, and part of metric labels; never renamed. */
   readonly name: string
+  /** The policy that every call is made under: a circuit, a bulkhead and a retry budget of its own. */
+  readonly operation: OperationName
   readonly authorise: (request: {
     readonly attemptId: AttemptId
     readonly orderId: OrderId

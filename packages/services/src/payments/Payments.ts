@@ -1,5 +1,5 @@
-import { Clock, Context, DateTime, Effect, Layer } from "effect"
-import { SqlClient, type SqlError } from "effect/sql"
+import { Clock, Context, DateTime, Effect, Layer, Metric } from "effect"
+import type { SqlClient, SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { type Currency, toDecimal } from "@merkato/domain/kernel/Money"
@@ -18,12 +18,14 @@ import {
   PaymentAuthorised,
   PaymentCaptured,
   PaymentInitiated,
+  PaymentRerouted,
   PaymentWasDeclined,
   PaymentWasVoided
 } from "@merkato/domain/payments/PaymentEvents"
 import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
-import { type GatewayAttempt, PaymentGateway } from "./PaymentGateway.ts"
+import * as GatewayCalls from "./GatewayCalls.ts"
+import type { GatewayAttempt } from "./PaymentGateways.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
 
 interface Attempt {
@@ -39,19 +41,34 @@ interface Authorise extends Attempt {
   readonly rail: Rail
 }
 
-/** The booking of a capture: the provider owes us what was sold. */
-const bookingOf = (amountMinor: number): ReadonlyArray<PaymentsStore.Entry> =>
-  amountMinor === 0
-    ? []
-    : [
-        { account: "psp_receivable", amountMinor },
-        { account: "sales", amountMinor: -amountMinor }
-      ]
-
-/** When a shopper should try again after gateways were away, in seconds. */
+/** When a shopper should try again after every gateway was away, in seconds, if no circuit tells better. */
 const retryAfterSeconds = 30
 
-/** The use cases of payments: holding money, taking it, giving it back, and finding out what happened. */
+const reroutes = Metric.counter("payments_rerouted_total", {
+  description: "Payment attempts that left a gateway which certainly held nothing for the next one",
+  incremental: true
+})
+const unknowns = Metric.counter("payments_unknown_total", {
+  description: "Times that nobody could tell whether a gateway holds the money of an attempt",
+  incremental: true
+})
+
+/** Somebody who has set out to have the money held at the gateway where the payment is. */
+interface Asker {
+  readonly payment: Payment
+  /** How many have set out, this one included. */
+  readonly asked: number
+  /** Whether anybody else may have asked this gateway: a process that died, or one that is at it. */
+  readonly others: boolean
+}
+
+/**
+ * The use cases of payments: holding money, taking it, giving it back, and finding out what happened.
+ *
+ * An attempt is at one gateway, recorded before that gateway is asked. It goes on to the next one only when it certainly
+ * holds nothing here and never will: either every request of the only asker was refused before it could do anything, or the
+ * attempt was called off here, and the gateway said so. What is in doubt stays where it is, and is asked about.
+ */
 export class Payments extends Context.Service<
   Payments,
   {
@@ -71,13 +88,19 @@ export class Payments extends Context.Service<
       readonly attemptId: Ids.AttemptId
       readonly reason: string
     }): Effect.Effect<Payment, Forbidden | PaymentUnknown | ServiceUnavailable>
+    /**
+     * Asks about attempts that have been open for long; how many. Who began them may be dead, or about to ask again: both
+     * find recorded what came of it. Money that is held stays held, whoever it was for: only the order process knows
+     * whether its order still wants it, and takes it or gives it back, also after a takeover.
+     */
+    readonly reconcile: Effect.Effect<number, ServiceUnavailable>
   }
 >()("merkato/payments/Payments") {
   static readonly layer = Layer.effect(
     Payments,
     Effect.gen(function* () {
       const store = yield* PaymentsStore.make
-      const gateway = yield* PaymentGateway
+      const gateways = yield* GatewayCalls.make
       const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
       const orAway = orUnavailable("payments")
 
@@ -94,7 +117,14 @@ export class Payments extends Context.Service<
         return yield* Effect.orDie(evolve(payment, { ...event, occurredAt }))
       })
 
-      /** Records what became of an attempt, once; whoever comes second finds it recorded and adds only what is new. */
+      const known = Effect.fnUntraced(function* (attemptId: Ids.AttemptId) {
+        return (yield* store.find(attemptId)) ?? (yield* Effect.die(new Error(`No payment ${attemptId}`)))
+      })
+
+      /**
+       * Records what became of an attempt at its gateway, once; whoever comes second finds it recorded and adds only what
+       * is new. When the attempt has left that gateway, what was found there says nothing, and it is returned as it is.
+       */
       const record = (before: Payment, found: GatewayAttempt): Effect.Effect<Payment, SqlError.SqlError> =>
         Effect.gen(function* () {
           const { attemptId } = before
@@ -120,12 +150,11 @@ export class Payments extends Context.Service<
           const captured = found.status === "captured" && (status === "INITIATED" || status === "AUTHORISED")
           if (captured) yield* move(PaymentCaptured, facts(before))
           if (changes.length === 0) return before
-          const saved = yield* retryLostRace(
-            store.save(before, payment, changes, captured ? bookingOf(payment.amountMinor) : [])
-          )
-          if (saved) return payment
-          const now = yield* store.find(attemptId)
-          return now === undefined ? yield* Effect.die(new Error(`No payment ${attemptId}`)) : yield* record(now, found)
+          const booking = captured ? PaymentsStore.captureBooking(payment) : undefined
+          const saved = yield* retryLostRace(store.save(before, payment, changes, { booking }))
+          if (saved !== undefined) return payment
+          const now = yield* known(attemptId)
+          return now.gateway === before.gateway ? yield* record(now, found) : now
         })
 
       /** What a recorded attempt means to whoever wanted its money. */
@@ -143,94 +172,236 @@ export class Payments extends Context.Service<
         }
       }
 
-      /** Asks the gateway; an attempt it never heard of is called off there, so that it cannot arrive late. */
-      const askGateway = (attemptId: Ids.AttemptId) =>
-        gateway.find(attemptId).pipe(
-          Effect.catchTag("AttemptNotFound", () => gateway.void(attemptId)),
-          Effect.catchTags({
-            GatewayDown: () => Effect.fail(new PaymentUnknown({ attemptId })),
-            GatewayUnknown: () => Effect.fail(new PaymentUnknown({ attemptId }))
-          })
-        )
+      const unknown = Effect.fnUntraced(function* (payment: Payment, reason: string) {
+        const { attemptId, gateway } = payment
+        yield* Metric.update(Metric.withAttributes(unknowns, { gateway }), 1)
+        yield* Effect.logWarning("Nobody can tell whether the gateway holds the money", { attemptId, gateway, reason })
+        return yield* new PaymentUnknown({ attemptId })
+      })
 
-      /** Writes the attempt down before the gateway is asked; whoever comes second gets what is there. */
+      const orUnknown =
+        (payment: Payment) =>
+        <A, E, R>(effect: Effect.Effect<A, E | GatewayCalls.NoAnswer, R>) =>
+          Effect.catchIf(
+            effect,
+            (error): error is Extract<E | GatewayCalls.NoAnswer, GatewayCalls.NoAnswer> =>
+              error instanceof GatewayCalls.NoAnswer,
+            ({ reason }) => unknown(payment, reason)
+          )
+
+      /**
+       * Finds out how an open attempt stands, and calls it off where its gateway has never heard of it, so that it cannot
+       * arrive late. When it has gone on to another gateway meanwhile, it is called off there as well.
+       */
+      const settle = (payment: Payment): Effect.Effect<Payment, PaymentUnknown | SqlError.SqlError> =>
+        payment.status === "INITIATED"
+          ? Effect.gen(function* () {
+              const { attemptId, gateway } = payment
+              const found = (yield* gateways.find(gateway, attemptId)) ?? (yield* gateways.void(gateway, attemptId))
+              return yield* settle(yield* record(payment, found))
+            }).pipe(orUnknown(payment))
+          : Effect.succeed(payment)
+
+      /** Writes the attempt down before any gateway is asked; undefined when it is there already. */
       const initiate = Effect.fnUntraced(function* (request: Attempt) {
-        const event = PaymentInitiated.of(request.attemptId, 1, facts(request))
+        const event = PaymentInitiated.of(request.attemptId, 1, { ...facts(request), gateway: gateways.first })
         const payment = yield* evolved(undefined, event)
-        if (yield* retryLostRace(store.insert(payment, event))) return payment
-        return (
-          (yield* store.find(request.attemptId)) ?? (yield* Effect.die(new Error(`No payment ${request.attemptId}`)))
-        )
+        return (yield* retryLostRace(store.insert(payment, event))) ? payment : undefined
+      })
+
+      /** Ends an attempt that no gateway holds anything of; undefined when it has changed, or somebody asks for it. */
+      const end = Effect.fnUntraced(function* (payment: Payment, reason: string, alone: number | undefined) {
+        const event = PaymentWasVoided.of(payment.attemptId, payment.version + 1, { ...facts(payment), reason })
+        const ended = yield* evolved(payment, event)
+        return (yield* retryLostRace(store.save(payment, ended, [event], { alone }))) === undefined ? undefined : ended
       })
 
       const resolve = Effect.fn("Payments.resolve")(
         function* (attempt: Attempt) {
           yield* authorize("payment.move")
-          const { attemptId } = attempt
+          const begun = yield* initiate(attempt)
           // An attempt that never began here is begun and called off: its late authorisation will find it voided.
-          const payment = yield* initiate(attempt)
-          if (payment.status !== "INITIATED") return yield* outcome(payment)
-          return yield* outcome(yield* record(payment, yield* askGateway(attemptId)))
+          const over = begun === undefined ? undefined : yield* end(begun, "never_begun", 1)
+          if (over !== undefined) return yield* outcome(over)
+          return yield* outcome(yield* settle(yield* known(attempt.attemptId)))
         },
         orAway,
         Effect.provideContext(provided)
       )
+
+      /** Becomes one who asks, beside others: what they may have done at the gateway is looked at first. */
+      const joining = Effect.fnUntraced(function* (payment: Payment) {
+        const asked = yield* retryLostRace(store.askToo(payment))
+        return asked === undefined ? undefined : ({ payment, asked, others: true } satisfies Asker)
+      })
+
+      /** Has the money of an attempt held that others have asked for, at whichever gateway it is now. */
+      const authoriseToo = (
+        attemptId: Ids.AttemptId,
+        request: Authorise
+      ): Effect.Effect<Payment, PaymentUnavailable | PaymentUnknown | SqlError.SqlError> =>
+        Effect.gen(function* () {
+          const payment = yield* known(attemptId)
+          if (payment.status !== "INITIATED") return payment
+          const asker = yield* joining(payment)
+          if (asker === undefined) return yield* authoriseToo(attemptId, request)
+          const found = yield* gateways.find(payment.gateway, attemptId).pipe(orUnknown(payment))
+          return found === undefined ? yield* authoriseAt(asker, request) : yield* recorded(payment, found, request)
+        })
+
+      /** Records what a gateway said; when the attempt has left it, goes after it. */
+      const recorded = Effect.fnUntraced(function* (payment: Payment, found: GatewayAttempt, request: Authorise) {
+        const now = yield* record(payment, found)
+        return now.status === "INITIATED" ? yield* authoriseToo(now.attemptId, request) : now
+      })
+
+      /** Has the money held at the gateway where the payment is, and where that certainly cannot be, at the next one. */
+      const authoriseAt = (
+        asker: Asker,
+        request: Authorise,
+        waits: ReadonlyArray<number> = []
+      ): Effect.Effect<Payment, PaymentUnavailable | PaymentUnknown | SqlError.SqlError> =>
+        Effect.gen(function* () {
+          const { payment, asked, others } = asker
+          const { attemptId, orderId, amountMinor, currency } = payment
+          const { gateway } = payment
+          const charge = { attemptId, orderId, amountMinor, currency, token: request.paymentToken }
+          const came = yield* gateways.authorise(gateway, charge)
+          switch (came._tag) {
+            case "Answered":
+              return yield* recorded(payment, came.attempt, request)
+            case "Doubtful":
+              return yield* unknown(payment, came.reason)
+            case "Refused": {
+              const next = came.retryAfterSeconds === undefined ? waits : [...waits, came.retryAfterSeconds]
+              if (!others) return yield* leave(payment, asked, came.reason, request, next)
+              // This call did nothing; what others did is not known, and must not come late.
+              return yield* callOff(payment, request, came.reason, next)
+            }
+            case "NotThere":
+              return yield* callOff(payment, request, "unknown_to_gateway", waits)
+          }
+        })
+
+      /** Sees to it that a gateway never holds money for the attempt, then goes on. */
+      const callOff = (payment: Payment, request: Authorise, reason: string, waits: ReadonlyArray<number>) =>
+        Effect.gen(function* () {
+          const answer = yield* gateways.void(payment.gateway, payment.attemptId).pipe(orUnknown(payment))
+          return answer.status === "voided"
+            ? yield* leave(payment, undefined, reason, request, waits)
+            : yield* recorded(payment, answer, request)
+        })
+
+      /**
+       * Leaves a gateway that certainly holds nothing: for the next one, or for good. With `alone`, only if nobody else has
+       * set out to ask there meanwhile; without, since it was called off there.
+       */
+      const leave = (
+        payment: Payment,
+        alone: number | undefined,
+        reason: string,
+        request: Authorise,
+        waits: ReadonlyArray<number>
+      ): Effect.Effect<Payment, PaymentUnavailable | PaymentUnknown | SqlError.SqlError> =>
+        Effect.gen(function* () {
+          const { attemptId, gateway, version } = payment
+          const to = gateways.after(gateway)
+          const event =
+            to === undefined
+              ? PaymentWasVoided.of(attemptId, version + 1, { ...facts(payment), reason: "unavailable" })
+              : PaymentRerouted.of(attemptId, version + 1, { ...facts(payment), from: gateway, to, reason })
+          const moved = yield* evolved(payment, event)
+          const asked = yield* retryLostRace(store.save(payment, moved, [event], { alone }))
+          if (asked === undefined) return yield* authoriseToo(attemptId, request)
+          yield* Effect.logWarning("The gateway cannot take the payment, and certainly holds nothing of it", {
+            attemptId,
+            gateway,
+            next: to ?? "none",
+            reason
+          })
+          if (to === undefined) {
+            return yield* new PaymentUnavailable({
+              retryAfterSeconds: waits.length === 0 ? retryAfterSeconds : Math.max(1, Math.min(...waits))
+            })
+          }
+          yield* Metric.update(Metric.withAttributes(reroutes, { from: gateway, to }), 1)
+          return yield* authoriseAt({ payment: moved, asked, others: false }, request, waits)
+        })
 
       const authorise = Effect.fn("Payments.authorise")(
         function* (request: Authorise) {
           yield* authorize("payment.move")
-          const { attemptId, orderId, amountMinor, currency, paymentToken } = request
-          const payment = yield* initiate(request)
-          if (payment.status !== "INITIATED") return yield* outcome(payment)
-          const answer = yield* gateway
-            .authorise({ attemptId, orderId, amountMinor, currency, token: paymentToken })
-            .pipe(
-              Effect.catchTag("GatewayUnknown", () => askGateway(attemptId)),
-              Effect.catchTag("GatewayDown", () => Effect.fail(new PaymentUnavailable({ retryAfterSeconds })))
-            )
-          return yield* outcome(yield* record(payment, answer))
+          const begun = yield* initiate(request)
+          return yield* outcome(
+            begun === undefined
+              ? yield* authoriseToo(request.attemptId, request)
+              : yield* authoriseAt({ payment: begun, asked: 1, others: false }, request)
+          )
         },
         orAway,
         Effect.provideContext(provided)
       )
 
-      const unknown =
-        (attemptId: Ids.AttemptId) =>
-        <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-          effect.pipe(
-            Effect.tapError((error) => Effect.logWarning("The gateway does not answer", error)),
-            Effect.mapError(() => new PaymentUnknown({ attemptId }))
-          )
-
       const capture = Effect.fn("Payments.capture")(
         function* (attemptId: Ids.AttemptId) {
           yield* authorize("payment.move")
-          const payment = yield* store.find(attemptId)
-          if (payment === undefined || payment.status === "VOIDED" || payment.status === "DECLINED") {
-            return yield* new PaymentVoided({ attemptId })
-          }
+          const found = yield* store.find(attemptId)
+          if (found === undefined) return yield* new PaymentVoided({ attemptId })
+          const payment = yield* settle(found)
           if (payment.status === "CAPTURED") return payment
-          const captured = yield* record(payment, yield* gateway.capture(attemptId).pipe(unknown(attemptId)))
+          if (payment.status !== "AUTHORISED") return yield* new PaymentVoided({ attemptId })
+          const answer = yield* gateways.capture(payment.gateway, attemptId).pipe(orUnknown(payment))
+          const captured = yield* record(payment, answer)
+          if (captured.status === "AUTHORISED") return yield* unknown(captured, "not captured, not refused")
           return captured.status === "CAPTURED" ? captured : yield* new PaymentVoided({ attemptId })
         },
         orAway,
         Effect.provideContext(provided)
       )
 
+      /** Calls an attempt off where it is, and where it has gone on to meanwhile. */
+      const voidWherever = (
+        payment: Payment,
+        reason: string
+      ): Effect.Effect<Payment, PaymentUnknown | SqlError.SqlError> =>
+        payment.status === "INITIATED" || payment.status === "AUTHORISED"
+          ? Effect.gen(function* () {
+              const answer = yield* gateways.void(payment.gateway, payment.attemptId).pipe(orUnknown(payment))
+              const now = yield* record(payment, answer.status === "voided" ? { ...answer, reason } : answer)
+              if (now.status === "AUTHORISED") return yield* unknown(now, "not voided, not refused")
+              return yield* voidWherever(now, reason)
+            })
+          : Effect.succeed(payment)
+
       const voidAttempt = Effect.fn("Payments.void")(
         function* ({ attemptId, reason }: { readonly attemptId: Ids.AttemptId; readonly reason: string }) {
           yield* authorize("payment.move")
           const payment = yield* store.find(attemptId)
           if (payment === undefined) return yield* new PaymentUnknown({ attemptId })
-          if (payment.status === "VOIDED" || payment.status === "DECLINED") return payment
-          const answer = yield* gateway.void(attemptId).pipe(unknown(attemptId))
-          return yield* record(payment, { ...answer, reason })
+          return yield* voidWherever(payment, reason)
         },
         orAway,
         Effect.provideContext(provided)
       )
 
-      return Payments.of({ authorise, resolve, capture, void: voidAttempt })
+      const reconcile = Effect.gen(function* () {
+        const open = yield* store.takeOpen(20)
+        yield* Effect.forEach(
+          open,
+          (payment) =>
+            settle(payment).pipe(
+              Effect.catchTag("PaymentUnknown", () => Effect.void),
+              Effect.tapCause((cause) =>
+                Effect.logError("A payment cannot be reconciled; it will be tried again", cause)
+              ),
+              Effect.ignoreCause
+            ),
+          { concurrency: 4, discard: true }
+        )
+        return open.length
+      }).pipe(orAway, Effect.withTracerEnabled(false), Effect.provideContext(provided))
+
+      return Payments.of({ authorise, resolve, capture, void: voidAttempt, reconcile })
     })
   )
 }

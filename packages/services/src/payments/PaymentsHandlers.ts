@@ -1,15 +1,18 @@
 import { Effect } from "effect"
 import { PaymentsGroup } from "@merkato/rpc/payments/PaymentsRpc"
 import { Payments } from "./Payments.ts"
+import { Refunds } from "./Refunds.ts"
 
 export const PaymentsHandlers = PaymentsGroup.toLayer(
   Effect.gen(function* () {
     const payments = yield* Payments
+    const refunds = yield* Refunds
     return PaymentsGroup.of({
       Authorise: (request) => payments.authorise(request),
       Resolve: (attempt) => payments.resolve(attempt),
       Capture: ({ attemptId }) => payments.capture(attemptId),
-      Void: (request) => payments.void(request)
+      Void: (request) => payments.void(request),
+      Refund: (request) => refunds.refund(request)
     })
   })
 )

@@ -1,78 +1,79 @@
-import { Config, Duration, Effect, Layer, Schema } from "effect"
-import { HttpClient, type HttpClientError, HttpClientRequest, type HttpClientResponse } from "effect/http"
-import { toDecimal } from "@merkato/domain/kernel/Money"
-import { AttemptNotFound, GatewayDown, GatewayStatus, GatewayUnknown, PaymentGateway } from "./PaymentGateway.ts"
+import { Effect, Result, Schema } from "effect"
+import { HttpClientRequest } from "effect/http"
+import { type Currency, fromDecimal, toDecimal } from "@merkato/domain/kernel/Money"
+import * as Rest from "@merkato/rpc/payments/PaymentGatewayRest"
+import * as GatewayCall from "./GatewayCall.ts"
+import { gatewayOf, Refusal, type Reported, senseless } from "./GatewayWire.ts"
+import { GatewayDown, GatewayUnknown } from "./PaymentGateways.ts"
 
-const Attempt = Schema.Struct({ status: GatewayStatus, reason: Schema.NullOr(Schema.String) })
-const decode = Schema.decodeUnknownEffect(Attempt)
+const decodeAttempt = Schema.decodeUnknownEffect(Schema.fromJsonString(Rest.Attempt))
+const decodeRefunded = Schema.decodeUnknownEffect(Schema.fromJsonString(Rest.Refunded))
+const decodeRefusal = Schema.decodeUnknownEffect(Schema.fromJsonString(Rest.Refusal))
 
-/** Milliseconds a call to the gateway may take; 2,000 unless `MERKATO_PAYMENT_TIMEOUT_MS` says otherwise. */
-const timeoutMs = Config.Int("MERKATO_PAYMENT_TIMEOUT_MS").pipe(Config.withDefault(2_000))
-
-/** The connection never came about: the request cannot have been received. */
-const neverSent = (error: HttpClientError.HttpClientError): boolean => {
-  const cause = error.cause
-  const code = cause instanceof Error && "code" in cause ? cause.code : undefined
-  return code === "ECONNREFUSED" || code === "ConnectionRefused" || code === "ENOTFOUND"
-}
-
-/** The built-in test gateway, spoken to over REST. */
-export const layer = (baseUrl: string) =>
-  Layer.effect(
-    PaymentGateway,
-    Effect.gen(function* () {
-      const http = yield* HttpClient.HttpClient
-      const limit = Duration.millis(yield* Effect.orDie(timeoutMs))
-
-      const read = Effect.fnUntraced(function* (response: HttpClientResponse.HttpClientResponse) {
-        // A gateway that says 503 says that it did nothing; any other surprise leaves the outcome open.
-        if (response.status === 503) return yield* new GatewayDown({ reason: "the gateway is down" })
-        if (response.status === 404) return yield* new AttemptNotFound()
-        if (response.status !== 200) return yield* new GatewayUnknown({ reason: `status ${response.status}` })
-        return yield* Effect.flatMap(response.json, decode)
-      })
-
-      const send = (request: HttpClientRequest.HttpClientRequest) =>
-        http.execute(request).pipe(
-          Effect.flatMap(read),
-          Effect.timeout(limit),
-          Effect.catchTags({
-            HttpClientError: (error) =>
-              Effect.fail(
-                neverSent(error)
-                  ? new GatewayDown({ reason: "connection refused" })
-                  : new GatewayUnknown({ reason: error.message })
-              ),
-            SchemaError: () => Effect.fail(new GatewayUnknown({ reason: "an answer that makes no sense" })),
-            TimeoutError: () => Effect.fail(new GatewayUnknown({ reason: "no answer in time" }))
-          })
-        )
-
-      const url = (attemptId: string, step: string) => `${baseUrl}/v1/attempts/${attemptId}${step}`
-      const known = <A, E, R>(effect: Effect.Effect<A, E | AttemptNotFound, R>) =>
-        Effect.catchIf(
-          effect,
-          (error): error is Extract<E | AttemptNotFound, AttemptNotFound> => error instanceof AttemptNotFound,
-          () => Effect.fail(new GatewayUnknown({ reason: "the gateway does not know the attempt" }))
-        )
-
-      return PaymentGateway.of({
-        authorise: Effect.fn("PaymentGateway.authorise")(({ attemptId, orderId, amountMinor, currency, token }) =>
-          known(
-            send(
-              HttpClientRequest.post(url(attemptId, "/authorise")).pipe(
-                HttpClientRequest.bodyJsonUnsafe({ orderId, amount: toDecimal(amountMinor, currency), currency, token })
-              )
-            )
-          )
-        ),
-        find: Effect.fn("PaymentGateway.find")((attemptId) => send(HttpClientRequest.get(url(attemptId, "")))),
-        capture: Effect.fn("PaymentGateway.capture")((attemptId) =>
-          known(send(HttpClientRequest.post(url(attemptId, "/capture"))))
-        ),
-        void: Effect.fn("PaymentGateway.void")((attemptId) =>
-          known(send(HttpClientRequest.post(url(attemptId, "/void"))))
-        )
-      })
-    })
+/** A refusal in the gateway's own words. A status without them may be any server's on the way, and tells nothing. */
+const refused = ({ body, status }: GatewayCall.GatewayAnswer) =>
+  decodeRefusal(body).pipe(
+    Effect.mapError(() => new GatewayUnknown({ reason: `status ${status}` })),
+    Effect.flatMap(
+      ({ code, message }): Effect.Effect<never, GatewayDown | Refusal> =>
+        code === "unavailable" || code === "invalid_request"
+          ? Effect.fail(new GatewayDown({ reason: message }))
+          : Effect.fail(new Refusal({ code, reason: message }))
+    )
   )
+
+const minorOf = (amount: number, currency: Currency) =>
+  Effect.fromResult(Result.mapError(fromDecimal(amount, currency), () => senseless("not an amount")))
+
+/** A gateway that is spoken to over REST, at a base URL. */
+export const make = Effect.fnUntraced(function* (baseUrl: string) {
+  const call = yield* GatewayCall.make
+
+  const ask = Effect.fnUntraced(function* (request: HttpClientRequest.HttpClientRequest) {
+    const answer = yield* call(request)
+    // 503 says that nothing was done, whoever on the way says it.
+    if (answer.status === 503) return yield* new GatewayDown({ reason: "the gateway is down" })
+    return answer.status === 200 ? answer.body : yield* refused(answer)
+  })
+
+  const url = (attemptId: string, step: string) => `${baseUrl}/v1/attempts/${encodeURIComponent(attemptId)}${step}`
+  const post = (attemptId: string, step: string) => HttpClientRequest.post(url(attemptId, step))
+
+  const attempt = Effect.fnUntraced(function* (request: HttpClientRequest.HttpClientRequest) {
+    const told = yield* Effect.mapError(decodeAttempt(yield* ask(request)), () => senseless("not an attempt"))
+    const { amount, attemptId, currency, orderId, reason, status } = told
+    const order =
+      amount === null || currency === null || orderId === null
+        ? undefined
+        : { orderId, amountMinor: yield* minorOf(amount, currency), currency }
+    return { attemptId, order, status, reason } satisfies Reported
+  })
+
+  return gatewayOf({
+    name: "rest",
+    operation: "payment.rest",
+    authorise: ({ amountMinor, attemptId, currency, orderId, token }) =>
+      attempt(
+        HttpClientRequest.bodyJsonUnsafe(post(attemptId, "/authorise"), {
+          orderId,
+          amount: toDecimal(amountMinor, currency),
+          currency,
+          token
+        })
+      ),
+    find: (attemptId) => attempt(HttpClientRequest.get(url(attemptId, ""))),
+    capture: (attemptId) => attempt(post(attemptId, "/capture")),
+    void: (attemptId) => attempt(post(attemptId, "/void")),
+    refund: Effect.fnUntraced(function* ({ amountMinor, attemptId, currency, refundId }) {
+      const body = yield* ask(
+        HttpClientRequest.bodyJsonUnsafe(post(attemptId, "/refunds"), {
+          refundId,
+          amount: toDecimal(amountMinor, currency),
+          currency
+        })
+      )
+      const told = yield* Effect.mapError(decodeRefunded(body), () => senseless("not a refund"))
+      return { ...told, amountMinor: yield* minorOf(told.amount, told.currency) }
+    })
+  })
+})

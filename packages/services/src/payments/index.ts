@@ -1,14 +1,18 @@
+import { Layer } from "effect"
 import * as BoundedContext from "@merkato/infra/context/BoundedContext"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { Payments as PaymentsUseCases } from "./Payments.ts"
 import { PaymentsHandlers } from "./PaymentsHandlers.ts"
+import { reconciliation } from "./Reconciler.ts"
+import { Refunds } from "./Refunds.ts"
 
-/** Wants a `PaymentGateway`; which one is the deployment's choice. */
+/** Wants `PaymentGateways`; which ones, and in which order they are tried, is the deployment's choice. */
 export const Payments = BoundedContext.make("payments", {
   contract: PaymentsRpc,
   handlers: PaymentsHandlers,
-  useCases: PaymentsUseCases.layer,
+  useCases: Layer.mergeAll(PaymentsUseCases.layer, Refunds.layer),
   topic: "payment.events",
   migrations: new URL("./migrations", import.meta.url),
-  needs: []
+  needs: [],
+  background: reconciliation
 })

@@ -1,96 +1,232 @@
-import { Clock, Context, Effect, Layer, Schema } from "effect"
+import { Clock, Context, Effect, Layer, Result, Schema } from "effect"
 import { SqlClient } from "effect/sql"
+import { Currency } from "@merkato/domain/kernel/Money"
+import { AttemptStatus } from "@merkato/rpc/payments/PaymentGatewayRest"
+import { decimalOf, minorOf } from "@merkato/rpc/payments/PaymentGatewaySoap"
 
-const Attempt = Schema.Struct({
-  status: Schema.Literals(["authorised", "captured", "declined", "voided"]),
-  reason: Schema.NullOr(Schema.String)
-})
-type Attempt = typeof Attempt.Type
-const decode = Schema.decodeUnknownEffect(Schema.Array(Attempt))
+/** The two test gateways: different providers, each with a book of its own. */
+export const GatewayName = Schema.Literals(["soap", "rest"])
+export type GatewayName = typeof GatewayName.Type
 
-/** What the gateway does with a request, by its token: it is a test gateway, and does as it is told. */
-export const behaviourOf = (token: string): "ok" | "declined" | "silent" | "lost" | "down" => {
-  switch (token) {
-    case "tok_ok":
-    case "tok_soap_down":
-      return "ok"
-    case "tok_timeout":
-      return "silent"
-    case "tok_lost":
-      return "lost"
-    case "tok_all_down":
-      return "down"
-    default:
-      return "declined"
+/** An attempt as its gateway has it. One that was voided before it arrived has no order and no money. */
+export interface Attempt {
+  readonly attemptId: string
+  readonly order: { readonly orderId: string; readonly amountMinor: number; readonly currency: Currency } | undefined
+  readonly status: AttemptStatus
+  readonly reason: string | null
+  readonly refundedMinor: number
+}
+
+export interface Authorisation {
+  readonly attemptId: string
+  readonly orderId: string
+  readonly amountMinor: number
+  readonly currency: Currency
+  /** Why the bank refuses; null when it does not. */
+  readonly declined: string | null
+}
+
+export interface Refund {
+  readonly attemptId: string
+  readonly refundId: string
+  readonly amountMinor: number
+  readonly currency: Currency
+}
+
+export class UnknownAttempt extends Schema.TaggedError<UnknownAttempt>()("UnknownAttempt", {}) {
+  override get message() {
+    return "This gateway has never heard of the attempt"
   }
 }
 
-/** The book of the built-in test gateway. Every operation may be repeated; the attempt id is the key. */
+/** The key was used before, for something else: what is asked now is not done. */
+export class ConflictingRepeat extends Schema.TaggedError<ConflictingRepeat>()("ConflictingRepeat", {
+  what: Schema.String
+}) {
+  override get message() {
+    return `The ${this.what} is known here for something else`
+  }
+}
+
+export class RefundRefused extends Schema.TaggedError<RefundRefused>()("RefundRefused", { reason: Schema.String }) {
+  override get message() {
+    return this.reason
+  }
+}
+
+/** What a gateway says instead of doing what it was asked. */
+export type Refusal = UnknownAttempt | ConflictingRepeat | RefundRefused
+
+const Row = Schema.Struct({
+  attemptId: Schema.String,
+  orderId: Schema.String,
+  amount: Schema.String,
+  currency: Schema.Union([Currency, Schema.Literal("")]),
+  status: AttemptStatus,
+  reason: Schema.NullOr(Schema.String),
+  refunded: Schema.String
+})
+const decodeRows = Schema.decodeUnknownEffect(Schema.Array(Row))
+
+const RefundRow = Schema.Struct({ attemptId: Schema.String, amount: Schema.String, currency: Schema.String })
+const decodeRefunds = Schema.decodeUnknownEffect(Schema.Array(RefundRow))
+
+const attemptOf = ({ amount, attemptId, currency, orderId, reason, refunded, status }: typeof Row.Type): Attempt => {
+  const minor = (decimal: string) => (currency === "" ? 0 : Result.getOrThrow(minorOf(decimal, currency)))
+  return {
+    attemptId,
+    order: currency === "" ? undefined : { orderId, amountMinor: minor(amount), currency },
+    status,
+    reason,
+    refundedMinor: minor(refunded)
+  }
+}
+
+/** The books of the test gateways. Every operation may be repeated; gateway and attempt id (or refund id) are the key. */
 export class Psp extends Context.Service<
   Psp,
   {
-    readonly authorise: (request: {
-      readonly attemptId: string
-      readonly orderId: string
-      readonly amount: number
-      readonly currency: string
-      readonly declined: string | null
-    }) => Effect.Effect<Attempt>
-    readonly find: (attemptId: string) => Effect.Effect<Attempt | undefined>
-    readonly capture: (attemptId: string) => Effect.Effect<Attempt | undefined>
-    readonly void: (attemptId: string) => Effect.Effect<Attempt>
+    readonly authorise: (gateway: GatewayName, request: Authorisation) => Effect.Effect<Attempt, ConflictingRepeat>
+    readonly find: (gateway: GatewayName, attemptId: string) => Effect.Effect<Attempt, UnknownAttempt>
+    readonly capture: (gateway: GatewayName, attemptId: string) => Effect.Effect<Attempt, UnknownAttempt>
+    readonly void: (gateway: GatewayName, attemptId: string) => Effect.Effect<Attempt>
+    readonly refund: (
+      gateway: GatewayName,
+      request: Refund
+    ) => Effect.Effect<void, UnknownAttempt | ConflictingRepeat | RefundRefused>
   }
 >()("merkato/psp/Psp") {
   static readonly layer = Layer.effect(
     Psp,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const one = Effect.fnUntraced(function* (rows: ReadonlyArray<unknown>) {
-        return (yield* decode(rows))[0]
-      })
       const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
-      const find = Effect.fn("Psp.find")(function* (attemptId: string) {
-        return yield* one(yield* sql`select status, reason from psp.attempts where attempt_id = ${attemptId}`)
+
+      /** Two lines that move what `moved` (gateway, attempt_id, amount, currency) says from one account to another. */
+      const booking = (kind: string, id: string, from: string, to: string, at: Date) => sql`
+        insert into psp.ledger (gateway, booking_id, line, attempt_id, account, amount, currency, booked_at)
+        select gateway, ${`${kind}-${id}`}, line, attempt_id, account, amount * sign, currency, ${at}
+        from moved, (values (1, ${from}, -1), (2, ${to}, 1)) as l (line, account, sign)`
+
+      const rowOf = Effect.fnUntraced(function* (gateway: GatewayName, attemptId: string) {
+        const rows = yield* sql`
+          select attempt_id as "attemptId", order_id as "orderId", amount::text, currency, status, reason,
+            (select coalesce(sum(r.amount), 0)::text from psp.refunds r
+              where r.gateway = a.gateway and r.attempt_id = a.attempt_id) as refunded
+          from psp.attempts a where gateway = ${gateway} and attempt_id = ${attemptId}`
+        const [row] = yield* decodeRows(rows)
+        return row === undefined ? undefined : attemptOf(row)
       }, Effect.orDie)
-      const must = Effect.fnUntraced(function* (attemptId: string) {
-        return (yield* find(attemptId)) ?? (yield* Effect.die(new Error(`No attempt ${attemptId}`)))
+
+      const find = Effect.fn("Psp.find")(function* (gateway: GatewayName, attemptId: string) {
+        return (yield* rowOf(gateway, attemptId)) ?? (yield* new UnknownAttempt())
       })
 
-      const authorise = Effect.fn("Psp.authorise")(function* (request: {
-        readonly attemptId: string
-        readonly orderId: string
-        readonly amount: number
-        readonly currency: string
-        readonly declined: string | null
-      }) {
+      const authorise = Effect.fn("Psp.authorise")(function* (gateway: GatewayName, request: Authorisation) {
+        const { amountMinor, attemptId, currency, declined, orderId } = request
         const at = yield* now
-        const rows = yield* sql`
-          insert into psp.attempts (attempt_id, order_id, amount, currency, status, reason, created_at, updated_at)
-          values (${request.attemptId}, ${request.orderId}, ${String(request.amount)}::numeric, ${request.currency},
-            ${request.declined === null ? "authorised" : "declined"}, ${request.declined}, ${at}, ${at})
-          on conflict (attempt_id) do nothing returning status, reason`
-        return (yield* one(rows)) ?? (yield* must(request.attemptId))
-      }, Effect.orDie)
+        yield* Effect.orDie(sql`
+          with added as (
+            insert into psp.attempts
+              (gateway, attempt_id, order_id, amount, currency, status, reason, created_at, updated_at)
+            values (${gateway}, ${attemptId}, ${orderId}, ${decimalOf(amountMinor, currency)}::text::numeric, ${currency},
+              ${declined === null ? "authorised" : "declined"}, ${declined}, ${at}, ${at})
+            on conflict do nothing returning gateway, attempt_id, amount, currency, status
+          ), moved as (
+            select gateway, attempt_id, amount, currency from added where status = 'authorised'
+          )
+          ${booking("authorise", attemptId, "shopper", "held", at)}`)
+        const attempt = yield* rowOf(gateway, attemptId)
+        if (attempt === undefined) return yield* Effect.die(new Error(`No attempt ${attemptId}`))
+        const { order } = attempt
+        // What was voided before it came is refused whatever it asks for; anything else must be the same request.
+        const same =
+          order === undefined ||
+          (order.orderId === orderId && order.amountMinor === amountMinor && order.currency === currency)
+        return same ? attempt : yield* new ConflictingRepeat({ what: "attempt" })
+      })
 
-      const capture = Effect.fn("Psp.capture")(function* (attemptId: string) {
-        const rows = yield* sql`
-          update psp.attempts set status = 'captured', updated_at = ${yield* now}
-          where attempt_id = ${attemptId} and status = 'authorised' returning status, reason`
-        return (yield* one(rows)) ?? (yield* find(attemptId))
-      }, Effect.orDie)
+      const capture = Effect.fn("Psp.capture")(function* (gateway: GatewayName, attemptId: string) {
+        const at = yield* now
+        yield* Effect.orDie(sql`
+          with moved as (
+            update psp.attempts set status = 'captured', updated_at = ${at}
+            where gateway = ${gateway} and attempt_id = ${attemptId} and status = 'authorised'
+            returning gateway, attempt_id, amount, currency
+          )
+          ${booking("capture", attemptId, "held", "merchant", at)}`)
+        return yield* find(gateway, attemptId)
+      })
 
       /** An attempt that never came is entered as voided, and a late authorisation finds it so. */
-      const voidAttempt = Effect.fn("Psp.void")(function* (attemptId: string) {
+      const voidAttempt = Effect.fn("Psp.void")(function* (gateway: GatewayName, attemptId: string) {
         const at = yield* now
-        yield* sql`
-          insert into psp.attempts as a (attempt_id, order_id, amount, currency, status, reason, created_at, updated_at)
-          values (${attemptId}, '', 0, '', 'voided', 'voided', ${at}, ${at})
-          on conflict (attempt_id) do update set status = 'voided', reason = 'voided', updated_at = excluded.updated_at
-            where a.status = 'authorised'`
-        return yield* must(attemptId)
-      }, Effect.orDie)
+        yield* Effect.orDie(sql`
+          with voided as (
+            insert into psp.attempts as a
+              (gateway, attempt_id, order_id, amount, currency, status, reason, created_at, updated_at)
+            values (${gateway}, ${attemptId}, '', 0, '', 'voided', 'voided', ${at}, ${at})
+            on conflict (gateway, attempt_id) do update
+              set status = 'voided', reason = 'voided', updated_at = excluded.updated_at where a.status = 'authorised'
+            returning gateway, attempt_id, amount, currency
+          ), moved as (
+            select gateway, attempt_id, amount, currency from voided where currency <> ''
+          )
+          ${booking("void", attemptId, "held", "shopper", at)}`)
+        const attempt = yield* rowOf(gateway, attemptId)
+        return attempt ?? (yield* Effect.die(new Error(`No attempt ${attemptId}`)))
+      })
 
-      return Psp.of({ authorise, find, capture, void: voidAttempt })
+      /** What one refund leaves for the next is only right while no other looks: the attempt's row is locked. */
+      const refund = Effect.fn("Psp.refund")(function* (gateway: GatewayName, request: Refund) {
+        const { amountMinor, attemptId, currency, refundId } = request
+        const at = yield* now
+        yield* sql`select from psp.attempts where gateway = ${gateway} and attempt_id = ${attemptId} for update`
+        const attempt = yield* find(gateway, attemptId)
+        const amount = decimalOf(amountMinor, currency)
+        const [before] = yield* Effect.orDie(
+          Effect.flatMap(
+            sql`select attempt_id as "attemptId", amount::text, currency from psp.refunds
+              where gateway = ${gateway} and refund_id = ${refundId}`,
+            decodeRefunds
+          )
+        )
+        if (before !== undefined) {
+          const same =
+            before.attemptId === attemptId &&
+            before.currency === currency &&
+            Result.getOrUndefined(minorOf(before.amount, currency)) === amountMinor
+          return same ? undefined : yield* new ConflictingRepeat({ what: "refund" })
+        }
+        if (attempt.status !== "captured" || attempt.order === undefined) {
+          return yield* new RefundRefused({ reason: "Nothing was captured" })
+        }
+        if (attempt.order.currency !== currency) {
+          return yield* new RefundRefused({ reason: `The payment is in ${attempt.order.currency}` })
+        }
+        if (attempt.refundedMinor + amountMinor > attempt.order.amountMinor) {
+          return yield* new RefundRefused({ reason: "More than was captured and is not given back yet" })
+        }
+        const added = yield* sql`
+          with moved as (
+            insert into psp.refunds (gateway, refund_id, attempt_id, amount, currency, created_at)
+            values (${gateway}, ${refundId}, ${attemptId}, ${amount}::text::numeric, ${currency}, ${at})
+            on conflict do nothing returning gateway, attempt_id, amount, currency
+          )
+          ${booking("refund", refundId, "merchant", "shopper", at)} returning 1`
+        // Another attempt's refund took the id meanwhile.
+        if (added.length === 0) return yield* new ConflictingRepeat({ what: "refund" })
+        return undefined
+      })
+
+      return Psp.of({
+        authorise,
+        find,
+        capture,
+        void: voidAttempt,
+        refund: (gateway, request) =>
+          sql.withTransaction(refund(gateway, request)).pipe(Effect.catchTag("SqlError", Effect.die))
+      })
     })
   )
 }

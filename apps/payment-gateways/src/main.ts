@@ -1,0 +1,7 @@
+import { NodeServices } from "@effect/platform-node"
+import { Effect } from "effect"
+import { Command } from "effect/cli"
+import * as Main from "@merkato/infra/runtime/Main"
+import { paymentGateways } from "./PaymentGateways.ts"
+
+paymentGateways.pipe(Command.run({ version: "0.1.0" }), Effect.provide(NodeServices.layer), Main.run)

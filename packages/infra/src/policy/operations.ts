@@ -1,0 +1,120 @@
+import type { PolicyOptions } from "./Limits.ts"
+
+const exponential = (firstMs: number, maxMs: number) =>
+  ({ kind: "exponential", firstMs, factor: 2, maxMs, jitter: true }) as const
+
+/** 5 failed attempts in a row, or half of the last 50, open it for 30 s. */
+const breaker = {
+  failuresInARow: 5,
+  failingRate: { share: 0.5, ofLast: 50, atLeast: 20 },
+  openMs: 30_000
+} as const
+
+/** Every guarded operation of the shop, with its limits. null is "without". */
+export const operations = {
+  "payment.soap": {
+    about: "payment over SOAP, then REST where it is safe",
+    usedBy: "payments",
+    deadlineMs: 8_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 5,
+    backoff: exponential(100, 2_000),
+    breaker,
+    bulkhead: { concurrent: 64, waiting: 256 },
+    rateLimit: null,
+    retryBudget: { tokens: 200, refund: 0.2 }
+  },
+  "payment.rest": {
+    about: "payment over REST",
+    usedBy: "payments",
+    deadlineMs: 5_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 3,
+    backoff: exponential(100, 1_000),
+    breaker,
+    bulkhead: { concurrent: 64, waiting: 256 },
+    rateLimit: null,
+    retryBudget: { tokens: 200, refund: 0.2 }
+  },
+  "stock.reserve": {
+    about: "stock reserve",
+    usedBy: "orders",
+    deadlineMs: 8_000,
+    attemptTimeoutMs: 3_000,
+    attempts: 3,
+    backoff: exponential(50, 400),
+    breaker,
+    bulkhead: { concurrent: 512, waiting: 4_096 },
+    rateLimit: null,
+    retryBudget: { tokens: 500, refund: 0.1 }
+  },
+  "risk.assess": {
+    about: "risk assessment of an order",
+    usedBy: "orders",
+    deadlineMs: 2_000,
+    attemptTimeoutMs: 800,
+    attempts: 2,
+    backoff: exponential(50, 200),
+    breaker,
+    bulkhead: { concurrent: 256, waiting: 2_048 },
+    rateLimit: null,
+    retryBudget: { tokens: 200, refund: 0.1 }
+  },
+  "webhook.dispatch": {
+    about: "webhook dispatch; after the last retry the dead letters",
+    usedBy: "partners",
+    later: true,
+    deadlineMs: null,
+    attemptTimeoutMs: 10_000,
+    attempts: 6,
+    backoff: { kind: "exactly", delaysMs: [30_000, 120_000, 300_000, 900_000, 1_800_000] },
+    breaker: null,
+    bulkhead: null,
+    rateLimit: null,
+    retryBudget: null
+  },
+  "event.publish": {
+    about: "event publish, retried in the background",
+    usedBy: "every context",
+    deadlineMs: null,
+    attemptTimeoutMs: null,
+    attempts: null,
+    backoff: { kind: "exponential", firstMs: 100, factor: 2, maxMs: 5_000, jitter: false },
+    breaker: null,
+    bulkhead: null,
+    rateLimit: null,
+    retryBudget: null
+  },
+  "flash_sale.price": {
+    about: "flash sale price update: fails fast",
+    usedBy: "pricing",
+    later: true,
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: null,
+    bulkhead: { concurrent: 16, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "mqtt.ingest": {
+    about: "MQTT ingest: bounded buffer",
+    usedBy: "inventory",
+    later: true,
+    deadlineMs: 60_000,
+    attemptTimeoutMs: 5_000,
+    attempts: 5,
+    backoff: exponential(200, 5_000),
+    breaker: null,
+    bulkhead: { concurrent: 4, waiting: 10_000 },
+    rateLimit: { calls: 5_000, perMs: 1_000 },
+    retryBudget: null
+  }
+} as const satisfies Record<string, PolicyOptions>
+
+export type OperationName = keyof typeof operations
+
+export const isOperation = (name: string): name is OperationName => Object.hasOwn(operations, name)
+
+export const operationNames = Object.keys(operations).filter(isOperation)

@@ -1,0 +1,4 @@
+declare module "*.wsdl" {
+  const text: string
+  export default text
+}
