@@ -37,7 +37,7 @@ const chances = {
   commitLost: 0.08,
   rebalance: 0.04,
   /** Per turn of the operator who locks rows by hand, in no order. */
-  rudeOperator: 0.08
+  rudeOperator: 0.05
 } as const
 
 export type Fault = keyof typeof chances

@@ -2,8 +2,11 @@ import { Clock, Context, Duration, Effect, Logger, Random, References, Scheduler
 import { stream } from "./Prng.ts"
 import type { SimProcess, World } from "./World.ts"
 
-/** Timers of this many milliseconds and more are background work, and may be late. */
-const backgroundMs = 150
+/**
+ * How late a timer may be, by how long it is, in milliseconds. Short ones are back-offs and pauses within a piece of work.
+ * Those of some hundred are polls that only stand behind a wake-up: what comes of them seldom happens, so they come seldom.
+ */
+const latestMs = (ms: number) => (ms < 150 ? 0 : ms < 500 ? 20_000 : 6_000)
 
 /**
  * Scheduler, clock and randomness of one process. Fibers give way only where they wait: how many operations they have
@@ -25,8 +28,8 @@ export const make = (world: World, self: () => SimProcess, name: string): Contex
   const millis = () => world.now + self().skewMs
   const nanos = () => BigInt(millis()) * 1_000_000n
   const sinceStart = () => BigInt(world.now) * 1_000_000n
-  /** A timer is never early and now and then late, which also makes fewer turns of whatever polls. */
-  const lateness = (ms: number) => (ms < backgroundMs ? 0 : Math.floor(late() * Math.min(40 * ms, 6_000)))
+  /** A timer is never early. */
+  const lateness = (ms: number) => Math.floor(late() * latestMs(ms))
   const clock: Clock.Clock = {
     currentTimeMillisUnsafe: millis,
     currentTimeMillis: Effect.sync(millis),
