@@ -26,6 +26,7 @@ promises. A seed is a run: the same seed is the same history, to the byte.
   --seconds S     begin no run after so many seconds
   --only 3,17     do only these commands of the plan
   --without kill  leave these faults out
+  --stop          begin no run after the first one that is broken
   --no-shrink     do not look for a smaller run when one is broken
 
 Ends with 0 when no promise was broken and every history was the same again.`
@@ -45,6 +46,7 @@ const options = {
   seconds: { type: "string" },
   only: { type: "string" },
   without: { type: "string", default: "" },
+  stop: { type: "boolean", default: false },
   "no-shrink": { type: "boolean", default: false },
   worker: { type: "boolean", default: false },
   help: { type: "boolean", default: false }
@@ -110,6 +112,7 @@ export const main = async (args: Array<string>): Promise<number> => {
   const work = async (run: Runner) => {
     for (let seed = todo.shift(); seed !== undefined; seed = todo.shift()) {
       if (values.seconds !== undefined && seconds() > Number(values.seconds)) return
+      if (values.stop && report.failed > 0) return
       const settings = { ...base, seed }
       const outcomes: Array<Outcome> = []
       for (let nth = 0; nth < whole(values.repeat); nth++) outcomes.push(await run(settings))

@@ -1,3 +1,5 @@
+// As in every deployment: schemas are compiled.
+import "effect/schema/SchemaJITCompiler/enable"
 import { Context, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import { Switchboard } from "@merkato/rpc/contract/Contract"

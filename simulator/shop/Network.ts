@@ -47,11 +47,19 @@ const codecOf = (rpc: Rpc.Any) => {
   }
 }
 
+const codecs = new Map<Rpc.Any, ReturnType<typeof codecOf>>()
+
+/** Made once for all runs: it remembers nothing of them. */
+const knownCodec = (rpc: Rpc.Any) => {
+  const known = codecs.get(rpc) ?? codecOf(rpc)
+  codecs.set(rpc, known)
+  return known
+}
+
 /** The network between the processes: loses, delays, duplicates and reorders messages, and loses replies after the fact. */
 export class Network {
   /** Defects that crossed it: mistakes of the shop, each with the operation it broke. */
   readonly defects: Array<string> = []
-  private readonly codecs = new Map<Rpc.Any, ReturnType<typeof codecOf>>()
 
   constructor(
     private readonly world: World,
@@ -63,15 +71,9 @@ export class Network {
     return new Map([...group.requests.values()].map((rpc) => [rpc._tag, this.call(from, contract, rpc)]))
   }
 
-  private codec(rpc: Rpc.Any) {
-    const known = this.codecs.get(rpc) ?? codecOf(rpc)
-    this.codecs.set(rpc, known)
-    return known
-  }
-
   private call(from: SimProcess, contract: string, rpc: Rpc.Any): Call {
     const name = `${contract}.${rpc._tag}`
-    const codec = this.codec(rpc)
+    const codec = knownCodec(rpc)
     return (payload) =>
       Effect.gen({ self: this }, function* () {
         const headers = yield* RequestContext
