@@ -1,5 +1,6 @@
 // bun scripts/generate-docs.ts [--check]
-// Writes docs/reference from the code: the REST surface from its HttpApi, the events from their schemas. With --check it
+// Writes docs/reference from the code: the REST surface from its HttpApi, the events from their schemas, the policies
+// from their limits. With --check it
 // writes nothing and fails when what is there differs.
 import { readFileSync, writeFileSync } from "node:fs"
 import { Schema } from "effect"
@@ -10,6 +11,9 @@ import { events as identity } from "@merkato/domain/identity/IdentityEvents"
 import { events as inventory } from "@merkato/domain/inventory/InventoryEvents"
 import { events as orders } from "@merkato/domain/orders/OrderEvents"
 import { events as payments } from "@merkato/domain/payments/PaymentEvents"
+import type { PolicyOptions } from "@merkato/infra/policy/Limits"
+import { operationNames, operations } from "@merkato/infra/policy/operations"
+import { events as risk } from "@merkato/domain/risk/RiskEvents"
 import { Api } from "@merkato/rpc/rest/Api"
 
 const folder = new URL("../docs/reference/", import.meta.url)
@@ -46,7 +50,7 @@ const eventsPage = () => {
     "least once and act on it once.",
     ""
   ]
-  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments]) {
+  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments, ...risk]) {
     const { schema, definitions } = Schema.toJsonSchemaDocument(definition.payload)
     const resolve = (part: JsonSchema): JsonSchema => {
       const name = part.$ref?.split("/").at(-1)
@@ -118,9 +122,86 @@ const codesOf = (response: unknown): ReadonlyArray<string> => {
   return description === undefined ? [] : description.split(", ")
 }
 
+/** Milliseconds as people say them: `30 s`, `2 min`. */
+const time = (ms: number): string => {
+  if (ms < 1_000 || ms % 100 !== 0) return `${ms} ms`
+  return ms < 60_000 || ms % 60_000 !== 0 ? `${ms / 1_000} s` : `${ms / 60_000} min`
+}
+
+const orNone = <A>(value: A | null, text: (value: A) => string) => (value === null ? "none" : text(value))
+
+const retryText = ({ attempts, backoff }: PolicyOptions) => {
+  if (attempts === 1 || backoff === null) return "1 attempt"
+  const tries = attempts === null ? "until it succeeds" : `${attempts} attempts`
+  return backoff.kind === "exactly"
+    ? `${tries}; retries after ${backoff.delaysMs.map(time).join(", ")}`
+    : `${tries}; ${time(backoff.firstMs)}, each ${backoff.factor} times the one before, at most ${time(backoff.maxMs)}${backoff.jitter ? ", ±20 %" : ""}`
+}
+
+const policiesPage = () => {
+  const lines = [
+    "# Policies",
+    "",
+    "Generated from `packages/infra/src/policy/operations.ts` by `bun scripts/generate-docs.ts`; do not edit.",
+    "",
+    "Every guarded operation goes through the same policies in the same order: deadline( rate limit( bulkhead( retry( breaker(",
+    "attempt timeout( call )))))). Why, and how to change limits at run time, is in",
+    "[ADR 11](../adr/0011-policies.md); limits in force and the state of each circuit are at `GET /ops/policies` (admin).",
+    ""
+  ]
+  for (const name of operationNames) {
+    const policy: PolicyOptions = operations[name]
+    const later = policy.later === true ? " That does not exist yet: nobody calls it." : ""
+    const rows: ReadonlyArray<readonly [string, string]> = [
+      ["deadline", orNone(policy.deadlineMs, time)],
+      [
+        "rate limit",
+        orNone(policy.rateLimit, ({ calls, perMs }) => `${calls} calls in ${time(perMs)}, else \`RateLimited\``)
+      ],
+      [
+        "bulkhead",
+        orNone(
+          policy.bulkhead,
+          ({ concurrent, waiting }) => `${concurrent} at once, ${waiting} waiting, else \`BulkheadFull\``
+        )
+      ],
+      ["retry", retryText(policy)],
+      [
+        "retry budget",
+        orNone(
+          policy.retryBudget,
+          ({ tokens, refund }) =>
+            `${tokens} retries, ${refund} of one back for each call that ends well, else \`RetryBudgetSpent\``
+        )
+      ],
+      [
+        "breaker",
+        orNone(
+          policy.breaker,
+          ({ failuresInARow, failingRate, openMs }) =>
+            `${failuresInARow} failed attempts in a row, or ${failingRate.share * 100} % of the last ${failingRate.ofLast} (at least ${failingRate.atLeast}) → open ${time(openMs)} → half-open`
+        )
+      ],
+      ["attempt timeout", orNone(policy.attemptTimeoutMs, time)]
+    ]
+    lines.push(
+      `## \`${name}\``,
+      "",
+      `${policy.about.charAt(0).toUpperCase()}${policy.about.slice(1)}. Used by ${policy.usedBy}.${later}`,
+      "",
+      "| policy | limit |",
+      "| --- | --- |",
+      ...rows.map(([policy, limit]) => `| ${policy} | ${limit} |`),
+      ""
+    )
+  }
+  return `${lines.join("\n").trimEnd()}\n`
+}
+
 const pages: ReadonlyArray<readonly [string, string]> = [
   ["events.md", eventsPage()],
-  ["api.md", apiPage()]
+  ["api.md", apiPage()],
+  ["policies.md", policiesPage()]
 ]
 
 const check = process.argv.includes("--check")

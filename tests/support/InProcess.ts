@@ -14,6 +14,7 @@ import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { contextNames } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
 import { temporaryFolder } from "./Processes.ts"
@@ -27,7 +28,8 @@ export const clients = Layer.mergeAll(
   NotificationsRpc.client,
   OrdersRpc.client,
   PaymentsRpc.client,
-  PricingRpc.client
+  PricingRpc.client,
+  RiskRpc.client
 )
 
 /** Every context in this process, on a fresh database of a real Postgres; with the clients and a connection of the test's own. */

@@ -4,7 +4,7 @@ import { freePort, type Running, startApp } from "./Processes.ts"
 /** Which contexts answer in which of the two services; the edge is the third process. */
 const contexts = {
   front: "identity,catalogue,pricing,cart,orders,notifications",
-  back: "inventory,payments"
+  back: "inventory,payments,risk"
 } as const
 
 const names = ["back", "front", "gateway"] as const

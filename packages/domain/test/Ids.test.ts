@@ -126,7 +126,8 @@ const branded = {
   OrderId: Ids.OrderId,
   ReservationId: Ids.ReservationId,
   AttemptId: Ids.AttemptId,
-  EventId: Ids.EventId
+  EventId: Ids.EventId,
+  AssessmentId: Ids.AssessmentId
 }
 
 for (const [name, schema] of Object.entries(branded)) {

@@ -4,7 +4,7 @@ import { CartFull, CartNotFound, InvalidGuestToken } from "../src/cart/Cart.ts"
 import { ProductNotFound, Sku, SkuTaken, VersionConflict } from "../src/catalogue/Product.ts"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken } from "../src/identity/Identity.ts"
 import { OutOfStock, ReservationClosed, StockWouldBeNegative, StockWouldOverflow } from "../src/inventory/Stock.ts"
-import { AttemptId, ProductId, RefundId, ReservationId } from "../src/kernel/Ids.ts"
+import { AssessmentId, AttemptId, ProductId, RefundId, ReservationId } from "../src/kernel/Ids.ts"
 import { InexactAmount } from "../src/kernel/Money.ts"
 import {
   codeOf,
@@ -39,6 +39,7 @@ import {
 } from "../src/payments/Payment.ts"
 import { ImpossiblePayment } from "../src/payments/PaymentEvents.ts"
 import { CurrencyNotSupported } from "../src/pricing/Quote.ts"
+import { AssessmentNotFound } from "../src/risk/Assessment.ts"
 import { errorNames, modules } from "./modules.ts"
 
 interface Problem extends Error {
@@ -86,6 +87,7 @@ const further: ReadonlyArray<readonly [Problem, string, number]> = [
   [new CartFull(), "cart_full", 409],
   [new InvalidGuestToken(), "invalid_guest_token", 422],
   [new OrderNotFound({ orderId: "ORDER-1" }), "order_not_found", 404],
+  [new AssessmentNotFound({ assessmentId: AssessmentId.make("RISK-1") }), "assessment_not_found", 404],
   [new ServiceUnavailable({ service: "pricing", retryAfterSeconds: 1 }), "service_unavailable", 503],
   [new InvalidValue({ path: "price", reason: "too many decimals" }), "invalid_value", 400]
 ]

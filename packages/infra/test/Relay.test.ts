@@ -7,6 +7,7 @@ import { type BusMessage, BusUnavailable, EventBus } from "../src/events/EventBu
 import { EventStore, RelaySignal } from "../src/events/EventStore.ts"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
 import * as Relay from "../src/events/Relay.ts"
+import { Policies } from "../src/policy/Policies.ts"
 import * as Database from "../src/postgres/Database.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
@@ -15,6 +16,8 @@ import { eventually, message, numberOf } from "./EventBus.contract.ts"
 const topic = "order.events"
 const eventType = "ecommerce.test.thing.happened.v1"
 const options = { schema: "shop", topic, producer: "shop-service" } as const
+
+const relayed = Relay.layer(options).pipe(Layer.provide(Policies.layerWith()))
 
 type Bus = EventBus["Service"]
 type Ground = EventBus | SqlClient.SqlClient
@@ -264,7 +267,7 @@ describe("order per key", () => {
   test("holds while many commit at once and the relay is at work", () =>
     inShop((shop) =>
       Effect.gen(function* () {
-        yield* Layer.build(Relay.layer(options))
+        yield* Layer.build(relayed)
         yield* busyShop(shop, things, 20)
         expect(yield* eventually(waiting(shop.sql), (count) => count === 0)).toBe(0)
         const versions = Array.from({ length: 20 }, (_, index) => index + 1)
@@ -375,7 +378,7 @@ describe("at least once", () => {
       inShop((shop) =>
         Effect.gen(function* () {
           let left = 2
-          yield* Layer.build(Relay.layer(options)).pipe(
+          yield* Layer.build(relayed).pipe(
             withBus(shop, {
               publish: (messages) =>
                 Effect.suspend(() =>
@@ -416,7 +419,7 @@ test("a relay that is woken at the commit does not wait for its own next look", 
         }
         return delays.toSorted((a, b) => a - b)[3] ?? 0
       })
-      const relay = Context.get(yield* Layer.build(Relay.layer(options)), RelaySignal)
+      const relay = Context.get(yield* Layer.build(relayed), RelaySignal)
       const woken = yield* median("WOKEN", relay)
       const asleep = yield* median("ASLEEP", { wake: Effect.void })
       expect(woken).toBeLessThan(asleep)

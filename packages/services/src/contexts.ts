@@ -6,6 +6,7 @@ import { Notifications } from "./notifications/index.ts"
 import { Orders } from "./orders/index.ts"
 import { Payments } from "./payments/index.ts"
 import { Pricing } from "./pricing/index.ts"
+import { Risk } from "./risk/index.ts"
 
 /** Every context of the shop. A deployment is a list of these. */
 export const contexts = {
@@ -16,6 +17,7 @@ export const contexts = {
   inventory: Inventory,
   orders: Orders,
   payments: Payments,
+  risk: Risk,
   notifications: Notifications
 } as const
 

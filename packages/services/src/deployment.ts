@@ -25,6 +25,7 @@ import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { type ContextName, contexts } from "./contexts.ts"
 import { Health } from "./gateway/Health.ts"
 import * as Gateway from "./gateway/index.ts"
@@ -44,6 +45,7 @@ export const contracts = {
   inventory: InventoryRpc,
   orders: OrdersRpc,
   payments: PaymentsRpc,
+  risk: RiskRpc,
   notifications: NotificationsRpc
 } as const satisfies Record<ContextName, unknown>
 

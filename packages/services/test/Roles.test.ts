@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { Context, Effect, Exit, Layer, Logger, Redacted, Schedule, Scope } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { Sku } from "@merkato/domain/catalogue/Product"
-import { IdempotencyKey, UserId } from "@merkato/domain/kernel/Ids"
+import { AssessmentId, IdempotencyKey, UserId } from "@merkato/domain/kernel/Ids"
 import { anonymous, Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { PaymentToken } from "@merkato/domain/payments/Payment"
 import { Tokens } from "@merkato/infra/auth/Tokens"
@@ -16,6 +16,7 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { contextNames } from "../src/contexts.ts"
 import * as Deployment from "../src/deployment.ts"
 import { as, clients } from "../../../tests/support/InProcess.ts"
@@ -167,6 +168,24 @@ test("a whole purchase works with every context under a role of its own", () =>
       expect((yield* admin(orders.Fulfil({ orderId: order.orderId }))).status).toBe("FULFILLED")
       expect(yield* ada(orders.History({ orderId: order.orderId }))).toHaveLength(4)
       expect(yield* inventory.Levels({ productId })).toMatchObject({ onHand: 17, reserved: 0, available: 17 })
+
+      // Risk: looks back at its own, writes its own, flags.
+      const risk = yield* RiskRpc
+      const attempt = {
+        assessmentId: AssessmentId.make("RISK-1"),
+        orderId: order.orderId,
+        userId,
+        amountMinor: 10_000_01,
+        currency: "USD" as const,
+        region: "us" as const,
+        units: 3,
+        lines: 1,
+        deviceId: "phone"
+      }
+      const assessment = yield* ada(risk.Assess(attempt))
+      expect(assessment).toMatchObject({ decision: "review", score: 60, reasons: [{ rule: "amount.high" }] })
+      expect(yield* admin(risk.Get({ assessmentId: attempt.assessmentId }))).toEqual(assessment)
+      expect((yield* admin(risk.List({ limit: 10, decision: "review" }))).items).toEqual([assessment])
 
       // Events went from context to context.
       const feed = yield* ada(notifications.List({ limit: 10 })).pipe(

@@ -19,6 +19,8 @@ export const RefundId = Id.pipe(Schema.brand("RefundId"))
 export type RefundId = typeof RefundId.Type
 export const EventId = Id.pipe(Schema.brand("EventId"))
 export type EventId = typeof EventId.Type
+export const AssessmentId = Id.pipe(Schema.brand("AssessmentId"))
+export type AssessmentId = typeof AssessmentId.Type
 
 /** An Idempotency-Key header: 1 to 255 printable ASCII characters. */
 export const IdempotencyKey = Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{1,255}$/)).pipe(

@@ -17,6 +17,7 @@ export type Action =
   | "order.cancel"
   | "order.fulfil"
   | "payment.move"
+  | "risk.assess"
   | "notification.read"
   | "session.end"
   | "ops.read"
@@ -63,9 +64,10 @@ const rules: Record<
   "order.cancel": { anyones: ["admin", "service"], own: ["shopper"] },
   "order.fulfil": { anyones: ["admin"] },
   "payment.move": { anyones: ["shopper", "admin", "service"] },
+  "risk.assess": { anyones: ["shopper", "admin", "service"] },
   "notification.read": { anyones: ["shopper", "admin"] },
   "session.end": { anyones: ["shopper", "admin"] },
-  "ops.read": { anyones: ["admin"] }
+  "ops.read": { anyones: ["admin", "service"] }
 }
 
 export const decide = ({ principal, action, resource }: Question): boolean => {

@@ -6,6 +6,7 @@ import type { EventBus } from "../events/EventBus.ts"
 import { EventStore, type RelaySignal } from "../events/EventStore.ts"
 import * as Relay from "../events/Relay.ts"
 import { Idempotency } from "../idempotency/Idempotency.ts"
+import type { Policies } from "../policy/Policies.ts"
 import * as Migrations from "../postgres/Migrations.ts"
 import * as Retention from "./Retention.ts"
 
@@ -13,7 +14,7 @@ import * as Retention from "./Retention.ts"
 export type Own = EventStore | Idempotency | RelaySignal
 
 /** What a context stands on, whatever it is deployed with. */
-export type Ground = SqlClient.SqlClient | EventBus
+export type Ground = SqlClient.SqlClient | EventBus | Policies
 
 interface AnyContract {
   readonly contract: string

@@ -1,7 +1,8 @@
-import { Effect, Latch, Layer, Metric, Schedule } from "effect"
+import { Effect, Latch, Layer, Metric } from "effect"
 import { SqlClient } from "effect/sql"
 import { type Envelope, type Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
+import { Policies } from "../policy/Policies.ts"
 import { traced } from "../telemetry/Tracing.ts"
 import { type BusMessage, EventBus } from "./EventBus.ts"
 import { RelaySignal, type StoredEvent } from "./EventStore.ts"
@@ -92,32 +93,31 @@ export const make = Effect.fnUntraced(function* (options: {
   return { publishNext }
 })
 
-/** Runs a context's relay in the background and gives the context its `RelaySignal`. */
+/** Runs a context's relay in the background, under the policy of `event.publish`, and gives the context its `RelaySignal`. */
 export const layer = (options: Parameters<typeof make>[0]) =>
   Layer.effect(
     RelaySignal,
     Effect.gen(function* () {
       const { publishNext } = yield* make(options)
+      const { guard } = yield* Policies
+      const publish = publishNext.pipe(
+        // Defects as well: whatever it stumbles over, a relay that is gone would hold back every event from then on.
+        Effect.sandbox,
+        Effect.tapError((cause) => Effect.logWarning(`Relay of ${options.schema} pauses`, cause)),
+        guard("event.publish", { transient: () => true }),
+        // The policy may be configured to end its retries; the relay never ends.
+        Effect.orElseSucceed(() => 0)
+      )
       const work = Latch.makeUnsafe(false)
       const turn = Effect.gen(function* () {
         work.closeUnsafe()
-        const published = yield* publishNext
+        const published = yield* publish
         if (published > 0) yield* Metric.update(relayed, published)
         if (published === batchSize) return
         yield* Effect.raceFirst(work.await, Effect.sleep(pollEvery))
         yield* Effect.sleep(gatherFor)
       })
-      const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
-      yield* Effect.forkScoped(
-        Effect.forever(
-          turn.pipe(
-            // Defects as well: whatever it stumbles over, a relay that is gone would hold back every event from then on.
-            Effect.sandbox,
-            Effect.tapError((cause) => Effect.logWarning(`Relay of ${options.schema} pauses`, cause)),
-            Effect.retry(patient)
-          )
-        )
-      )
+      yield* Effect.forkScoped(Effect.forever(turn))
       return RelaySignal.of({ wake: Effect.sync(() => work.openUnsafe()) })
     })
   )
