@@ -8,7 +8,8 @@ const publishers = [
   ["cart", "cart.events"],
   ["orders", "order.events"],
   ["payments", "payment.events"],
-  ["inventory", "inventory.events"]
+  ["inventory", "inventory.events"],
+  ["risk", "fraud.events"]
 ] as const
 
 /** Who acts on what in a transaction of its own: an inbox row per event, no more and no fewer. */

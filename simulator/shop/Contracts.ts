@@ -5,6 +5,7 @@ import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { Layer } from "effect"
 import type { Described } from "./Network.ts"
 
@@ -16,7 +17,8 @@ export const contracts: ReadonlyArray<Described> = [
   InventoryRpc,
   OrdersRpc,
   PaymentsRpc,
-  NotificationsRpc
+  NotificationsRpc,
+  RiskRpc
 ] as unknown as ReadonlyArray<Described>
 
 /** What the edge of the shop calls. */

@@ -1,11 +1,10 @@
 import { ConfigProvider, Context, Effect, Layer, Redacted, Schedule, Schema } from "effect"
-import type { SqlError } from "effect/sql"
 import { Unauthenticated } from "@merkato/domain/kernel/Problem"
 import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventBus } from "@merkato/infra/events/EventBus"
-import { type LimitsRefused, Policies } from "@merkato/infra/policy/Policies"
+import { Policies } from "@merkato/infra/policy/Policies"
 import * as Database from "@merkato/infra/postgres/Database"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { contexts } from "@merkato/services/contexts"
@@ -96,7 +95,7 @@ export const start = (surroundings: Surroundings, name: string, names: ReadonlyA
   const { world } = surroundings
   const process = world.spawn(name)
   const host: Host = { process, contracts: new Set(names), calls: undefined }
-  const live: Effect.Effect<never, SqlError.SqlError | LimitsRefused> = Effect.scoped(
+  const live: Effect.Effect<never, Layer.Error<ReturnType<typeof shop>>> = Effect.scoped(
     Effect.gen(function* () {
       const context = yield* Layer.build(shop(surroundings, process, names))
       host.calls = Context.get(context, Switchboard).calls

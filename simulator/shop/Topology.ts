@@ -11,10 +11,11 @@ export const simulated: ReadonlyArray<Simulated> = [
   "inventory",
   "orders",
   "payments",
-  "notifications"
+  "notifications",
+  "risk"
 ]
 
-const front: ReadonlyArray<Simulated> = ["catalogue", "pricing", "cart", "orders", "notifications"]
+const front: ReadonlyArray<Simulated> = ["catalogue", "pricing", "cart", "orders", "notifications", "risk"]
 
 /** Which processes there are, and which contexts each runs. Two that run the same share its database, as in a cluster. */
 export type Topology = ReadonlyArray<ReadonlyArray<Simulated>>
