@@ -10,7 +10,7 @@ const trouble: ReadonlyArray<readonly [what: string, of: (counts: Readonly<Recor
   ["cancels", (counts) => sum(counts, "cancels")],
   ["kills", (counts) => sum(counts, "kill")],
   ["pauses", (counts) => sum(counts, "pause")],
-  ["clock jumps", (counts) => sum(counts, "clockJump", "leap")],
+  ["clock jumps", (counts) => sum(counts, "clockJump", "leap", "leapAfterCharge")],
   ["lost connections", (counts) => sum(counts, "dropBeforeCommit", "dropBeforeStatement")],
   ["lost replies", (counts) => sum(counts, "dropAfterCommit", "dropAfterStatement", "replyLost", "publishAnswerLost")],
   ["lost requests", (counts) => sum(counts, "requestLost")],

@@ -197,7 +197,9 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
   if (guard.leaks.length > 0) problems.push({ invariant: "nothing real is used past the gate", details: guard.leaks })
 
   const [sagas] = await server.query("select coalesce(sum(epoch - attempt), 0) from orders.sagas")
-  const [late] = await server.query("select count(*) from orders.sagas where outcome = 'reservation_expired'")
+  const [late] = await server.query(
+    "select count(*) from payments.payments where status = 'VOIDED' and reason = 'reservation_expired'"
+  )
   const { counts } = gate
   return {
     seed,

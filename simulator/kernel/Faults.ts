@@ -28,6 +28,8 @@ const chances = {
   gatewayActsLate: 0.06,
   gatewayHearsTwice: 0.06,
   gatewayTalksNonsense: 0.04,
+  /** The machine sleeps between the charge and the goods, for longer than those are held. */
+  leapAfterCharge: 0.06,
   /** Per trip to the bus, or per event. */
   publishRefused: 0.02,
   publishAnswerLost: 0.03,

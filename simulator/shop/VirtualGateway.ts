@@ -16,6 +16,9 @@ const patienceMs = 3_000
 /** How late a request that the network held back may still reach the provider. */
 const latestMs = 30_000
 
+/** Longer than a reservation is held while it is paid. */
+const leapMs = 11 * 60_000
+
 /** Tokens of the built-in test gateways that make a provider misbehave (contracts: REST). */
 type Behaviour = "ok" | "declined" | "timeout" | "lost" | "down"
 
@@ -88,6 +91,7 @@ export const connect = (
         }
         if (faults.happens("gatewayHearsTwice")) later("gatewayHearsTwice")
         const answer = act()
+        if (label.startsWith("authorise") && faults.happens("leapAfterCharge")) world.leap(leapMs)
         if (behaviour === "lost" || faults.happens("gatewayForgetsToAnswer")) {
           world.log("  done, and no answer")
           world.timer(process, patienceMs, giveUp)
