@@ -67,6 +67,7 @@ const newOrder = fc
       reservationId,
       paymentAttemptId: null,
       reservationLost: false,
+      reviewed: false,
       version: 1,
       createdAt: begin,
       updatedAt: begin

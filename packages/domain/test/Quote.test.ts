@@ -223,6 +223,7 @@ describe("the largest order there can be", () => {
         reservationId: ReservationId.make("RES-1"),
         paymentAttemptId: null,
         reservationLost: false,
+        reviewed: false,
         version: 1,
         createdAt: at,
         updatedAt: at

@@ -453,6 +453,7 @@ const may: Record<Action, Partial<Record<Role, "yes" | "own">>> = {
   "order.pay": { shopper: "own", admin: "own" },
   "order.cancel": { shopper: "own", admin: "yes", service: "yes" },
   "order.fulfil": { admin: "yes" },
+  "order.review": { admin: "yes" },
   "payment.move": { shopper: "yes", admin: "yes", service: "yes" },
   "notification.read": { shopper: "yes", admin: "yes" },
   "session.end": { shopper: "yes", admin: "yes" },

@@ -9,6 +9,7 @@ import { OrderFlagged } from "@merkato/domain/risk/RiskEvents"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
+import { Policies } from "@merkato/infra/policy/Policies"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -33,6 +34,7 @@ const contextWith = (rules: unknown) =>
     Layer.provide(Switchboard.layer),
     Layer.provide(Authorizer.layerRules),
     Layer.provide(PostgresEventBus.layer),
+    Layer.provide(Policies.layerWith()),
     Layer.provideMerge(database(4)),
     Layer.provide(configured(rules))
   )

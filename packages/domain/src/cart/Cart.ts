@@ -45,6 +45,15 @@ export class InvalidGuestToken extends Schema.TaggedError<InvalidGuestToken>()(
   }
 }
 
+/** What is left of a cart when some of it was ordered; more may have come in since. */
+export const without = (items: ReadonlyArray<Item>, ordered: ReadonlyArray<Item>): ReadonlyArray<Item> => {
+  const gone = new Map(ordered.map((item) => [item.productId, item.qty]))
+  return items.flatMap(({ productId, qty }) => {
+    const left = qty - (gone.get(productId) ?? 0)
+    return left > 0 ? [{ productId, qty: left }] : []
+  })
+}
+
 /**
  * Puts a guest's items into another cart: quantities of the same product add up, at most 99 a line; products that no
  * longer fit among `maxLines` are left out (the guest's first ones go first).

@@ -4,13 +4,16 @@ import { Currency, Minor } from "../kernel/Money.ts"
 import { Region } from "../kernel/Region.ts"
 import { Line } from "../pricing/Quote.ts"
 
-/** PENDING → PAID → FULFILLED; PENDING → CANCELED; HELD → PENDING | CANCELED (contracts: order). */
+/**
+ * PENDING → PAID → FULFILLED; PENDING → CANCELED; HELD → PENDING | CANCELED (contracts: order). An order is held for
+ * review when it is about to be paid, so PENDING → HELD too.
+ */
 export const OrderStatus = Schema.Literals(["PENDING", "PAID", "FULFILLED", "CANCELED", "HELD"])
 export type OrderStatus = typeof OrderStatus.Type
 
 const transitions: Record<OrderStatus, ReadonlyArray<OrderStatus>> = {
   HELD: ["PENDING", "CANCELED"],
-  PENDING: ["PAID", "CANCELED"],
+  PENDING: ["PAID", "CANCELED", "HELD"],
   PAID: ["FULFILLED"],
   FULFILLED: [],
   CANCELED: []
@@ -36,6 +39,8 @@ export class Order extends Schema.Class<Order>("Order")({
   paymentAttemptId: Schema.NullOr(AttemptId),
   /** The reservation ended by itself while a payment was under way: if that fails, the order ends too. */
   reservationLost: Schema.Boolean,
+  /** Somebody of the shop looked at the order and released it: paying it is not held up again. */
+  reviewed: Schema.Boolean,
   /** Counts the order's events, from 1. */
   version: Schema.Int,
   createdAt: Schema.DateTimeUtcFromString,
@@ -108,6 +113,35 @@ export class NotFulfillable extends Schema.TaggedError<NotFulfillable>()(
   }
 }
 
+/** Only an order that is held for review can be released or rejected. */
+export class NotHeld extends Schema.TaggedError<NotHeld>()(
+  "NotHeld",
+  { orderStatus: OrderStatus },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return `An order that is ${this.orderStatus} is not held for review`
+  }
+}
+
+/** The purchase looks like fraud. Nothing more is told to whoever tries; operators see why. */
+export class RiskBlocked extends Schema.TaggedError<RiskBlocked>()("RiskBlocked", {}, { httpApiStatus: 403 }) {
+  override get message() {
+    return "We cannot accept this purchase"
+  }
+}
+
+/** A checkout of a cart with nothing in it. */
+export class CartEmpty extends Schema.TaggedError<CartEmpty>()(
+  "CartEmpty",
+  { cartId: Schema.String },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return "The cart is empty"
+  }
+}
+
 /** A payment for this order is under way. */
 export class PaymentInProgress extends Schema.TaggedError<PaymentInProgress>()(
   "PaymentInProgress",
@@ -118,3 +152,6 @@ export class PaymentInProgress extends Schema.TaggedError<PaymentInProgress>()(
     return "A payment for this order is under way"
   }
 }
+
+/** Milliseconds the goods of a held order are kept for it: a reviewer has a day, and the shopper what is left of it. */
+export const reviewHoldMs = 24 * 60 * 60_000

@@ -1,6 +1,6 @@
 import { DateTime, Effect, Result, Schema } from "effect"
 import * as Event from "../kernel/Event.ts"
-import { AttemptId, OrderId, ProductId, ReservationId, UserId } from "../kernel/Ids.ts"
+import { AttemptId, CartId, OrderId, ProductId, ReservationId, UserId } from "../kernel/Ids.ts"
 import { Currency, fromDecimal, toDecimal } from "../kernel/Money.ts"
 import type { Region } from "../kernel/Region.ts"
 import { mayBecome, Order, type OrderStatus } from "./Order.ts"
@@ -53,8 +53,32 @@ export const OrderPaid = Event.define(
     attemptId: AttemptId,
     items: Schema.Array(Item),
     totalAmount: Schema.Finite,
-    currency: Currency
+    currency: Currency,
+    /** The cart that was checked out, when it was one. */
+    cartId: Schema.optionalKey(CartId)
   })
+)
+
+/** Paying the order looked risky: somebody of the shop is to look at it first. */
+export const OrderHeld = Event.define(
+  "ecommerce.order.order.held.v1",
+  "order.events",
+  Schema.Struct({
+    orderId: OrderId,
+    userId: UserId,
+    score: Schema.Int,
+    /** The rules that spoke. */
+    reasons: Schema.Array(Schema.String),
+    items: Schema.Array(Item),
+    cartId: Schema.optionalKey(CartId)
+  })
+)
+
+/** Somebody of the shop looked at a held order and let it go on: it can be paid. */
+export const OrderReleased = Event.define(
+  "ecommerce.order.order.released.v1",
+  "order.events",
+  Schema.Struct({ orderId: OrderId, userId: UserId, releasedBy: UserId })
 )
 
 export const OrderCanceled = Event.define(
@@ -75,6 +99,8 @@ export const events = [
   OrderPaymentFailed,
   OrderReservationLost,
   OrderPaid,
+  OrderHeld,
+  OrderReleased,
   OrderCanceled,
   OrderFulfilled
 ] as const
@@ -148,6 +174,7 @@ export const evolve = Effect.fnUntraced(function* (order: Order | undefined, eve
       reservationId: placed.reservationId,
       paymentAttemptId: null,
       reservationLost: false,
+      reviewed: false,
       version: 1,
       createdAt: event.occurredAt,
       updatedAt: event.occurredAt
@@ -179,6 +206,10 @@ export const evolve = Effect.fnUntraced(function* (order: Order | undefined, eve
       if (order.paymentAttemptId !== attemptId) return yield* impossible("paid by an attempt that is not under way")
       return yield* become("PAID")
     }
+    case OrderHeld.type:
+      return yield* become("HELD")
+    case OrderReleased.type:
+      return new Order({ ...(yield* become("PENDING")), reviewed: true })
     case OrderCanceled.type:
       return order.paymentAttemptId === null ? yield* become("CANCELED") : yield* impossible("a payment is under way")
     case OrderFulfilled.type:

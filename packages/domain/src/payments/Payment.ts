@@ -83,7 +83,11 @@ export class PaymentDeclined extends Schema.TaggedError<PaymentDeclined>()(
 /** No gateway could be asked, and it is certain that nothing was charged. The order can be paid later. */
 export class PaymentUnavailable extends Schema.TaggedError<PaymentUnavailable>()(
   "PaymentUnavailable",
-  { retryAfterSeconds: Schema.Int },
+  {
+    retryAfterSeconds: Schema.Int,
+    /** The order that waits for its payment, when the caller does not know it yet. */
+    orderId: Schema.optionalKey(OrderId)
+  },
   { httpApiStatus: 503 }
 ) {
   override get message() {

@@ -16,6 +16,7 @@ export type Action =
   | "order.pay"
   | "order.cancel"
   | "order.fulfil"
+  | "order.review"
   | "payment.move"
   | "risk.assess"
   | "notification.read"
@@ -63,6 +64,7 @@ const rules: Record<
   "order.pay": { own: ["shopper", "admin"] },
   "order.cancel": { anyones: ["admin", "service"], own: ["shopper"] },
   "order.fulfil": { anyones: ["admin"] },
+  "order.review": { anyones: ["admin"] },
   "payment.move": { anyones: ["shopper", "admin", "service"] },
   "risk.assess": { anyones: ["shopper", "admin", "service"] },
   "notification.read": { anyones: ["shopper", "admin"] },

@@ -9,17 +9,19 @@ import { Forbidden } from "@merkato/domain/kernel/Problem"
 import { Region } from "@merkato/domain/kernel/Region"
 import { optionalText } from "@merkato/domain/kernel/Text"
 import { PaymentToken, Rail } from "@merkato/domain/payments/Payment"
+import { Decision } from "@merkato/domain/risk/Assessment"
 import { Items, Quantity } from "@merkato/domain/pricing/Quote"
 import { CartGroup } from "../cart/CartRpc.ts"
 import { CatalogueGroup } from "../catalogue/CatalogueRpc.ts"
 import { IdentityGroup } from "../identity/IdentityRpc.ts"
 import { InventoryGroup } from "../inventory/InventoryRpc.ts"
 import { NotificationsGroup } from "../notifications/NotificationsRpc.ts"
-import { OrdersGroup } from "../orders/OrdersRpc.ts"
+import { DeviceId, OrdersGroup } from "../orders/OrdersRpc.ts"
+import { RiskGroup } from "../risk/RiskRpc.ts"
 import { JsonBody, SignedIn } from "./Access.ts"
 import { documented } from "./Document.ts"
 import * as Json from "./Json.ts"
-import { PoliciesJson } from "./OpsJson.ts"
+import { AssessmentJson, OrderProcessJson, PoliciesJson } from "./OpsJson.ts"
 import { idempotencyKeyRequired, namedInBody, type ProblemOptions, problemsOf } from "./Problems.ts"
 
 type Contract = { readonly requests: ReadonlyMap<string, object> }
@@ -50,6 +52,9 @@ const paging = {
   cursor: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(512)))
 }
 const idempotent = { "idempotency-key": Schema.optionalKey(Schema.String) }
+/** Headers of what moves money: the device, if the client names it, is for the assessment of risk. */
+const paying = { ...idempotent, "x-device-id": Schema.optionalKey(DeviceId) }
+const heldOrder = Json.OrderJson.pipe(HttpApiSchema.status(202))
 const keyRequired: ProblemOptions = { codes: [[400, idempotencyKeyRequired]] }
 const conditional = { "if-none-match": Schema.optionalKey(Schema.String) }
 const summary = (text: string) => OpenApi.annotations({ summary: text })
@@ -238,13 +243,40 @@ class Orders extends HttpApiGroup.make("orders").add(
     .annotateMerge(summary("What happened to an order, oldest first")),
   HttpApiEndpoint.post("payOrder", "/orders/:orderId/pay", {
     params: { orderId: Ids.OrderId },
-    headers: idempotent,
+    headers: paying,
     payload: Schema.Struct({ paymentToken: PaymentToken, rail: Schema.optionalKey(Rail) }),
-    success: Json.OrderJson,
+    success: [Json.OrderJson, heldOrder],
     error: problems(OrdersGroup, "Pay", keyRequired)
   })
     .middleware(SignedIn)
-    .annotateMerge(summary("Pay an order")),
+    .annotateMerge(summary("Pay an order: it is PAID, or HELD (202) when its risk is to be looked at")),
+  HttpApiEndpoint.post("checkout", "/checkout", {
+    headers: paying,
+    payload: Schema.Struct({
+      cartId: Ids.CartId,
+      paymentToken: PaymentToken,
+      rail: Schema.optionalKey(Rail),
+      expectedTotal: Schema.optionalKey(Schema.Finite)
+    }),
+    success: [Json.OrderJson.pipe(created), heldOrder],
+    error: problems(OrdersGroup, "Checkout", { ...keyRequired, statuses: { ...namedInBody, CartNotFound: 422 } })
+  })
+    .middleware(SignedIn)
+    .annotateMerge(summary("Buy what is in a cart: the order is PAID, or HELD (202) when its risk is to be looked at")),
+  HttpApiEndpoint.post("releaseOrder", "/orders/:orderId/release", {
+    params: { orderId: Ids.OrderId },
+    success: Json.OrderJson,
+    error: problems(OrdersGroup, "Release")
+  })
+    .middleware(SignedIn)
+    .annotateMerge(summary("Let a held order go on: it can be paid (admin)")),
+  HttpApiEndpoint.post("rejectOrder", "/orders/:orderId/reject", {
+    params: { orderId: Ids.OrderId },
+    success: Json.OrderJson,
+    error: problems(OrdersGroup, "Reject")
+  })
+    .middleware(SignedIn)
+    .annotateMerge(summary("End a held order; its stock goes back (admin)")),
   HttpApiEndpoint.post("cancelOrder", "/orders/:orderId/cancel", {
     params: { orderId: Ids.OrderId },
     success: Json.OrderJson,
@@ -279,7 +311,28 @@ class Ops extends HttpApiGroup.make("ops")
       error: problemsOf([Forbidden])
     })
       .middleware(SignedIn)
-      .annotateMerge(summary("Every guarded operation: limits in force, circuit, counts (admin)"))
+      .annotateMerge(summary("Every guarded operation: limits in force, circuit, counts (admin)")),
+    HttpApiEndpoint.get("saga", "/sagas/:id", {
+      params: { id: Ids.Id },
+      success: OrderProcessJson,
+      error: problems(OrdersGroup, "Process")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("Where an order process stands, by its id or its order's (admin)")),
+    HttpApiEndpoint.get("assessments", "/risk/assessments", {
+      query: { ...paging, decision: Schema.optionalKey(Decision) },
+      success: Json.pageOf(AssessmentJson),
+      error: problems(RiskGroup, "List")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("Assessments of risk, newest first (admin)")),
+    HttpApiEndpoint.get("assessment", "/risk/assessments/:assessmentId", {
+      params: { assessmentId: Ids.AssessmentId },
+      success: AssessmentJson,
+      error: problems(RiskGroup, "Get")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("One assessment of risk, with its reasons (admin)"))
   )
   .prefix("/ops") {}
 

@@ -1,4 +1,6 @@
 import { Schema } from "effect"
+import { OrderProcessState } from "@merkato/domain/orders/OrderProcess"
+import { Assessment } from "@merkato/domain/risk/Assessment"
 
 const milliseconds = Schema.NullOr(Schema.Int)
 
@@ -71,3 +73,9 @@ export const PoliciesJson = Schema.Struct({
   items: Schema.Array(PolicyJson),
   unreachable: Schema.Array(Schema.Struct({ contexts: Schema.Array(Schema.String) }))
 }).annotate({ identifier: "Policies" })
+
+/** Where an order process stands. */
+export const OrderProcessJson = Schema.toEncoded(OrderProcessState).annotate({ identifier: "OrderProcess" })
+
+/** What was decided about an attempt to pay, and why. */
+export const AssessmentJson = Schema.toEncoded(Assessment).annotate({ identifier: "Assessment" })

@@ -1,6 +1,6 @@
 import { Clock, Context, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
-import { Cart, CartFull, CartNotFound, InvalidGuestToken, merge } from "@merkato/domain/cart/Cart"
+import { Cart, CartFull, CartNotFound, InvalidGuestToken, merge, without } from "@merkato/domain/cart/Cart"
 import { CartUpdated } from "@merkato/domain/cart/CartEvents"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import * as Ids from "@merkato/domain/kernel/Ids"
@@ -39,6 +39,8 @@ export class Carts extends Context.Service<
       readonly cartId: Ids.CartId
       readonly guestToken: string
     }): Effect.Effect<Cart, CartNotFound | InvalidGuestToken | ServiceUnavailable>
+    /** Takes out what was ordered; what came in since stays. */
+    takeOrdered(cartId: Ids.CartId, ordered: ReadonlyArray<Item>): Effect.Effect<void, ServiceUnavailable>
   }
 >()("merkato/cart/Carts") {
   static readonly layer = Layer.effect(
@@ -152,7 +154,20 @@ export class Carts extends Context.Service<
         Effect.provideContext(provided)
       )
 
-      return Carts.of({ create, get, setItem, removeItem, merge: mergeCart })
+      const takeOrdered = Effect.fn("Carts.takeOrdered")(
+        function* (cartId: Ids.CartId, ordered: ReadonlyArray<Item>) {
+          yield* transaction(
+            Effect.gen(function* () {
+              const cart = yield* store.lock(cartId)
+              if (cart !== undefined) yield* put(cart, without(cart.items, ordered))
+            })
+          )
+        },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      return Carts.of({ takeOrdered, create, get, setItem, removeItem, merge: mergeCart })
     })
   )
 }

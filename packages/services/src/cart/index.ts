@@ -1,6 +1,7 @@
 import * as BoundedContext from "@merkato/infra/context/BoundedContext"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
+import { emptyOrdered } from "./CartConsumers.ts"
 import { CartHandlers } from "./CartHandlers.ts"
 import { Carts } from "./Carts.ts"
 
@@ -10,5 +11,6 @@ export const Cart = BoundedContext.make("cart", {
   useCases: Carts.layer,
   topic: "cart.events",
   migrations: new URL("./migrations", import.meta.url),
-  needs: [CatalogueRpc]
+  needs: [CatalogueRpc],
+  consumers: [emptyOrdered]
 })

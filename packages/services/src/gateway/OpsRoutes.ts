@@ -1,11 +1,18 @@
-import { Context, Effect } from "effect"
+import { Context, Effect, Schema } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import { OrderProcessState } from "@merkato/domain/orders/OrderProcess"
+import { Assessment } from "@merkato/domain/risk/Assessment"
 import { Authorizer, authorize } from "@merkato/infra/authorizer/Authorizer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Api } from "@merkato/rpc/rest/Api"
 import type { PoliciesJson } from "@merkato/rpc/rest/OpsJson"
 import * as OpsPolicies from "./Policies.ts"
-import { answering, json } from "./Rest.ts"
+import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
+import { answering, json, pageJson } from "./Rest.ts"
+
+const encodeProcess = Schema.encodeSync(OrderProcessState)
+const encodeAssessment = Schema.encodeSync(Assessment)
 
 const unstored = { "cache-control": "no-store" }
 
@@ -36,7 +43,18 @@ export const opsRoutes = (contexts: ReadonlyArray<string>) =>
         } satisfies typeof PoliciesJson.Encoded
       })
 
+      const orders = yield* OrdersRpc
+      const risk = yield* RiskRpc
+
       return handlers.handleAll({
+        saga: ({ params }) =>
+          answering(Effect.map(orders.Process(params), (process) => json(encodeProcess(process), 200, unstored))),
+        assessments: ({ query: { limit = 20, ...query } }) =>
+          answering(
+            Effect.map(risk.List({ ...query, limit }), (page) => json(pageJson(page, encodeAssessment), 200, unstored))
+          ),
+        assessment: ({ params }) =>
+          answering(Effect.map(risk.Get(params), (assessment) => json(encodeAssessment(assessment), 200, unstored))),
         policies: () =>
           answering(
             Effect.andThen(

@@ -37,6 +37,13 @@ const answered =
       ...(replayed ? replayedHeader : {})
     })
 
+/** A held order is accepted and not done (RFC 9110, 15.3.3). */
+const paidOrHeld = (status: number) => (done: { readonly answer: Order; readonly replayed: boolean }) =>
+  answered(done.answer.status === "HELD" ? 202 : status)(done)
+
+const deviceOf = (headers: { readonly "x-device-id"?: string }) =>
+  headers["x-device-id"] === undefined ? {} : { deviceId: headers["x-device-id"] }
+
 export const OrderRoutes = HttpApiBuilder.group(
   Api,
   "orders",
@@ -63,8 +70,22 @@ export const OrderRoutes = HttpApiBuilder.group(
         ),
       payOrder: ({ params, headers, payload: { paymentToken, rail = "auto" } }) =>
         withKey(headers, (idempotencyKey) =>
-          answering(Effect.map(orders.Pay({ ...params, idempotencyKey, paymentToken, rail }), answered(200)))
+          answering(
+            Effect.map(
+              orders.Pay({ ...params, idempotencyKey, paymentToken, rail, ...deviceOf(headers) }),
+              paidOrHeld(200)
+            )
+          )
         ),
+      checkout: ({ headers, payload: { rail = "auto", ...payload } }) =>
+        withKey(headers, (idempotencyKey) =>
+          answering(
+            Effect.map(orders.Checkout({ ...payload, idempotencyKey, rail, ...deviceOf(headers) }), paidOrHeld(201)),
+            { ...namedInBody, CartNotFound: 422 }
+          )
+        ),
+      releaseOrder: ({ params }) => answering(Effect.map(orders.Release(params), (order) => json(orderJson(order)))),
+      rejectOrder: ({ params }) => answering(Effect.map(orders.Reject(params), (order) => json(orderJson(order)))),
       cancelOrder: ({ params }) => answering(Effect.map(orders.Cancel(params), (order) => json(orderJson(order)))),
       fulfilOrder: ({ params }) => answering(Effect.map(orders.Fulfil(params), (order) => json(orderJson(order))))
     })

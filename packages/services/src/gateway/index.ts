@@ -7,6 +7,7 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import { CartRoutes } from "./CartRoutes.ts"
 import { CatalogueRoutes } from "./CatalogueRoutes.ts"
@@ -27,7 +28,7 @@ export { Readiness } from "./Health.ts"
 export { PolicyPeers } from "./Policies.ts"
 
 /** The contracts that the edge calls. */
-export const needs = [IdentityRpc, CatalogueRpc, InventoryRpc, CartRpc, OrdersRpc, NotificationsRpc] as const
+export const needs = [IdentityRpc, CatalogueRpc, InventoryRpc, CartRpc, OrdersRpc, NotificationsRpc, RiskRpc] as const
 
 const clients = Layer.mergeAll(
   IdentityRpc.client,
@@ -35,7 +36,8 @@ const clients = Layer.mergeAll(
   InventoryRpc.client,
   CartRpc.client,
   OrdersRpc.client,
-  NotificationsRpc.client
+  NotificationsRpc.client,
+  RiskRpc.client
 )
 
 /** The edge: REST, its documentation, health and the front page. */

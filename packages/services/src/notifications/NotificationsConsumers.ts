@@ -3,7 +3,14 @@ import type { Envelope, EventDefinition } from "@merkato/domain/kernel/Event"
 import type { OrderId, UserId } from "@merkato/domain/kernel/Ids"
 import { format, fromDecimal } from "@merkato/domain/kernel/Money"
 import { Notification } from "@merkato/domain/notifications/Notification"
-import { OrderCanceled, OrderCreated, OrderFulfilled, OrderPaid } from "@merkato/domain/orders/OrderEvents"
+import {
+  OrderCanceled,
+  OrderCreated,
+  OrderFulfilled,
+  OrderHeld,
+  OrderPaid,
+  OrderReleased
+} from "@merkato/domain/orders/OrderEvents"
 import * as Consumer from "@merkato/infra/events/Consumer"
 import { Notifications } from "./Notifications.ts"
 
@@ -51,8 +58,12 @@ const messages = [
   message("order.canceled", OrderCanceled, ({ reason }) =>
     reason === "reservation_expired"
       ? "Your order was canceled, because it was not paid in time."
-      : "Your order was canceled."
+      : reason === "payment_declined"
+        ? "Your order was canceled, because its payment was declined."
+        : "Your order was canceled."
   ),
+  message("order.held", OrderHeld, () => "We are having a look at your order. You will hear from us within a day."),
+  message("order.released", OrderReleased, () => "Your order is fine. It waits for its payment."),
   message("order.fulfilled", OrderFulfilled, () => "Your order is on its way.")
 ]
 

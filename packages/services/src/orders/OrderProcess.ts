@@ -1,36 +1,87 @@
 import { Clock, Context, DateTime, Effect, Layer, Metric, Schema } from "effect"
-import { SqlClient } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
-import { paymentHoldMs } from "@merkato/domain/inventory/Stock"
+import { paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
-import { IdempotencyKeyReused, RequestInProgress, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
-import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
-import { NotPayable, NotYourOrder, Order, OrderNotFound, PaymentInProgress } from "@merkato/domain/orders/Order"
 import {
+  codeOf,
+  type Forbidden,
+  type IdempotencyKeyReused,
+  RequestInProgress,
+  ServiceUnavailable
+} from "@merkato/domain/kernel/Problem"
+import { RequestContext } from "@merkato/domain/kernel/RequestContext"
+import {
+  CartEmpty,
+  NotPayable,
+  NotYourOrder,
+  Order,
+  OrderNotFound,
+  PaymentInProgress,
+  reviewHoldMs,
+  RiskBlocked
+} from "@merkato/domain/orders/Order"
+import {
+  created,
   evolve,
   itemsOf,
   OrderCanceled,
+  OrderHeld,
   OrderPaid,
   OrderPaymentFailed,
   OrderPaymentStarted
 } from "@merkato/domain/orders/OrderEvents"
-import { PaymentDeclined, type PaymentToken, PaymentUnavailable, type Rail } from "@merkato/domain/payments/Payment"
-import { allowed, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { OrderProcessNotFound, OrderProcessState, type ProcessStep } from "@merkato/domain/orders/OrderProcess"
+import {
+  type PaymentDeclined,
+  PaymentToken,
+  PaymentUnavailable,
+  type PaymentVoided,
+  type Rail
+} from "@merkato/domain/payments/Payment"
+import type { Quote } from "@merkato/domain/pricing/Quote"
+import { Encryption } from "@merkato/infra/auth/Encryption"
+import { allowed, authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { currentTraceParent } from "@merkato/infra/events/Stamp"
 import { answerOf, Idempotency, inProgress, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import { derivedId } from "@merkato/infra/idempotency/Digest"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import type { OperationName } from "@merkato/infra/policy/operations"
+import { Policies } from "@merkato/infra/policy/Policies"
+import { isPolicyError } from "@merkato/infra/policy/PolicyError"
+import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
-import { PayRefusal } from "@merkato/rpc/orders/OrdersRpc"
+import { CheckoutRefusal, PayRefusal } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
+import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
+import { priceChange } from "./Orders.ts"
 import * as OrdersStore from "./OrdersStore.ts"
 import * as SagaStore from "./SagaStore.ts"
 
-/** What a payment can come to. `Open`: nobody knows yet whether money was taken; the process goes on by itself. */
+const Refusal = Schema.Union([...PayRefusal.members, ...CheckoutRefusal.members])
+type Refusal = typeof Refusal.Type
+type PayRefusal = typeof PayRefusal.Type
+type CheckoutRefusal = typeof CheckoutRefusal.Type
+const isPayRefusal = Schema.is(PayRefusal)
+const isRefusal = Schema.is(Refusal)
+const isReplayed = Schema.is(Schema.TaggedStruct("Replayed", { refusal: Schema.toType(Refusal) }))
+const isCheckoutRefusal = Schema.is(CheckoutRefusal)
+
+const Answer = answerOf(Order, Refusal)
+type Answer = typeof Answer.Type
+const encodeAnswer = Schema.encodeSync(Schema.toCodecJson(Answer))
+const decodeAnswer = Schema.decodeUnknownEffect(Schema.toCodecJson(Answer))
+
+/** What a process can come to. `Open`: it is not known yet whether money was taken; the process goes on by itself. */
 type Outcome =
-  | { readonly _tag: "Paid"; readonly order: Order }
-  | { readonly _tag: "Refused"; readonly refusal: PaymentDeclined | NotPayable }
-  | { readonly _tag: "Unavailable" }
+  | { readonly _tag: "Done"; readonly order: Order }
+  | { readonly _tag: "Refused"; readonly refusal: Refusal }
+  /** No gateway took the money; the order can be paid later. */
+  | { readonly _tag: "Unavailable"; readonly retryAfterSeconds: number }
+  /** It came to nothing and left nothing behind; the same key may be tried again. */
+  | { readonly _tag: "GivenUp" }
   | { readonly _tag: "Open" }
 
 /** Seconds a shopper waits before asking again about a payment that is not settled. */
@@ -39,43 +90,64 @@ const retryAfterSeconds = 5
 /** Milliseconds before an unsettled process is looked at again. */
 const againMs = 2_000
 
-const PayAnswer = answerOf(Order, PayRefusal)
-const encodeAnswer = Schema.encodeSync(Schema.toCodecJson(PayAnswer))
-const decodeAnswer = Schema.decodeUnknownEffect(Schema.toCodecJson(PayAnswer))
-type PayAnswer = typeof PayAnswer.Type
+/** Milliseconds a checkout may take to its order; one that is taken over later is undone. */
+const orderWithinMs = 60_000
 
 const takeovers = Metric.counter("saga_takeovers_total", {
   description: "Order processes taken over after their owner's deadline",
   incremental: true
 })
+const compensations = Metric.counter("saga_compensations_total", {
+  description: "Steps of order processes that were undone, by step",
+  incremental: true
+})
 
-export interface Pay {
+interface Payment {
   readonly idempotencyKey: Ids.IdempotencyKey
-  readonly orderId: Ids.OrderId
   readonly paymentToken: PaymentToken
   readonly rail: Rail
+  readonly deviceId?: string
 }
 
+export interface Pay extends Payment {
+  readonly orderId: Ids.OrderId
+}
+
+export interface Checkout extends Payment {
+  readonly cartId: Ids.CartId
+  readonly expectedTotal?: number
+}
+
+interface Answered {
+  readonly answer: Order
+  readonly replayed: boolean
+}
+
+type Replayed<R> = { readonly _tag: "Replayed"; readonly refusal: R }
+
+type ProcessFailure<R> =
+  | Forbidden
+  | R
+  | Replayed<R>
+  | PaymentInProgress
+  | PaymentUnavailable
+  | IdempotencyKeyReused
+  | RequestInProgress
+  | ServiceUnavailable
+
 /**
- * The process that turns a pending order into a paid one: hold → authorise → confirm → capture. The goods are made sure
- * of (hold, confirm) around the money (authorise, capture), so there is never money without goods nor goods without
- * money. Where it stands is in `orders.sagas`; whoever finds it past its deadline goes on, and each step may be repeated.
+ * The process that makes paid orders: of a cart at once (checkout), or of an order that waits for its payment (pay). The
+ * goods are made sure of (reserve or hold, confirm) around the money (authorise, capture), so there is never money without
+ * goods nor goods without money. Where it stands is in `orders.sagas`; whoever finds it past its deadline goes on, each
+ * step may be repeated, and each has its way back: release after reserve, void after authorise.
  */
 export class OrderProcess extends Context.Service<
   OrderProcess,
   {
-    pay(
-      request: Pay
-    ): Effect.Effect<
-      { readonly answer: Order; readonly replayed: boolean },
-      | (typeof PayRefusal)["Type"]
-      | { readonly _tag: "Replayed"; readonly refusal: (typeof PayRefusal)["Type"] }
-      | PaymentInProgress
-      | PaymentUnavailable
-      | IdempotencyKeyReused
-      | RequestInProgress
-      | ServiceUnavailable
-    >
+    pay(request: Pay): Effect.Effect<Answered, ProcessFailure<PayRefusal>>
+    checkout(request: Checkout): Effect.Effect<Answered, ProcessFailure<CheckoutRefusal>>
+    /** Where a process stands, by its id or its order's. */
+    state(id: string): Effect.Effect<OrderProcessState, Forbidden | OrderProcessNotFound | ServiceUnavailable>
     /** Goes on with processes whose owner died or gave them back; how many. */
     readonly takeOver: Effect.Effect<number, ServiceUnavailable>
   }
@@ -86,32 +158,67 @@ export class OrderProcess extends Context.Service<
       const orders = yield* OrdersStore.make
       const sagas = yield* SagaStore.make
       const idempotency = yield* Idempotency
+      const encryption = yield* Encryption
+      const cart = yield* CartRpc
+      const pricing = yield* PricingRpc
+      const risk = yield* RiskRpc
       const inventory = yield* InventoryRpc
       const payments = yield* PaymentsRpc
       const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
       const owner = yield* Ids.next
       const orAway = orUnavailable("orders")
+      const policies = yield* Policies
 
-      /** Applies events to a locked order, one after the other. */
-      const apply = Effect.fnUntraced(function* (order: Order, events: ReadonlyArray<(order: Order) => NewEvent>) {
+      /** A call to another context under its policy; when that gives up, the context is not available. */
+      const guarded =
+        (operation: OperationName, service: string) =>
+        <A, E, R>(call: Effect.Effect<A, E | ServiceUnavailable, R>): Effect.Effect<A, E | ServiceUnavailable, R> =>
+          call.pipe(
+            policies.guard<E | ServiceUnavailable>(operation, {
+              transient: (error) => error instanceof ServiceUnavailable
+            }),
+            Effect.catch((error) =>
+              Effect.fail(
+                isPolicyError(error)
+                  ? new ServiceUnavailable({ service, retryAfterSeconds: error.retryAfterSeconds })
+                  : error
+              )
+            )
+          )
+
+      /** What events make of an order, one after the other. */
+      const evolved = Effect.fnUntraced(function* (
+        order: Order | undefined,
+        region: Order["region"],
+        events: ReadonlyArray<(order: Order | undefined) => NewEvent>
+      ) {
         const occurredAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
         const steps: Array<{ order: Order; event: NewEvent }> = []
         let current = order
         for (const next of events) {
           const event = next(current)
-          current = yield* Effect.orDie(evolve(current, { ...event, occurredAt, region: order.region }))
+          current = yield* Effect.orDie(evolve(current, { ...event, occurredAt, region }))
           steps.push({ order: current, event })
         }
-        yield* Effect.updateService(orders.save(steps), RequestContext, (request) => ({
-          ...request,
-          principal: new Principal({ ...request.principal, region: order.region })
-        }))
-        return current
+        return steps
+      })
+
+      type Change = (order: Order) => NewEvent
+
+      /** Applies events to a locked order, one after the other. */
+      const apply = Effect.fnUntraced(function* (order: Order, changes: ReadonlyArray<Change>) {
+        const steps = yield* evolved(
+          order,
+          order.region,
+          changes.map((change) => (current) => change(current ?? order))
+        )
+        yield* orders.save(steps)
+        return steps.at(-1)?.order ?? order
       })
 
       const about =
-        <A>(definition: EventDefinition<A>, payload: (order: Order) => A) =>
-        (order: Order): NewEvent =>
+        <A>(definition: EventDefinition<A>, payload: (order: Order) => A): Change =>
+        (order) =>
           definition.of(order.orderId, order.version + 1, payload(order))
 
       const started = (attemptId: Ids.AttemptId) =>
@@ -120,63 +227,94 @@ export class OrderProcess extends Context.Service<
         about(OrderPaymentFailed, ({ orderId, userId }) => ({ orderId, userId, attemptId, reason }))
       const canceled = (reason: string) =>
         about(OrderCanceled, ({ orderId, userId, reservationId }) => ({ orderId, userId, reservationId, reason }))
-      const paid = (attemptId: Ids.AttemptId) =>
+      const ofCart = ({ work: { cartId } }: SagaStore.Saga) => (cartId === undefined ? {} : { cartId })
+      const paid = (saga: SagaStore.Saga) =>
         about(OrderPaid, (order) => ({
           orderId: order.orderId,
           userId: order.userId,
-          attemptId,
+          attemptId: saga.attemptId,
           items: itemsOf(order),
           totalAmount: toDecimal(order.totalMinor, order.currency),
-          currency: order.currency
+          currency: order.currency,
+          ...ofCart(saga)
+        }))
+      const held = (saga: SagaStore.Saga, review: Review) =>
+        about(OrderHeld, (order) => ({
+          orderId: order.orderId,
+          userId: order.userId,
+          score: review.score,
+          reasons: review.reasons,
+          items: itemsOf(order),
+          ...ofCart(saga)
         }))
 
-      /** Ends the process: what it did to the order, its last step and its answer, in one transaction. Undefined when it is somebody else's. */
+      const settle = (saga: SagaStore.Saga, answer: Answer | undefined) =>
+        answer === undefined
+          ? idempotency.abandon(saga.request)
+          : idempotency.settle(saga.request, encodeAnswer(answer))
+
+      const logged = ({ orderId, work }: SagaStore.Saga, outcome: string) =>
+        Effect.logDebug(`Order process ended: ${outcome}`).pipe(
+          Effect.annotateLogs({ orderId, userId: work.principal.userId })
+        )
+
+      /** Ends the process: what it did to the order, its last step and its answer, in one transaction. `Open` when it is somebody else's. */
       const finish = (
         saga: SagaStore.Saga,
         outcome: string,
-        change: (order: Order) => ReadonlyArray<(order: Order) => NewEvent>,
-        answer: (order: Order) => PayAnswer | undefined
+        changes: (order: Order) => ReadonlyArray<Change>,
+        ending: (order: Order) => Outcome
       ) =>
         transaction(
           Effect.gen(function* () {
-            if ((yield* sagas.move(saga, "done", outcome)) === undefined) return undefined
+            if (!(yield* sagas.end(saga, outcome))) return open
             const order = yield* orders.lock(saga.orderId)
             if (order === undefined) return yield* Effect.die(new Error(`Order ${saga.orderId} is gone`))
-            const after = yield* apply(order, change(order))
-            const kept = answer(after)
-            yield* kept === undefined
-              ? idempotency.abandon(saga.request)
-              : idempotency.settle(saga.request, encodeAnswer(kept))
-            yield* Effect.logDebug(`Order process ended: ${outcome}`).pipe(
-              Effect.annotateLogs({ orderId: after.orderId, userId: after.userId })
-            )
-            return after
+            const end = ending(yield* apply(order, changes(order)))
+            yield* settle(saga, keptOf(end))
+            yield* logged(saga, outcome)
+            return end
           })
         )
 
-      const open: Outcome = { _tag: "Open" }
-      const notPayable = (order: Order) => new NotPayable({ orderStatus: order.status })
+      /** The same for a checkout that did not come to an order. */
+      const finishEarly = (saga: SagaStore.Saga, outcome: string, end: Outcome) =>
+        transaction(
+          Effect.gen(function* () {
+            if (!(yield* sagas.end(saga, outcome))) return open
+            yield* settle(saga, keptOf(end))
+            yield* logged(saga, outcome)
+            return end
+          })
+        )
 
-      const finishPaid = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
-        const order = yield* finish(
+      const refused = (saga: SagaStore.Saga, refusal: Refusal) =>
+        finishEarly(saga, codeOf(refusal._tag), { _tag: "Refused", refusal })
+
+      const finishPaid = (saga: SagaStore.Saga) =>
+        finish(
           saga,
           "paid",
-          () => [paid(saga.attemptId)],
-          (after) => ({ _tag: "Done", value: after })
+          () => [paid(saga)],
+          (order) => ({ _tag: "Done", order })
         )
-        return order === undefined ? open : ({ _tag: "Paid", order } satisfies Outcome)
-      })
+
+      const finishHeld = (saga: SagaStore.Saga, review: Review) =>
+        finish(
+          saga,
+          "held",
+          () => [held(saga, review)],
+          (order) => ({ _tag: "Done", order })
+        )
 
       /** The goods are gone: the order ends. */
-      const finishExpired = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
-        const order = yield* finish(
+      const finishExpired = (saga: SagaStore.Saga) =>
+        finish(
           saga,
           "reservation_expired",
           () => [failed(saga.attemptId, "reservation_expired"), canceled("reservation_expired")],
-          (after) => ({ _tag: "Refused", refusal: notPayable(after) })
+          (order) => ({ _tag: "Refused", refusal: new NotPayable({ orderStatus: order.status }) })
         )
-        return order === undefined ? open : ({ _tag: "Refused", refusal: notPayable(order) } satisfies Outcome)
-      })
 
       /** No money was taken. The order stays as it was, unless its reservation ended meanwhile. */
       const withoutMoney = (saga: SagaStore.Saga, reason: string) => (order: Order) =>
@@ -184,108 +322,261 @@ export class OrderProcess extends Context.Service<
           ? [failed(saga.attemptId, reason), canceled("reservation_expired")]
           : [failed(saga.attemptId, reason)]
 
-      const finishDeclined = Effect.fnUntraced(function* (saga: SagaStore.Saga, refusal: PaymentDeclined) {
-        const order = yield* finish(saga, "declined", withoutMoney(saga, refusal.reason), () => ({
-          _tag: "Refused",
-          refusal
-        }))
-        return order === undefined ? open : ({ _tag: "Refused", refusal } satisfies Outcome)
+      /** A refusal about the money. Who pays an order tries another card; a checkout is over, and so is its order. */
+      const finishRefused = Effect.fnUntraced(function* (
+        saga: SagaStore.Saga,
+        refusal: PaymentDeclined | RiskBlocked,
+        reason: string
+      ) {
+        const end = yield* finish(
+          saga,
+          codeOf(refusal._tag),
+          saga.kind === "pay"
+            ? withoutMoney(saga, reason)
+            : () => [failed(saga.attemptId, reason), canceled(codeOf(refusal._tag))],
+          () => ({ _tag: "Refused", refusal })
+        )
+        // The event of the cancellation does it too; this only makes sure that the stock is back when the shopper reads it.
+        if (end._tag !== "Open" && saga.kind === "checkout") yield* Effect.ignore(giveStockBack(saga))
+        return end
       })
 
-      const finishUnavailable = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
-        const order = yield* finish(saga, "unavailable", withoutMoney(saga, "unavailable"), () => undefined)
-        return order === undefined ? open : ({ _tag: "Unavailable" } satisfies Outcome)
-      })
+      const finishUnavailable = (saga: SagaStore.Saga, seconds = 30) =>
+        finish(saga, "unavailable", withoutMoney(saga, "unavailable"), () => ({
+          _tag: "Unavailable",
+          retryAfterSeconds: seconds
+        }))
 
       /** Nobody can tell yet: gives the process back, to be looked at again soon. */
       const wait = (saga: SagaStore.Saga) => Effect.as(sagas.postpone(saga, againMs), open)
 
-      const hold = Effect.fnUntraced(function* (saga: SagaStore.Saga, { reservationId }: Order) {
-        const lost = yield* inventory.Extend({ reservationId, holdMs: paymentHoldMs }).pipe(
-          Effect.as(false),
-          Effect.catchTag("ReservationClosed", () => Effect.succeed(true))
-        )
-        return lost ? yield* finishExpired(saga) : undefined
+      /** What is bought, and for how much: from the cart, at the prices of now. */
+      const quote = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
+        const { cartId, expectedTotal } = saga.work
+        if (cartId === undefined) return yield* Effect.die(new Error(`Checkout ${saga.sagaId} has no cart`))
+        const { items } = yield* cart.GetCart({ cartId })
+        if (items.length === 0) return yield* new CartEmpty({ cartId })
+        const priced = yield* pricing.Quote({ items })
+        const changed = priceChange(expectedTotal, priced)
+        return changed === undefined ? priced : yield* changed
       })
 
-      /** Holds the money; without a token (after a takeover) only finds out whether it is held. */
-      const authorise = Effect.fnUntraced(function* (saga: SagaStore.Saga, order: Order, request: Pay | undefined) {
-        const attempt = {
-          attemptId: saga.attemptId,
-          orderId: order.orderId,
-          userId: order.userId,
-          amountMinor: order.totalMinor,
-          currency: order.currency
-        }
-        const asked =
-          request === undefined
-            ? payments.Resolve(attempt)
-            : payments.Authorise({ ...attempt, paymentToken: request.paymentToken, rail: request.rail })
-        return yield* asked.pipe(
-          Effect.as(undefined),
-          Effect.catchTags({
-            PaymentDeclined: (refusal) => finishDeclined(saga, refusal),
-            PaymentVoided: () => finishUnavailable(saga),
-            PaymentUnavailable: () => finishUnavailable(saga),
-            PaymentUnknown: () => wait(saga)
+      /** Decides whether the money may be asked for at all, or somebody has to look first. */
+      const assess = Effect.fnUntraced(function* (
+        { attemptId, orderId, work }: SagaStore.Saga,
+        bill: Pick<Quote, "totalMinor" | "currency"> & { readonly lines: Quote["lines"] }
+      ) {
+        return yield* risk
+          .Assess({
+            assessmentId: Ids.AssessmentId.make(derivedId("RISK", attemptId)),
+            orderId,
+            userId: work.principal.userId,
+            amountMinor: bill.totalMinor,
+            currency: bill.currency,
+            region: work.principal.region,
+            units: bill.lines.reduce((sum, { qty }) => sum + qty, 0),
+            lines: bill.lines.length,
+            ...(work.deviceId === undefined ? {} : { deviceId: work.deviceId })
+          })
+          .pipe(guarded("risk.assess", "risk"))
+      })
+
+      const giveStockBack = ({ orderId, work: { reservationId } }: SagaStore.Saga) =>
+        Effect.andThen(
+          Metric.update(Metric.withAttributes(compensations, { step: "reserve" }), 1),
+          inventory.Release({ reservationId, orderId })
+        )
+
+      /** Writes the order of a checkout down and moves on, in one transaction: it waits for its money, or for a review. */
+      const place = (saga: SagaStore.Saga, bill: Quote) =>
+        transaction(
+          Effect.gen(function* () {
+            const { review, principal, reservationId } = saga.work
+            const at = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+            const order = new Order({
+              orderId: saga.orderId,
+              userId: principal.userId,
+              region: principal.region,
+              status: "PENDING",
+              items: bill.lines,
+              itemsMinor: bill.itemsMinor,
+              discountMinor: bill.discountMinor,
+              taxMinor: bill.taxMinor,
+              shippingMinor: bill.shippingMinor,
+              totalMinor: bill.totalMinor,
+              currency: bill.currency,
+              reservationId,
+              paymentAttemptId: null,
+              reservationLost: false,
+              reviewed: false,
+              version: 1,
+              createdAt: at,
+              updatedAt: at
+            })
+            const begin = (next: Change) =>
+              Effect.gen(function* () {
+                const steps = yield* evolved(undefined, principal.region, [
+                  () => created(order),
+                  (current) => next(current ?? order)
+                ])
+                yield* orders.insert(order)
+                yield* orders.save(steps)
+                return steps.at(-1)?.order ?? order
+              })
+            if (review === undefined) {
+              const moved = yield* sagas.move(saga, "authorise")
+              if (moved === undefined) return open
+              yield* begin(started(saga.attemptId))
+              return moving(moved)
+            }
+            if (!(yield* sagas.end(saga, "held"))) return open
+            const end: Outcome = { _tag: "Done", order: yield* begin(held(saga, review)) }
+            yield* settle(saga, keptOf(end))
+            return end
           })
         )
+
+      const hold = ({ work: { reservationId } }: SagaStore.Saga, holdMs: number) =>
+        inventory.Extend({ reservationId, holdMs }).pipe(
+          Effect.as(true),
+          Effect.catchTag("ReservationClosed", () => Effect.succeed(false))
+        )
+
+      /** Holds the money. After a takeover this asks what became of the same attempt, and goes on with it. */
+      const authorise = Effect.fnUntraced(function* (saga: SagaStore.Saga, order: Order) {
+        const { attemptId } = saga
+        const { paymentToken, rail } = saga.work
+        const { orderId, userId, totalMinor: amountMinor, currency } = order
+        const attempt = { attemptId, orderId, userId, amountMinor, currency }
+        const token = paymentToken === null ? undefined : yield* decrypted(paymentToken, saga.sagaId)
+        return yield* token === undefined
+          ? payments.Resolve(attempt)
+          : payments.Authorise({ ...attempt, paymentToken: token, rail })
       })
 
+      const decrypted = (cipher: string, about: string) =>
+        encryption.decrypt(cipher, about).pipe(
+          Effect.map(PaymentToken.make),
+          Effect.tapError((error) => Effect.logError("A payment token can no longer be read", error)),
+          Effect.orElseSucceed(() => undefined)
+        )
+
       /** Makes the goods the shopper's. False when the reservation is over. */
-      const confirm = ({ reservationId }: Order) =>
+      const confirm = ({ work: { reservationId } }: SagaStore.Saga) =>
         inventory.Commit({ reservationId }).pipe(
           Effect.as(true),
           Effect.catchTag("ReservationClosed", () => Effect.succeed(false))
         )
 
-      const capture = (saga: SagaStore.Saga) =>
-        payments.Capture({ attemptId: saga.attemptId }).pipe(
-          Effect.andThen(finishPaid(saga)),
-          Effect.catchTag("PaymentUnknown", () => wait(saga))
+      const orderOf = (saga: SagaStore.Saga) =>
+        Effect.flatMap(orders.find(saga.orderId), (order) =>
+          order === undefined ? Effect.die(new Error(`Order ${saga.orderId} is gone`)) : Effect.succeed(order)
         )
 
-      const giveBack = (saga: SagaStore.Saga) =>
-        payments.Void({ attemptId: saga.attemptId, reason: "reservation_expired" }).pipe(
-          Effect.andThen(finishExpired(saga)),
-          Effect.catchTag("PaymentUnknown", () => wait(saga))
-        )
+      const quoteOf = ({ sagaId, work }: SagaStore.Saga) =>
+        work.quote === undefined ? Effect.die(new Error(`Checkout ${sagaId} has no quote`)) : Effect.succeed(work.quote)
+
+      const onTo = (saga: SagaStore.Saga, step: ProcessStep, found?: Partial<SagaStore.Work>) =>
+        Effect.map(sagas.move(saga, step, found), (moved): Turn => (moved === undefined ? open : moving(moved)))
+
+      /** One step; each says what comes next. What goes wrong for good ends the process, and undoes what it did. */
+      const steps: Record<
+        Exclude<ProcessStep, "done">,
+        (saga: SagaStore.Saga) => Effect.Effect<Turn, StepError, SqlClient.SqlClient>
+      > = {
+        quote: (saga) =>
+          quote(saga).pipe(
+            Effect.flatMap((priced) => onTo(saga, "risk", { quote: priced })),
+            Effect.catchTags({
+              CartNotFound: (refusal) => refused(saga, refusal),
+              CartEmpty: (refusal) => refused(saga, refusal),
+              ProductNotFound: (refusal) => refused(saga, refusal),
+              CurrencyNotSupported: (refusal) => refused(saga, refusal),
+              PriceChanged: (refusal) => refused(saga, refusal)
+            })
+          ),
+        risk: Effect.fnUntraced(function* (saga) {
+          const order = saga.kind === "pay" ? yield* orderOf(saga) : undefined
+          const bill = order === undefined ? yield* quoteOf(saga) : { ...order, lines: order.items }
+          const { decision, score, reasons } = yield* assess(saga, bill)
+          if (decision === "block") {
+            const refusal = new RiskBlocked()
+            return yield* order === undefined ? refused(saga, refusal) : finishRefused(saga, refusal, "risk_blocked")
+          }
+          const review = { score, reasons: reasons.map(({ rule }) => rule) }
+          if (order === undefined) return yield* onTo(saga, "reserve", decision === "review" ? { review } : {})
+          if (decision === "allow") return yield* onTo(saga, "hold")
+          return (yield* hold(saga, reviewHoldMs)) ? yield* finishHeld(saga, review) : yield* finishExpired(saga)
+        }),
+        reserve: Effect.fnUntraced(function* (saga) {
+          const bill = yield* quoteOf(saga)
+          const { reservationId, review } = saga.work
+          return yield* inventory
+            .Reserve({
+              reservationId,
+              orderId: saga.orderId,
+              items: bill.lines.map(({ productId, qty }) => ({ productId, qty })),
+              ttlMs: review === undefined ? reservationTtlMs : reviewHoldMs
+            })
+            .pipe(
+              guarded("stock.reserve", "inventory"),
+              Effect.andThen(place(saga, bill)),
+              Effect.catchTags({
+                OutOfStock: (refusal) => refused(saga, refusal),
+                ReservationClosed: () => finishEarly(saga, "reservation_expired", givenUp)
+              })
+            )
+        }),
+        release: (saga) =>
+          giveStockBack(saga).pipe(
+            Effect.catchTag("ReservationClosed", () => Effect.void),
+            Effect.andThen(finishEarly(saga, "given_up", givenUp))
+          ),
+        hold: Effect.fnUntraced(function* (saga) {
+          return (yield* hold(saga, paymentHoldMs)) ? yield* onTo(saga, "authorise") : yield* finishExpired(saga)
+        }),
+        authorise: (saga) =>
+          orderOf(saga).pipe(
+            Effect.flatMap((order) => authorise(saga, order)),
+            Effect.andThen(onTo(saga, "confirm")),
+            Effect.catchTags({
+              PaymentDeclined: (refusal) => finishRefused(saga, refusal, refusal.reason),
+              PaymentVoided: () => finishUnavailable(saga),
+              PaymentUnavailable: (error) => finishUnavailable(saga, error.retryAfterSeconds),
+              PaymentUnknown: () => wait(saga)
+            })
+          ),
+        confirm: Effect.fnUntraced(function* (saga) {
+          return yield* onTo(saga, (yield* confirm(saga)) ? "capture" : "void")
+        }),
+        capture: ({ attemptId, ...saga }) =>
+          payments.Capture({ attemptId }).pipe(
+            Effect.andThen(finishPaid({ attemptId, ...saga })),
+            Effect.catchTag("PaymentUnknown", () => wait({ attemptId, ...saga }))
+          ),
+        void: (saga) =>
+          payments.Void({ attemptId: saga.attemptId, reason: "reservation_expired" }).pipe(
+            Effect.tap(Metric.update(Metric.withAttributes(compensations, { step: "authorise" }), 1)),
+            Effect.andThen(finishExpired(saga)),
+            Effect.catchTag("PaymentUnknown", () => wait(saga))
+          )
+      }
 
       /** Goes on from where the process stands until it ends, waits, or turns out to be somebody else's. */
-      const drive = (
-        saga: SagaStore.Saga,
-        order: Order,
-        request: Pay | undefined
-      ): Effect.Effect<Outcome, DriveError> =>
-        Effect.gen(function* () {
-          const onTo = (step: SagaStore.Step) =>
-            Effect.flatMap(sagas.move(saga, step), (moved) =>
-              moved === undefined ? Effect.succeed(open) : drive(moved, order, request)
+      const drive = (saga: SagaStore.Saga): Effect.Effect<Outcome, ServiceUnavailable> =>
+        saga.step === "done"
+          ? Effect.succeed(open)
+          : steps[saga.step](saga).pipe(
+              Effect.withSpan(`OrderProcess.${saga.step}`, { attributes: { orderId: saga.orderId } }),
+              Effect.catchTags({
+                // Within the shop a refusal by the Authorizer or a voided capture is a mistake of ours, not an outcome.
+                Forbidden: Effect.die,
+                PaymentVoided: Effect.die
+              }),
+              orAway,
+              Effect.provideContext(provided),
+              Effect.flatMap((turn) => (turn._tag === "Moving" ? drive(turn.saga) : Effect.succeed(turn)))
             )
-          switch (saga.step) {
-            case "hold":
-              return (yield* hold(saga, order)) ?? (yield* onTo("authorise"))
-            case "authorise":
-              return (yield* authorise(saga, order, request)) ?? (yield* onTo("confirm"))
-            case "confirm":
-              return yield* onTo((yield* confirm(order)) ? "capture" : "void")
-            case "capture":
-              return yield* capture(saga)
-            case "void":
-              return yield* giveBack(saga)
-            case "done":
-              return open
-          }
-        }).pipe(
-          Effect.withSpan(`OrderProcess.${saga.step}`, { attributes: { orderId: saga.orderId } }),
-          Effect.catchTags({
-            // Within the shop a refusal by the Authorizer or a voided capture is a mistake of ours, not an outcome.
-            Forbidden: Effect.die,
-            PaymentVoided: Effect.die
-          }),
-          orAway,
-          Effect.provideContext(provided)
-        )
 
       const answered = Effect.fnUntraced(function* (stored: unknown) {
         const answer = yield* Effect.orDie(decodeAnswer(stored))
@@ -302,80 +593,215 @@ export class OrderProcess extends Context.Service<
             return yield* answered(found.answer)
           case "Running": {
             const now = yield* Clock.currentTimeMillis
-            return found.leaseUntil > now ? yield* inProgress(found.leaseUntil, now) : undefined
+            return yield* inProgress(found.leaseUntil, now)
           }
           case "Nothing":
-            return undefined
+            return yield* new RequestInProgress({ retryAfterSeconds })
         }
+      })
+
+      /** What the process keeps of the request. */
+      const workOf = Effect.fnUntraced(function* (sagaId: string, { paymentToken, rail, deviceId }: Payment) {
+        const { principal, correlationId } = yield* RequestContext
+        return {
+          principal,
+          correlationId,
+          traceParent: yield* currentTraceParent,
+          paymentToken: yield* encryption.encrypt(paymentToken, sagaId),
+          rail,
+          ...(deviceId === undefined ? {} : { deviceId })
+        }
+      })
+
+      const attemptIdOf = (sagaId: string, orderId: Ids.OrderId, attempt: number) =>
+        Ids.AttemptId.make(derivedId("PAY", sagaId, orderId, String(attempt)))
+
+      /** Marks a pending order and begins its payment, inside the transaction of the caller. */
+      const beginPayment = Effect.fnUntraced(function* (
+        order: Order,
+        saga: Omit<NewSaga, "step" | "orderId" | "attemptId" | "owner">
+      ) {
+        const attemptId = attemptIdOf(saga.sagaId, order.orderId, saga.attempt)
+        const step = order.reviewed || saga.kind === "checkout" ? "hold" : "risk"
+        const begun = yield* sagas.begin({ ...saga, orderId: order.orderId, attemptId, step, owner })
+        if (begun === undefined) return yield* new PaymentInProgress({ retryAfterSeconds })
+        yield* apply(order, [started(attemptId)])
+        return moving(begun)
       })
 
       /** Why this order cannot be paid by the caller, as far as that is for good. */
       const refusalOf = Effect.fnUntraced(function* (orderId: Ids.OrderId, order: Order | undefined) {
         if (order === undefined) return new OrderNotFound({ orderId })
         if (!(yield* allowed("order.pay", { ownerId: order.userId }))) return new NotYourOrder()
-        return order.status === "PENDING" ? undefined : notPayable(order)
+        return order.status === "PENDING" ? undefined : new NotPayable({ orderStatus: order.status })
       })
 
       /** Claims the key, marks the order and begins the process, in one transaction. */
-      const begin = (keyed: Keyed, request: Pay) =>
+      const beginPay = (keyed: Keyed, request: Pay) =>
         transaction(
           Effect.gen(function* () {
             if (!(yield* idempotency.claim(keyed, SagaStore.leaseMs))) return undefined
             const order = yield* orders.lock(request.orderId)
             const refusal = yield* refusalOf(request.orderId, order)
             if (order === undefined || refusal !== undefined) {
-              const refused = refusal ?? new OrderNotFound({ orderId: request.orderId })
-              yield* idempotency.settle(keyed, encodeAnswer({ _tag: "Refused", refusal: refused }))
-              return { _tag: "Refused" as const, refusal: refused }
+              const final = refusal ?? new OrderNotFound({ orderId: request.orderId })
+              yield* idempotency.settle(keyed, encodeAnswer({ _tag: "Refused", refusal: final }))
+              return { _tag: "Refused", refusal: final } satisfies Outcome
             }
             // With the order in it: a key that is free again may pay for another one.
             const sagaId = derivedId("SAGA", keyed.caller, keyed.operation, keyed.key, order.orderId)
             const before = yield* sagas.find(sagaId)
             const mine = before !== undefined && before.step !== "done" && order.paymentAttemptId === before.attemptId
-            if (order.paymentAttemptId !== null && !mine) return yield* new PaymentInProgress({ retryAfterSeconds })
-            if (mine) return { _tag: "Running" as const }
-            const attempt = (before?.attempt ?? 0) + 1
-            const attemptId = Ids.AttemptId.make(derivedId("PAY", sagaId, order.orderId, String(attempt)))
-            const saga = yield* sagas.begin({
+            if (mine) return open
+            if (order.paymentAttemptId !== null) return yield* new PaymentInProgress({ retryAfterSeconds })
+            return yield* beginPayment(order, {
               sagaId,
-              orderId: order.orderId,
-              attempt,
-              attemptId,
-              owner,
-              request: keyed
+              kind: "pay",
+              attempt: (before?.attempt ?? 0) + 1,
+              request: keyed,
+              work: { ...(yield* workOf(sagaId, request)), reservationId: order.reservationId }
             })
-            if (saga === undefined) return yield* new PaymentInProgress({ retryAfterSeconds })
-            return { _tag: "Begun" as const, saga, order: yield* apply(order, [started(attemptId)]) }
           })
         )
+
+      /**
+       * Claims the key and begins the process, in one transaction. A try before this one may have left an order that waits
+       * for its payment: then that is paid, so that no key makes two orders.
+       */
+      const beginCheckout = (keyed: Keyed, request: Checkout) =>
+        transaction(
+          Effect.gen(function* () {
+            if (!(yield* idempotency.claim(keyed, SagaStore.leaseMs))) return undefined
+            const sagaId = derivedId("SAGA", keyed.caller, keyed.operation, keyed.key)
+            const before = yield* sagas.find(sagaId)
+            if (before !== undefined && before.step !== "done") return open
+            const attempt = (before?.attempt ?? 0) + 1
+            const work = yield* workOf(sagaId, request)
+            const ofCart = {
+              cartId: request.cartId,
+              ...(request.expectedTotal === undefined ? {} : { expectedTotal: request.expectedTotal })
+            }
+            const left =
+              before?.request.payloadHash === keyed.payloadHash ? yield* orders.lock(before.orderId) : undefined
+            if (left?.status === "PENDING") {
+              if (left.paymentAttemptId !== null) return yield* new PaymentInProgress({ retryAfterSeconds })
+              return yield* beginPayment(left, {
+                sagaId,
+                kind: "checkout",
+                attempt,
+                request: keyed,
+                work: { ...work, ...ofCart, reservationId: left.reservationId }
+              })
+            }
+            if (left?.status === "PAID" || left?.status === "FULFILLED") {
+              // Meanwhile it was paid by itself.
+              yield* idempotency.settle(keyed, encodeAnswer({ _tag: "Done", value: left }))
+              return { _tag: "Done", order: left } satisfies Outcome
+            }
+            const orderId = yield* Ids.nextOrderId
+            const begun = yield* sagas.begin({
+              sagaId,
+              kind: "checkout",
+              orderId,
+              step: "quote",
+              attempt,
+              attemptId: attemptIdOf(sagaId, orderId, attempt),
+              owner,
+              request: keyed,
+              work: {
+                ...work,
+                ...ofCart,
+                reservationId: Ids.ReservationId.make(derivedId("RES", sagaId, orderId, String(attempt)))
+              }
+            })
+            return begun === undefined ? open : moving(begun)
+          })
+        )
+
+      /** Runs what was begun to its end, as far as that is near, and says what came of it. */
+      const conclude = Effect.fnUntraced(function* (keyed: Keyed, begun: Turn | undefined) {
+        if (begun === undefined) return yield* earlier(keyed)
+        if (begun._tag === "Open") return yield* new RequestInProgress({ retryAfterSeconds })
+        const saga = begun._tag === "Moving" ? begun.saga : undefined
+        const outcome = begun._tag === "Moving" ? yield* drive(begun.saga) : begun
+        const orderId = saga?.kind === "checkout" ? { orderId: saga.orderId } : {}
+        switch (outcome._tag) {
+          case "Done":
+            return { answer: outcome.order, replayed: false }
+          case "Refused":
+            return yield* Effect.fail(outcome.refusal)
+          case "GivenUp":
+            return yield* new ServiceUnavailable({ service: "orders", retryAfterSeconds: 1 })
+          case "Unavailable":
+            return yield* new PaymentUnavailable({ retryAfterSeconds: outcome.retryAfterSeconds, ...orderId })
+          case "Open":
+            return yield* new PaymentUnavailable({ retryAfterSeconds, ...orderId })
+        }
+      })
+
+      /** Of the refusals that a process can come to, those of the operation; any other is a mistake of ours. */
+      const refusing =
+        <R extends Refusal>(is: (refusal: unknown) => refusal is R) =>
+        <A, E>(effect: Effect.Effect<A, E | Refusal | Replayed<Refusal>>) =>
+          Effect.catch(
+            effect,
+            (error): Effect.Effect<never, Exclude<E, Refusal | Replayed<Refusal>> | R | Replayed<R>> => {
+              if (is(error)) return Effect.fail(error)
+              if (isReplayed(error)) {
+                return is(error.refusal)
+                  ? Effect.fail({ _tag: "Replayed", refusal: error.refusal })
+                  : Effect.die(error.refusal)
+              }
+              return isRefusal(error)
+                ? Effect.die(error)
+                : Effect.fail(error as Exclude<E, Refusal | Replayed<Refusal>>)
+            }
+          )
 
       const pay = Effect.fn("OrderProcess.pay")(
         function* (request: Pay) {
           yield* Effect.annotateCurrentSpan({ orderId: request.orderId })
           const { idempotencyKey, ...payload } = request
           const keyed = yield* idempotency.keyed("pay", idempotencyKey, payload)
-          const begun = yield* begin(keyed, request)
-          if (begun === undefined) {
-            const settled = yield* earlier(keyed)
-            return settled ?? (yield* new RequestInProgress({ retryAfterSeconds }))
-          }
-          if (begun._tag === "Refused") return yield* Effect.fail(begun.refusal)
-          if (begun._tag === "Running") return yield* new RequestInProgress({ retryAfterSeconds })
-          const outcome = yield* drive(begun.saga, begun.order, request)
-          switch (outcome._tag) {
-            case "Paid":
-              return { answer: outcome.order, replayed: false }
-            case "Refused":
-              return yield* Effect.fail(outcome.refusal)
-            case "Unavailable":
-              return yield* new PaymentUnavailable({ retryAfterSeconds: 30 })
-            case "Open":
-              return yield* new PaymentUnavailable({ retryAfterSeconds })
-          }
+          return yield* conclude(keyed, yield* beginPay(keyed, request))
+        },
+        orAway,
+        Effect.provideContext(provided),
+        refusing(isPayRefusal)
+      )
+
+      const checkout = Effect.fn("OrderProcess.checkout")(
+        function* (request: Checkout) {
+          yield* authorize("order.place")
+          const { idempotencyKey, ...payload } = request
+          const keyed = yield* idempotency.keyed("checkout", idempotencyKey, payload)
+          return yield* conclude(keyed, yield* beginCheckout(keyed, request))
+        },
+        orAway,
+        Effect.provideContext(provided),
+        refusing(isCheckoutRefusal)
+      )
+
+      const state = Effect.fn("OrderProcess.state")(
+        function* (id: string) {
+          yield* authorize("ops.read")
+          const saga = (yield* sagas.find(id)) ?? (yield* sagas.ofOrder(id))
+          return saga === undefined ? yield* new OrderProcessNotFound({ id }) : new OrderProcessState(saga)
         },
         orAway,
         Effect.provideContext(provided)
       )
+
+      /** Goes on with a process in the name of whoever began it; one that has not come to an order in time is undone. */
+      const resume = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
+        const { principal, correlationId, traceParent } = saga.work
+        const now = yield* Clock.currentTimeMillis
+        const late = now - saga.begunAt.epochMilliseconds > orderWithinMs
+        const beforeOrder = saga.kind === "checkout" && ["quote", "risk", "reserve"].includes(saga.step)
+        const going = late && beforeOrder ? yield* sagas.move(saga, "release") : saga
+        if (going === undefined) return open
+        return yield* Effect.provideService(drive(going), RequestContext, { principal, correlationId, traceParent })
+      })
 
       const takeOver = Effect.gen(function* () {
         const overdue = yield* sagas.takeOver(owner, 20)
@@ -383,11 +809,7 @@ export class OrderProcess extends Context.Service<
         yield* Effect.forEach(
           overdue,
           (saga) =>
-            Effect.flatMap(orders.find(saga.orderId), (order) =>
-              order === undefined
-                ? Effect.die(new Error(`Order ${saga.orderId} is gone`))
-                : drive(saga, order, undefined)
-            ).pipe(
+            resume(saga).pipe(
               Effect.tapCause((cause) =>
                 Effect.logError("An order process stumbled; it will be taken up again", cause)
               ),
@@ -396,14 +818,35 @@ export class OrderProcess extends Context.Service<
           { concurrency: 4, discard: true }
         )
         return overdue.length
-      }).pipe(orAway, Effect.withTracerEnabled(false))
+      }).pipe(orAway, Effect.provideContext(provided), Effect.withTracerEnabled(false))
 
-      return OrderProcess.of({ pay, takeOver })
+      return OrderProcess.of({ pay, checkout, state, takeOver })
     })
   )
 }
 
-type DriveError = ServiceUnavailable
+/** What follows a step: another one, or the end. */
+type Turn = Outcome | { readonly _tag: "Moving"; readonly saga: SagaStore.Saga }
+const moving = (saga: SagaStore.Saga): Turn => ({ _tag: "Moving", saga })
+const open: Outcome = { _tag: "Open" }
+const givenUp: Outcome = { _tag: "GivenUp" }
+
+type StepError = ServiceUnavailable | Forbidden | PaymentVoided | SqlError.SqlError
+
+type NewSaga = Parameters<Effect.Success<typeof SagaStore.make>["begin"]>[0]
+type Review = NonNullable<SagaStore.Work["review"]>
+
+/** What of an ending is kept under the request's key: what was done, and refusals of the domain. */
+const keptOf = (end: Outcome): Answer | undefined => {
+  switch (end._tag) {
+    case "Done":
+      return { _tag: "Done", value: end.order }
+    case "Refused":
+      return { _tag: "Refused", refusal: end.refusal }
+    default:
+      return undefined
+  }
+}
 
 /** Looks for processes without a living owner: every second, and again at once while there are some. */
 export const recovery = Effect.gen(function* () {

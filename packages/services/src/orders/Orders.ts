@@ -16,6 +16,7 @@ import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import {
   NotCancelable,
   NotFulfillable,
+  NotHeld,
   NotYourOrder,
   Order,
   type OrderHistoryEntry,
@@ -28,6 +29,7 @@ import {
   evolve,
   OrderCanceled,
   OrderFulfilled,
+  OrderReleased,
   OrderReservationLost
 } from "@merkato/domain/orders/OrderEvents"
 import { type CurrencyNotSupported, type Item, type Quote } from "@merkato/domain/pricing/Quote"
@@ -90,6 +92,8 @@ export class Orders extends Context.Service<
       Forbidden | OrderNotFound | NotYourOrder | NotCancelable | PaymentInProgress | ServiceUnavailable
     >
     fulfil(orderId: Ids.OrderId): Effect.Effect<Order, Forbidden | OrderNotFound | NotFulfillable | ServiceUnavailable>
+    release(orderId: Ids.OrderId): Effect.Effect<Order, Forbidden | OrderNotFound | NotHeld | ServiceUnavailable>
+    reject(orderId: Ids.OrderId): Effect.Effect<Order, Forbidden | OrderNotFound | NotHeld | ServiceUnavailable>
     get(orderId: Ids.OrderId): Effect.Effect<Order, Forbidden | OrderNotFound | ServiceUnavailable>
     list(options: {
       readonly limit: number
@@ -233,6 +237,7 @@ export class Orders extends Context.Service<
             reservationId,
             paymentAttemptId: null,
             reservationLost: false,
+            reviewed: false,
             version: 1,
             createdAt: at,
             updatedAt: at
@@ -276,6 +281,13 @@ export class Orders extends Context.Service<
           reason
         })
 
+      /** The event of the end brings the stock back too; this only makes sure that it is back when the caller reads it. */
+      const stockBack = ({ orderId, reservationId }: Order) =>
+        inventory.Release({ reservationId, orderId }).pipe(
+          Effect.catchTag("ReservationClosed", () => Effect.void),
+          Effect.catchTag("ServiceUnavailable", (error) => Effect.logWarning("Stock comes back a little later", error))
+        )
+
       const cancel = Effect.fn("Orders.cancel")(
         function* (orderId: Ids.OrderId) {
           yield* Effect.annotateCurrentSpan({ orderId })
@@ -288,13 +300,7 @@ export class Orders extends Context.Service<
               return cancellation(order, "canceled_by_customer")
             })
           )
-          // The event would bring the stock back too; this only makes sure that it is back when the caller reads it.
-          yield* inventory.Release({ reservationId: canceled.reservationId, orderId }).pipe(
-            Effect.catchTag("ReservationClosed", () => Effect.void),
-            Effect.catchTag("ServiceUnavailable", (error) =>
-              Effect.logWarning("Stock comes back a little later", error)
-            )
-          )
+          yield* stockBack(canceled)
           return canceled
         },
         orAway,
@@ -310,6 +316,37 @@ export class Orders extends Context.Service<
               : Effect.fail(new NotFulfillable({ orderStatus: order.status }))
           )
         },
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      /** Decides about a held order. */
+      const reviewing = (orderId: Ids.OrderId, verdict: (order: Order, reviewer: Ids.UserId) => NewEvent) =>
+        Effect.gen(function* () {
+          yield* authorize("order.review")
+          const { principal } = yield* RequestContext
+          return yield* changing(orderId, (order) =>
+            order.status === "HELD"
+              ? Effect.succeed(verdict(order, principal.userId))
+              : Effect.fail(new NotHeld({ orderStatus: order.status }))
+          )
+        })
+
+      const release = Effect.fn("Orders.release")(
+        (orderId: Ids.OrderId) =>
+          reviewing(orderId, ({ version, userId }, releasedBy) =>
+            OrderReleased.of(orderId, version + 1, { orderId, userId, releasedBy })
+          ),
+        orAway,
+        Effect.provideContext(provided)
+      )
+
+      const reject = Effect.fn("Orders.reject")(
+        (orderId: Ids.OrderId) =>
+          Effect.tap(
+            reviewing(orderId, (order) => cancellation(order, "rejected")),
+            stockBack
+          ),
         orAway,
         Effect.provideContext(provided)
       )
@@ -359,7 +396,8 @@ export class Orders extends Context.Service<
           readonly reservationId: Ids.ReservationId
         }) {
           yield* changing(orderId, (order) => {
-            if (order.status !== "PENDING" || order.reservationId !== reservationId || order.reservationLost) {
+            const waits = order.status === "PENDING" || order.status === "HELD"
+            if (!waits || order.reservationId !== reservationId || order.reservationLost) {
               return Effect.undefined
             }
             return Effect.succeed(
@@ -373,13 +411,13 @@ export class Orders extends Context.Service<
         Effect.provideContext(provided)
       )
 
-      return Orders.of({ place, cancel, fulfil, get, list, history, reservationExpired })
+      return Orders.of({ place, cancel, fulfil, release, reject, get, list, history, reservationExpired })
     })
   )
 }
 
 /** The shopper saw another total. */
-const priceChange = (expectedTotal: number | undefined, quote: Quote): PriceChanged | undefined => {
+export const priceChange = (expectedTotal: number | undefined, quote: Quote): PriceChanged | undefined => {
   const actualTotal = toDecimal(quote.totalMinor, quote.currency)
   return expectedTotal === undefined || expectedTotal === actualTotal
     ? undefined

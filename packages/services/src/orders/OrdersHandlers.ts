@@ -10,6 +10,10 @@ export const OrdersHandlers = OrdersGroup.toLayer(
     return OrdersGroup.of({
       Place: (request) => orders.place(request),
       Pay: (request) => process.pay(request),
+      Checkout: (request) => process.checkout(request),
+      Release: ({ orderId }) => orders.release(orderId),
+      Reject: ({ orderId }) => orders.reject(orderId),
+      Process: ({ id }) => process.state(id),
       Cancel: ({ orderId }) => orders.cancel(orderId),
       Fulfil: ({ orderId }) => orders.fulfil(orderId),
       Get: ({ orderId }) => orders.get(orderId),

@@ -24,6 +24,7 @@ const Row = Schema.Struct({
   reservationId: Ids.ReservationId,
   paymentAttemptId: Schema.NullOr(Ids.AttemptId),
   reservationLost: Schema.Boolean,
+  reviewed: Schema.Boolean,
   version: Schema.Int,
   createdAt: Schema.DateTimeUtcFromDate,
   updatedAt: Schema.DateTimeUtcFromDate
@@ -52,7 +53,7 @@ export const make = Effect.gen(function* () {
     `o.order_id as "orderId", o.user_id as "userId", o.region, o.status, o.items_minor as "itemsMinor",
      o.discount_minor as "discountMinor", o.tax_minor as "taxMinor", o.shipping_minor as "shippingMinor",
      o.total_minor as "totalMinor", o.currency, o.reservation_id as "reservationId",
-     o.payment_attempt_id as "paymentAttemptId", o.reservation_lost as "reservationLost", o.version,
+     o.payment_attempt_id as "paymentAttemptId", o.reservation_lost as "reservationLost", o.reviewed, o.version,
      o.created_at as "createdAt", o.updated_at as "updatedAt",
      (select jsonb_agg(jsonb_build_object('productId', product_id, 'qty', qty, 'priceMinor', price_minor) order by line)
       from orders.order_items i where i.order_id = o.order_id) as items`
@@ -97,6 +98,26 @@ export const make = Effect.gen(function* () {
     return rows.length > 0
   })
 
+  /** Writes the row of a new order as it is after its first events, which `save` stores; both in one transaction. */
+  const insert = Effect.fn("OrdersStore.insert")(function* (order: Order) {
+    const at = new Date(order.createdAt.epochMilliseconds)
+    yield* sql`
+      with placed as (
+        insert into orders.orders (order_id, user_id, region, status, items_minor, discount_minor, tax_minor,
+          shipping_minor, total_minor, currency, reservation_id, reservation_lost, version, created_at, updated_at)
+        values (${order.orderId}, ${order.userId}, ${order.region}, ${order.status}, ${order.itemsMinor}::bigint,
+          ${order.discountMinor}::bigint, ${order.taxMinor}::bigint, ${order.shippingMinor}::bigint,
+          ${order.totalMinor}::bigint, ${order.currency}, ${order.reservationId}, false, 0, ${at}, ${at})
+        returning order_id
+      )
+      insert into orders.order_items (order_id, line, product_id, qty, price_minor)
+      select placed.order_id, line, product_id, qty, price_minor from placed, unnest(
+        ${order.items.map((item) => item.productId)}::text[],
+        ${order.items.map((item) => item.qty)}::int[],
+        ${order.items.map((item) => String(item.priceMinor))}::text[]::bigint[]
+      ) with ordinality as i (product_id, qty, price_minor, line)`
+  })
+
   const select = (where: Statement.Fragment, rest: Statement.Fragment) =>
     Effect.flatMap(sql`select ${fields} from orders.orders o where ${where} ${rest}`, toOrders)
 
@@ -134,7 +155,7 @@ export const make = Effect.gen(function* () {
     yield* sql`
       with changed as (
         update orders.orders set status = ${order.status}, payment_attempt_id = ${order.paymentAttemptId},
-          reservation_lost = ${order.reservationLost}, version = ${order.version}, updated_at = ${at}
+          reservation_lost = ${order.reservationLost}, reviewed = ${order.reviewed}, version = ${order.version}, updated_at = ${at}
         where order_id = ${order.orderId}
       ), history_rows as (
         insert into orders.order_status_history (order_id, version, status, event, reason, occurred_at)
@@ -159,5 +180,5 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeHistory(rows))).map((entry) => new OrderHistoryEntry(entry))
   })
 
-  return { place, find, lock, list, save, historyOf }
+  return { place, insert, find, lock, list, save, historyOf }
 })

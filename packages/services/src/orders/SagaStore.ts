@@ -1,10 +1,10 @@
 import { Clock, Effect, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
-
-/** Where a payment of an order stands. Each step is safe to do again. */
-export const Step = Schema.Literals(["hold", "authorise", "confirm", "capture", "void", "done"])
-export type Step = typeof Step.Type
+import { Principal } from "@merkato/domain/kernel/RequestContext"
+import { Rail } from "@merkato/domain/payments/Payment"
+import { Quote } from "@merkato/domain/pricing/Quote"
+import { ProcessKind, ProcessStep } from "@merkato/domain/orders/OrderProcess"
 
 const KeyedRequest = Schema.Struct({
   caller: Schema.String,
@@ -13,67 +13,124 @@ const KeyedRequest = Schema.Struct({
   payloadHash: Schema.String
 })
 
+/** What a process needs to go on, in whichever hands it is. */
+export const Work = Schema.Struct({
+  /** Who asked, and under which correlation and trace: whoever goes on does it in their name. */
+  principal: Principal,
+  correlationId: Schema.String,
+  traceParent: Schema.String,
+  /** Encrypted; there until the process ends. */
+  paymentToken: Schema.NullOr(Schema.String),
+  rail: Rail,
+  deviceId: Schema.optionalKey(Schema.String),
+  reservationId: Ids.ReservationId,
+  /** Of a checkout: what is bought, and what the shopper was shown. */
+  cartId: Schema.optionalKey(Ids.CartId),
+  expectedTotal: Schema.optionalKey(Schema.Finite),
+  quote: Schema.optionalKey(Quote),
+  /** Why the order is to be held, once that is decided. */
+  review: Schema.optionalKey(Schema.Struct({ score: Schema.Int, reasons: Schema.Array(Schema.String) }))
+})
+export type Work = typeof Work.Type
+
 export const Saga = Schema.Struct({
   sagaId: Schema.String,
+  kind: ProcessKind,
   orderId: Ids.OrderId,
-  step: Step,
-  /** Which attempt of the same payment this is, from 1; a new one begins only after the last certainly took nothing. */
+  step: ProcessStep,
+  /** Which attempt under the same key this is, from 1; a new one begins only after the last certainly took nothing. */
   attempt: Schema.Int,
   attemptId: Ids.AttemptId,
   owner: Schema.String,
   epoch: Schema.Int,
+  outcome: Schema.NullOr(Schema.String),
   /** The request whose answer this is; what is kept when the process ends. */
-  request: KeyedRequest
+  request: KeyedRequest,
+  work: Work,
+  begunAt: Schema.DateTimeUtcFromDate,
+  updatedAt: Schema.DateTimeUtcFromDate,
+  deadline: Schema.DateTimeUtcFromDate
 })
 export type Saga = typeof Saga.Type
 
 const decode = Schema.decodeUnknownEffect(Schema.Array(Saga))
+const encodeWork = Schema.encodeSync(Work)
 
 /** Milliseconds an owner has for one step before another may take the process over. */
 export const leaseMs = 10_000
+
+/** The same for steps that wait for a gateway, which has several tries (policy `payment.soap`). */
+const moneyLeaseMs = 30_000
+
+const leaseOf = (step: ProcessStep): number =>
+  step === "authorise" || step === "capture" || step === "void" ? moneyLeaseMs : leaseMs
 
 /** The SQL of the order process. A move is conditional on (saga, epoch, step): an owner that was replaced moves nothing. */
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const fields = sql.literal(
-    `saga_id as "sagaId", order_id as "orderId", step, attempt, attempt_id as "attemptId", owner, epoch, request`
+    `saga_id as "sagaId", kind, order_id as "orderId", step, attempt, attempt_id as "attemptId", owner, epoch, outcome,
+     request, work, begun_at as "begunAt", updated_at as "updatedAt", deadline`
   )
   const first = (rows: ReadonlyArray<unknown>) => Effect.map(Effect.orDie(decode(rows)), (sagas) => sagas[0])
-  const deadline = Effect.map(Clock.currentTimeMillis, (now) => ({
-    now: new Date(now),
-    until: new Date(now + leaseMs)
-  }))
+  const times = (step: ProcessStep) =>
+    Effect.map(Clock.currentTimeMillis, (now) => ({ now: new Date(now), until: new Date(now + leaseOf(step)) }))
 
   const find = Effect.fn("SagaStore.find")(function* (sagaId: string) {
     return yield* first(yield* sql`select ${fields} from orders.sagas where saga_id = ${sagaId}`)
   })
 
+  /** The latest process of an order. */
+  const ofOrder = Effect.fn("SagaStore.ofOrder")(function* (orderId: string) {
+    return yield* first(
+      yield* sql`
+        select ${fields} from orders.sagas where order_id = ${orderId} order by begun_at desc, saga_id desc limit 1`
+    )
+  })
+
   /** Begins a process, or a finished one anew. */
-  const begin = Effect.fn("SagaStore.begin")(function* (saga: Omit<Saga, "epoch" | "step">) {
-    const { now, until } = yield* deadline
+  const begin = Effect.fn("SagaStore.begin")(function* (
+    saga: Omit<Saga, "epoch" | "outcome" | "begunAt" | "updatedAt" | "deadline">
+  ) {
+    const { now, until } = yield* times(saga.step)
     return yield* first(
       yield* sql`
         insert into orders.sagas as s
-          (saga_id, order_id, step, attempt, attempt_id, owner, epoch, deadline, request, updated_at)
-        values (${saga.sagaId}, ${saga.orderId}, 'hold', ${saga.attempt}, ${saga.attemptId}, ${saga.owner}, 1, ${until},
-          ${JSON.stringify(saga.request)}::jsonb, ${now})
-        on conflict (saga_id) do update set step = 'hold', attempt = excluded.attempt, attempt_id = excluded.attempt_id,
-          owner = excluded.owner, epoch = s.epoch + 1, deadline = excluded.deadline, outcome = null,
-          request = excluded.request, updated_at = excluded.updated_at
+          (saga_id, kind, order_id, step, attempt, attempt_id, owner, epoch, deadline, request, work, begun_at, updated_at)
+        values (${saga.sagaId}, ${saga.kind}, ${saga.orderId}, ${saga.step}, ${saga.attempt}, ${saga.attemptId},
+          ${saga.owner}, 1, ${until}, ${JSON.stringify(saga.request)}::jsonb,
+          ${JSON.stringify(encodeWork(saga.work))}::jsonb, ${now}, ${now})
+        on conflict (saga_id) do update set order_id = excluded.order_id, step = excluded.step,
+          attempt = excluded.attempt, attempt_id = excluded.attempt_id, owner = excluded.owner, epoch = s.epoch + 1,
+          deadline = excluded.deadline, outcome = null, request = excluded.request, work = excluded.work,
+          begun_at = excluded.begun_at, updated_at = excluded.updated_at
         where s.step = 'done'
         returning ${fields}`
     )
   })
 
-  /** Moves on; undefined when somebody else has taken over. */
-  const move = Effect.fn("SagaStore.move")(function* (saga: Saga, to: Step, outcome: string | null = null) {
-    const { now, until } = yield* deadline
+  /** Moves on, with what the step found out; undefined when somebody else has taken over. */
+  const move = Effect.fn("SagaStore.move")(function* (saga: Saga, to: ProcessStep, found: Partial<Work> = {}) {
+    const { now, until } = yield* times(to)
+    const work = encodeWork({ ...saga.work, ...found })
     return yield* first(
       yield* sql`
-        update orders.sagas set step = ${to}, deadline = ${until}, outcome = ${outcome}, updated_at = ${now}
+        update orders.sagas set step = ${to}, deadline = ${until}, work = ${JSON.stringify(work)}::jsonb,
+          updated_at = ${now}
         where saga_id = ${saga.sagaId} and epoch = ${saga.epoch} and step = ${saga.step}
         returning ${fields}`
     )
+  })
+
+  /** Ends the process, and forgets its payment token; false when somebody else has taken over. */
+  const end = Effect.fn("SagaStore.end")(function* (saga: Saga, outcome: string) {
+    const now = new Date(yield* Clock.currentTimeMillis)
+    const rows = yield* sql`
+      update orders.sagas set step = 'done', outcome = ${outcome}, deadline = ${now}, updated_at = ${now},
+        work = jsonb_set(work, '{paymentToken}', 'null')
+      where saga_id = ${saga.sagaId} and epoch = ${saga.epoch} and step = ${saga.step}
+      returning 1`
+    return rows.length > 0
   })
 
   /** Gives the process back, to be taken over after `afterMs`. */
@@ -86,7 +143,7 @@ export const make = Effect.gen(function* () {
 
   /** Takes over processes that are past their deadline, at most `limit`. */
   const takeOver = Effect.fn("SagaStore.takeOver")(function* (owner: string, limit: number) {
-    const { now, until } = yield* deadline
+    const { now, until } = yield* times("authorise")
     const rows = yield* sql`
       update orders.sagas set owner = ${owner}, epoch = epoch + 1, deadline = ${until}, updated_at = ${now}
       where saga_id in (
@@ -96,5 +153,5 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decode(rows))
   })
 
-  return { find, begin, move, postpone, takeOver }
+  return { find, ofOrder, begin, move, end, postpone, takeOver }
 })

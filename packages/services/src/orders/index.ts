@@ -1,9 +1,11 @@
 import { Layer } from "effect"
 import * as BoundedContext from "@merkato/infra/context/BoundedContext"
+import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { OrderProcess, recovery } from "./OrderProcess.ts"
 import { Orders as OrdersUseCases } from "./Orders.ts"
 import { endExpired } from "./OrdersConsumers.ts"
@@ -15,7 +17,7 @@ export const Orders = BoundedContext.make("orders", {
   useCases: Layer.mergeAll(OrdersUseCases.layer, OrderProcess.layer),
   topic: "order.events",
   migrations: new URL("./migrations", import.meta.url),
-  needs: [PricingRpc, InventoryRpc, PaymentsRpc],
+  needs: [CartRpc, PricingRpc, RiskRpc, InventoryRpc, PaymentsRpc],
   consumers: [endExpired],
   background: recovery
 })
