@@ -136,7 +136,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       }
       if (faults.happens("pause")) {
         const host = victim()
-        if (host !== undefined) world.pause(host.process, between(misfortune, 500, 15_000))
+        if (host !== undefined) world.pause(host.process, between(misfortune, 1_000, 30_000))
       }
       if (faults.happens("clockJump")) {
         const host = victim()
@@ -177,7 +177,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     world.log("  nothing goes wrong any more")
     world.kill(operator)
     for (const { process } of hosts) process.skewMs = 0
-    const rested = await comeToRest(world, gate, bus, server)
+    const rested = await comeToRest(world, gate, bus, server, (held) => world.run(outside(Actors.reject(memory, held))))
     if (rested.length > 0) problems.push({ invariant: "the shop comes to rest", details: rested })
 
     for (const process of world.processes) if (process !== world.outside && process.alive) world.kill(process)
@@ -239,7 +239,13 @@ const edgeOf = (world: World, network: Network): Context.Context<Clients> =>
   )
 
 /** Waits until nothing is under way any more; what still is after a long time, in words. */
-const comeToRest = async (world: World, gate: Gate, bus: VirtualBus, server: Server) => {
+const comeToRest = async (
+  world: World,
+  gate: Gate,
+  bus: VirtualBus,
+  server: Server,
+  review: (held: ReadonlyArray<string>) => Promise<void>
+) => {
   const pass = async (ms: number) => {
     const until = world.now + ms
     world.timer(world.outside, ms, () => {})
@@ -250,6 +256,8 @@ const comeToRest = async (world: World, gate: Gate, bus: VirtualBus, server: Ser
   for (let turn = 0; turn < restTurns; turn++) {
     await pass(restMs)
     bus.requeueAll()
+    const waiting = await server.query("select order_id from orders.orders where status = 'HELD' order by order_id")
+    if (waiting.length > 0) await review(waiting.flatMap(([orderId]) => orderId ?? []))
     const { held, work } = await underWay(server, bus, gate)
     left = [...work, ...held]
     world.history.remark(() => `  under way: ${left.join(", ")}`)

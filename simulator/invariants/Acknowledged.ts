@@ -54,26 +54,29 @@ export const acknowledged: ReadonlyArray<Invariant> = [
             return is.status === "CANCELED" ? [] : wrong("canceled")
           case "Fulfilled":
             return is.status === "FULFILLED" ? [] : wrong("fulfilled")
-          case "Declined":
-            return []
         }
       })
     }
   },
   none(
-    "one key has one effect: each order is the answer to one request, and each answer's order exists",
-    `with answered as (
-       select answer -> 'value' ->> 'orderId' as order_id, count(*) as times from orders.idempotency
-       where operation = 'place' and answer ->> '_tag' = 'Done' group by 1
+    "one key has one effect: each order is of one placement or checkout, and each that was answered exists",
+    `with asked as (
+       select answer -> 'value' ->> 'orderId' as order_id, true as answered from orders.idempotency
+       where operation = 'place' and answer ->> '_tag' = 'Done'
+       union all
+       -- A checkout may end without an answer that names its order, or before there is one.
+       select order_id, outcome in ('paid', 'held') from orders.sagas where kind = 'checkout'
+     ), counted as (
+       select order_id, count(*) as times, bool_or(answered) as answered from asked group by 1
      )
-     select order_id, times from orders.orders full join answered using (order_id)
-     where times is distinct from 1 or orders.order_id is null`
+     select order_id, times, answered from orders.orders full join counted using (order_id)
+     where times is distinct from 1 and orders.order_id is not null or answered and orders.order_id is null`
   ),
   none(
     "a request that was answered as paid has a paid order",
     `select i.key, o.order_id, o.status from orders.idempotency i
      left join orders.orders o on o.order_id = i.answer -> 'value' ->> 'orderId'
-     where i.operation = 'pay' and i.answer ->> '_tag' = 'Done'
+     where i.operation in ('pay', 'checkout') and i.answer ->> '_tag' = 'Done' and i.answer -> 'value' ->> 'status' = 'PAID'
        and (o.order_id is null or o.status not in ('PAID', 'FULFILLED'))`
   ),
   none("every request has ended", `select operation, key, lease_until from orders.idempotency where answer is null`)

@@ -91,6 +91,7 @@ export const rebuilt: ReadonlyArray<Invariant> = [
           reservation_id: order.reservationId,
           payment_attempt_id: order.paymentAttemptId,
           reservation_lost: order.reservationLost,
+          reviewed: order.reviewed,
           version: order.version,
           updated: DateTime.formatIso(order.updatedAt)
         })

@@ -2,6 +2,7 @@ import { Cause, Effect, Exit, Result } from "effect"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { defaultRegion } from "@merkato/domain/kernel/Region"
 import { emptyTraceParent, Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
+import type { Order } from "@merkato/domain/orders/Order"
 import { PaymentToken, type Rail } from "@merkato/domain/payments/Payment"
 import { Sku } from "@merkato/domain/catalogue/Product"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
@@ -94,6 +95,20 @@ export const furnish = (memory: Memory): Effect.Effect<void, unknown, Clients> =
 
 type PlaceRequest = Parameters<typeof OrdersRpc.Service.Place>[0]
 type PayRequest = Parameters<typeof OrdersRpc.Service.Pay>[0]
+type CheckoutRequest = Parameters<typeof OrdersRpc.Service.Checkout>[0]
+
+/** Ends the orders that still wait for somebody to look at them: at the end of a run nobody comes any more. */
+export const reject = (memory: Memory, orderIds: ReadonlyArray<string>): Effect.Effect<void, never, Clients> =>
+  Effect.flatMap(OrdersRpc, (orders) =>
+    Effect.forEach(
+      orderIds,
+      (orderId) =>
+        Effect.map(insist(orders.Reject({ orderId: Ids.OrderId.make(orderId) })), (answer) =>
+          Result.isSuccess(answer) ? memory.note({ _tag: "Canceled", orderId }) : undefined
+        ),
+      { discard: true }
+    )
+  ).pipe(as("ADMIN-1"))
 
 /** Does one command of the plan as its actor, and remembers what was answered. */
 export const perform = (memory: Memory, command: Command): Effect.Effect<void, never, Clients> => {
@@ -145,30 +160,63 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       })
     })
 
-  const pay = (request: PayRequest, userId = actor) =>
+  /** Asks for money to be taken, for an order that is there or for a cart. */
+  const buy = <E extends { readonly _tag: string }>(
+    repeat: "pay" | "checkout",
+    request: PayRequest | CheckoutRequest,
+    userId: string,
+    ask: Effect.Effect<{ readonly answer: Order }, E | { readonly _tag: "Replayed"; readonly refusal: E }, OrdersRpc>
+  ) =>
     Effect.gen(function* () {
-      const orders = yield* OrdersRpc
-      const answer = yield* insist(orders.Pay(request))
+      const answer = yield* insist(ask)
+      const { idempotencyKey: requestKey } = request
       if (Result.isSuccess(answer)) {
         const order = answer.success.answer
-        memory.count("paid")
+        memory.count(`${repeat}: ${order.status}`)
         const told = `${order.status} ${order.orderId}`
-        compare(userId, request.idempotencyKey, told, () => {
-          memory.answered.push({ key: request.idempotencyKey, userId, repeat: "pay", request, answer: told })
-          memory.note({ _tag: "Paid", orderId: order.orderId })
+        compare(userId, requestKey, told, () => {
+          memory.answered.push({ key: requestKey, userId, repeat, request, answer: told })
+          if (order.status === "HELD") memory.held.push(order.orderId)
+          else memory.note({ _tag: "Paid", orderId: order.orderId })
+          if (repeat === "checkout") memory.orders.push({ orderId: order.orderId, userId })
         })
         return
       }
-      const refusal = answer.failure._tag === "Replayed" ? answer.failure.refusal : answer.failure
-      memory.count(refusal._tag)
+      const { failure } = answer
+      const refusal = "refusal" in failure ? failure.refusal : failure
+      memory.count(`${repeat}: ${refusal._tag}`)
       if (notAnswered.has(refusal._tag) || refusal._tag === "IdempotencyKeyReused") return
-      compare(userId, request.idempotencyKey, refusal._tag, () => {
-        memory.answered.push({ key: request.idempotencyKey, userId, repeat: "pay", request, answer: refusal._tag })
-        if (refusal._tag === "PaymentDeclined") {
-          memory.note({ _tag: "Declined", orderId: request.orderId, key: request.idempotencyKey })
-        }
+      compare(userId, requestKey, refusal._tag, () => {
+        memory.answered.push({ key: requestKey, userId, repeat, request, answer: refusal._tag })
       })
     })
+
+  const pay = (request: PayRequest, userId = actor) =>
+    buy(
+      "pay",
+      request,
+      userId,
+      Effect.flatMap(OrdersRpc, (orders) => orders.Pay(request))
+    )
+
+  const checkout = (request: CheckoutRequest, userId = actor) =>
+    buy(
+      "checkout",
+      request,
+      userId,
+      Effect.flatMap(OrdersRpc, (orders) => orders.Checkout(request))
+    )
+
+  /** Fills a cart; undefined when that did not work out. */
+  const filledCart = Effect.gen(function* () {
+    const carts = yield* CartRpc
+    const { cart } = yield* carts.CreateCart({})
+    for (const item of itemsOf()) {
+      const set = yield* insist(carts.SetItem({ cartId: cart.cartId, ...item }))
+      if (Result.isFailure(set)) return undefined
+    }
+    return cart.cartId
+  })
 
   const cancel = (orderId: string) =>
     Effect.gen(function* () {
@@ -181,10 +229,11 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
   /** One of the actor's orders, rather a late one. */
   const mine = () => at(memory.of(actor).slice(-4), a)
   const rail: Rail = "auto"
+  const paymentToken = () => PaymentToken.make(at(paymentTokens, f) ?? "tok_ok")
   const payment = (orderId: string, suffix?: string): PayRequest => ({
     idempotencyKey: key(suffix),
     orderId: Ids.OrderId.make(orderId),
-    paymentToken: PaymentToken.make(at(paymentTokens, f) ?? "tok_ok"),
+    paymentToken: paymentToken(),
     rail
   })
 
@@ -215,6 +264,25 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       }
       case "placeForWrongTotal":
         return yield* place({ idempotencyKey: key(), items: itemsOf(), expectedTotal: 0.01 })
+      case "checkout":
+      case "checkoutTwiceAtOnce": {
+        const cartId = yield* filledCart
+        if (cartId === undefined) return
+        const request: CheckoutRequest = { idempotencyKey: key(), cartId, paymentToken: paymentToken(), rail }
+        const times = kind === "checkout" ? [request] : [request, request]
+        yield* Effect.forEach(times, (each) => checkout(each), { concurrency: 2, discard: true })
+        return
+      }
+      case "release":
+      case "reject": {
+        const orderId = at(memory.held, a)
+        if (orderId === undefined) return
+        const decide = kind === "release" ? orders.Release : orders.Reject
+        const answer = yield* insist(decide({ orderId: Ids.OrderId.make(orderId) }))
+        memory.count(`${kind}: ${Result.isSuccess(answer) ? "done" : answer.failure._tag}`)
+        if (kind === "reject" && Result.isSuccess(answer)) memory.note({ _tag: "Canceled", orderId })
+        return
+      }
       case "pay": {
         const order = mine()
         if (order !== undefined) yield* pay(payment(order.orderId))
@@ -244,7 +312,9 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
         const again =
           before.repeat === "place"
             ? place(before.request as PlaceRequest, before.userId)
-            : pay(before.request as PayRequest, before.userId)
+            : before.repeat === "pay"
+              ? pay(before.request as PayRequest, before.userId)
+              : checkout(before.request as CheckoutRequest, before.userId)
         return yield* as(before.userId)(again)
       }
       case "reuseKeyForSomethingElse": {

@@ -5,7 +5,6 @@ import type { Product } from "@merkato/domain/catalogue/Product"
 export type Acknowledgement =
   | { readonly _tag: "Placed"; readonly key: string; readonly userId: string; readonly order: Order }
   | { readonly _tag: "Paid"; readonly orderId: string }
-  | { readonly _tag: "Declined"; readonly orderId: string; readonly key: string }
   | { readonly _tag: "Canceled"; readonly orderId: string }
   | { readonly _tag: "Fulfilled"; readonly orderId: string }
   | { readonly _tag: "Adjusted"; readonly reason: string; readonly delta: number }
@@ -20,7 +19,7 @@ export interface KnownOrder {
 export interface Answered {
   readonly key: string
   readonly userId: string
-  readonly repeat: "place" | "pay"
+  readonly repeat: "place" | "pay" | "checkout"
   /** What was asked, to be asked again. */
   readonly request: unknown
   /** The answer, in a form that can be compared. */
@@ -32,6 +31,8 @@ export class Memory {
   readonly products: Array<Product> = []
   readonly orders: Array<KnownOrder> = []
   readonly answered: Array<Answered> = []
+  /** Orders that were answered as held for review. */
+  readonly held: Array<string> = []
   readonly carts = new Map<string, string>()
   readonly acknowledged: Array<Acknowledgement> = []
   /** Answers that nobody should have got. */

@@ -7,6 +7,8 @@ const weights = {
   place: 24,
   placeTwiceAtOnce: 5,
   placeForWrongTotal: 2,
+  checkout: 14,
+  checkoutTwiceAtOnce: 3,
   pay: 26,
   payAndCancelAtOnce: 6,
   payTwiceAtOnce: 4,
@@ -18,12 +20,21 @@ const weights = {
   adjustStock: 6,
   changePrice: 4,
   fulfil: 8,
-  cancelAsAdmin: 3
+  cancelAsAdmin: 3,
+  release: 4,
+  reject: 2
 } as const
 
 export type Kind = keyof typeof weights
 
-const admins: ReadonlySet<Kind> = new Set<Kind>(["adjustStock", "changePrice", "fulfil", "cancelAsAdmin"])
+const admins: ReadonlySet<Kind> = new Set<Kind>([
+  "adjustStock",
+  "changePrice",
+  "fulfil",
+  "cancelAsAdmin",
+  "release",
+  "reject"
+])
 
 /** One thing that somebody does. Everything that is left to chance about it is drawn here, so that it can be left out alone. */
 export interface Command {

@@ -1,6 +1,8 @@
-import { ConfigProvider, Context, Effect, Layer, Redacted, Schedule, Schema } from "effect"
+import { ConfigProvider, Context, Effect, Layer, Random, Redacted, Schedule, Schema } from "effect"
 import { Unauthenticated } from "@merkato/domain/kernel/Problem"
 import { Principal } from "@merkato/domain/kernel/RequestContext"
+import { Encryption } from "@merkato/infra/auth/Encryption"
+import { Secrets } from "@merkato/infra/auth/Secrets"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventBus } from "@merkato/infra/events/EventBus"
@@ -51,6 +53,30 @@ const tokens = Layer.succeed(Tokens, {
   verifyService: () => Effect.void
 })
 
+/** Secrets that the seed can guess, so that ciphertexts are the same again. */
+const secrets = Layer.succeed(Secrets, {
+  token: Effect.map(Effect.replicateEffect(Random.nextIntBetween(0, 256), 32), (bytes) =>
+    Buffer.from(bytes).toString("base64url")
+  )
+})
+
+/** What the environment of every process says. Orders that are not small are looked at, so that some are. */
+const environment = ConfigProvider.fromUnknown({
+  MERKATO_ENCRYPTION_KEYS: JSON.stringify({ keys: [{ kty: "oct", k: "A".repeat(43), kid: "simulated" }] }),
+  MERKATO_RISK_RULES: JSON.stringify({
+    review: 60,
+    block: 90,
+    amount: {
+      high: {
+        USD: [
+          { over: 1_500, points: 60 },
+          { over: 2_500, points: 95 }
+        ]
+      }
+    }
+  })
+})
+
 /** The pool of a process: the real one, over the gate. */
 export const database = ({ gate }: Surroundings, process: SimProcess, connections = maxConnections) =>
   Database.layer({
@@ -81,6 +107,7 @@ const shop = (surroundings: Surroundings, process: SimProcess, names: ReadonlyAr
       Layer.provide(Layer.succeed(EventBus, bus.portOf(process))),
       Layer.provide(Authorizer.layerRules),
       Layer.provide(tokens),
+      Layer.provide(Encryption.layer("nowhere").pipe(Layer.provide(secrets))),
       Layer.provide(Layer.succeed(PaymentGateways, { inOrder: gateways })),
       Layer.provide(Policies.layerWith()),
       Layer.provideMerge(Layer.succeed(Switchboard, network.switchboardOf(process, contracts)))
@@ -101,7 +128,7 @@ export const start = (surroundings: Surroundings, name: string, names: ReadonlyA
       host.calls = Context.get(context, Switchboard).calls
       return yield* Effect.never
     })
-  ).pipe(Effect.provideService(ConfigProvider.ConfigProvider, ConfigProvider.fromUnknown({})))
+  ).pipe(Effect.provideService(ConfigProvider.ConfigProvider, environment))
   Effect.runForkWith(process.context)(
     live.pipe(
       Effect.tapCause((cause) => Effect.logError("A process could not start", cause)),
