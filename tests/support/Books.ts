@@ -8,8 +8,8 @@ import { gatewayRules } from "./GatewayBooks.ts"
 
 /** Who acts on which topic: what they have not read yet is still under way. */
 const readers = {
-  groups: ["inventory.release-canceled", "notifications.tell-shoppers", "orders.end-expired"],
-  topics: ["order.events", "order.events", "inventory.events"]
+  groups: ["inventory.release-canceled", "notifications.tell-shoppers", "orders.end-expired", "cart.empty-ordered"],
+  topics: ["order.events", "order.events", "inventory.events", "order.events"]
 }
 
 /** What publishes, and where. */
@@ -32,7 +32,8 @@ const underWay = Effect.gen(function* () {
       (select count(*) from inventory.reservations where status = 'held' and expires_at <= ${now}) as due,
       (select count(*) from orders.outbox) + (select count(*) from payments.outbox)
         + (select count(*) from inventory.outbox) + (select count(*) from catalogue.outbox)
-        + (select count(*) from notifications.outbox) as unpublished,
+        + (select count(*) from notifications.outbox) + (select count(*) from cart.outbox)
+        + (select count(*) from identity.outbox) + (select count(*) from risk.outbox) as unpublished,
       (select coalesce(sum(p.next_offset - coalesce(g.next_offset, 0)), 0)
         from unnest(${readers.groups}::text[], ${readers.topics}::text[]) as r (consumer_group, topic)
         join bus.partitions p using (topic)
@@ -192,6 +193,7 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
           when ${OrderEvents.OrderCreated.type} then 'N' when ${OrderEvents.OrderPaymentStarted.type} then 'S'
           when ${OrderEvents.OrderPaymentFailed.type} then 'F' when ${OrderEvents.OrderReservationLost.type} then 'L'
           when ${OrderEvents.OrderPaid.type} then 'P' when ${OrderEvents.OrderCanceled.type} then 'X'
+          when ${OrderEvents.OrderHeld.type} then 'H' when ${OrderEvents.OrderReleased.type} then 'R'
           when ${OrderEvents.OrderFulfilled.type} then 'D' else '?' end, '' order by version) as line
         from orders.events group by aggregate_id
       )
@@ -199,8 +201,9 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       from orders.orders o full join told using (order_id)
       where o.order_id is null or line is null or events <> o.version or told.version <> o.version
         or o.payment_attempt_id is not null
-        or line !~ case o.status when 'PENDING' then '^N(SF)*$' when 'PAID' then '^N(SF)*SP$'
-          when 'FULFILLED' then '^N(SF)*SPD$' when 'CANCELED' then '^N(SF)*(SLF)?X$' else '^$' end`
+        or line !~ case o.status when 'PENDING' then '^N(SF)*(S?HR)?(SF)*$' when 'PAID' then '^N(SF)*(S?HR)?(SF)*SP$'
+          when 'FULFILLED' then '^N(SF)*(S?HR)?(SF)*SPD$' when 'HELD' then '^N(SF)*S?H$'
+          when 'CANCELED' then '^N(SF)*((S?HR)?(SF)*(SLF)?|S?H)X$' else '^$' end`
   ],
   [
     "an order's history has a line for each of its events",
@@ -233,13 +236,17 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
   ),
   ["nothing went to the dead letters", sql`select topic, envelope, failure from bus.log where topic like '%.dlq'`],
   [
-    "shoppers are told once of each order placed, paid and canceled",
+    "shoppers are told once of each order placed, held, released, paid and canceled",
     sql`
       with due as (
         select order_id, user_id, 'order.created' as kind from orders.orders
         union all select order_id, user_id, 'order.paid' from orders.orders where status in ('PAID', 'FULFILLED')
         union all select order_id, user_id, 'order.canceled' from orders.orders where status = 'CANCELED'
         union all select order_id, user_id, 'order.fulfilled' from orders.orders where status = 'FULFILLED'
+        union all select aggregate_id, payload ->> 'userId', 'order.held' from orders.events
+          where event_type = ${OrderEvents.OrderHeld.type}
+        union all select aggregate_id, payload ->> 'userId', 'order.released' from orders.events
+          where event_type = ${OrderEvents.OrderReleased.type}
       ), told as (
         select order_id, user_id, kind, count(*) as times from notifications.notifications group by 1, 2, 3
       )
