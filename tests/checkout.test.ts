@@ -12,10 +12,11 @@ const folder = temporaryFolder()
 afterAll(folder.remove)
 patientCircuits(folder.path)
 
-/** More than 50 USD is to be looked at, more than 500 USD is refused. */
+/** More than 50 USD, or the third purchase from a device, is to be looked at; more than 500 USD is refused. */
 const rules = {
   review: 60,
   block: 90,
+  velocity: { device: [{ windowSeconds: 600, steps: [{ over: 2, points: 60 }] }] },
   amount: {
     high: {
       USD: [
@@ -491,6 +492,26 @@ describe("a checkout whose gateways are both down", () => {
     expect([...statusOf(after), after.body["orderId"]]).toEqual([201, "PAID", orderId])
     expect((await chargesOf(orderId)).length).toBe(1)
     expect((await ordersOf(ada)).length).toBe(1)
+  }, 60_000)
+
+  test("leaves an order that may be held as it is paid; the key then says so, and makes no other", async () => {
+    const ada = await somebody()
+    const productId = await shop().product({}, 5)
+    const worn = { "x-device-id": "worn-phone" }
+    for (const _ of many(2)) {
+      expect(statusOf(await checkout(ada, await cartOf(ada, [[productId, 1]]), {}, freshKey(), worn))).toEqual([
+        201,
+        "PAID"
+      ])
+    }
+    const cartId = await cartOf(ada, [[productId, 1]])
+    const orderId = text(await checkout(ada, cartId, { paymentToken: "tok_all_down" }, "then-held"), "orderId")
+    expect(statusOf(await pay(ada, orderId, "tok_ok", freshKey(), worn))).toEqual([202, "HELD"])
+    await emptied(ada, cartId)
+    const again = await checkout(ada, cartId, { paymentToken: "tok_all_down" }, "then-held")
+    expect([...statusOf(again), again.body["orderId"]]).toEqual([202, "HELD", orderId])
+    expect((await ordersOf(ada)).length).toBe(3)
+    expect(await levels(productId)).toEqual({ onHand: 3, reserved: 1, available: 2 })
   }, 60_000)
 
   test("leaves an order that may be canceled; the key then buys anew", async () => {
