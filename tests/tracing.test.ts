@@ -24,6 +24,7 @@ import { contextNames } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
 import { gateway } from "@merkato/services/gateway/index"
 import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
+import { startCollector } from "./support/Collector.ts"
 import { startApp, temporaryFolder } from "./support/Processes.ts"
 
 /** A tracer that keeps what it is told. */
@@ -64,24 +65,26 @@ const everything = (dataDir: string, url: Redacted.Redacted) =>
     { port: 0, drainTimeout: Duration.millis(100) }
   )
 
-beforeAll(() =>
-  Effect.gen(function* () {
-    const database = yield* TestDatabase.fresh
-    url = database.url
-    yield* Effect.withTracerEnabled(Deployment.migrate(contextNames, url), false)
-    const context = yield* Layer.build(everything(folder.path, url))
-    const { address } = Context.get(context, HttpServer.HttpServer)
-    shop = new Client(`http://127.0.0.1:${"port" in address ? address.port : 0}`)
-    sql = Context.get(
-      yield* Layer.build(Database.layer({ url, maxConnections: 1, applicationName: "test" })),
-      SqlClient.SqlClient
-    )
-  }).pipe(
-    Effect.provideService(Tracer.Tracer, memory.tracer),
-    Effect.provide(Logger.layer([])),
-    Scope.provide(scope),
-    Effect.runPromise
-  )
+beforeAll(
+  () =>
+    Effect.gen(function* () {
+      const database = yield* TestDatabase.fresh
+      url = database.url
+      yield* Effect.withTracerEnabled(Deployment.migrate(contextNames, url), false)
+      const context = yield* Layer.build(everything(folder.path, url))
+      const { address } = Context.get(context, HttpServer.HttpServer)
+      shop = new Client(`http://127.0.0.1:${"port" in address ? address.port : 0}`)
+      sql = Context.get(
+        yield* Layer.build(Database.layer({ url, maxConnections: 1, applicationName: "test" })),
+        SqlClient.SqlClient
+      )
+    }).pipe(
+      Effect.provideService(Tracer.Tracer, memory.tracer),
+      Effect.provide(Logger.layer([])),
+      Scope.provide(scope),
+      Effect.runPromise
+    ),
+  60_000
 )
 
 afterAll(async () => {
@@ -351,87 +354,14 @@ describe("a request that is not sampled", () => {
   })
 })
 
-interface Exported {
-  readonly name: string
-  readonly traceId: string
-  readonly spanId: string
-  readonly parentId: string
-}
-
-/** The fields of a protobuf message that are bytes, by their number; the others are passed over. */
-const fieldsOf = (message: Uint8Array): ReadonlyArray<readonly [field: number, bytes: Uint8Array]> => {
-  const fields: Array<readonly [number, Uint8Array]> = []
-  let place = 0
-  const varint = () => {
-    let value = 0
-    for (let shift = 1; ; shift *= 128) {
-      const byte = message[place++] ?? 0
-      value += (byte & 127) * shift
-      if (byte < 128) return value
-    }
-  }
-  while (place < message.length) {
-    const tag = varint()
-    switch (tag & 7) {
-      case 0:
-        varint()
-        break
-      case 1:
-        place += 8
-        break
-      case 2: {
-        const length = varint()
-        fields.push([tag >> 3, message.subarray(place, place + length)])
-        place += length
-        break
-      }
-      case 5:
-        place += 4
-        break
-      default:
-        throw new Error(`no protobuf: wire type ${tag & 7}`)
-    }
-  }
-  return fields
-}
-
-const inField = (message: Uint8Array, field: number) =>
-  fieldsOf(message).flatMap(([number, bytes]) => (number === field ? [bytes] : []))
-
-/** ExportTraceServiceRequest: resource_spans (1), scope_spans (2), spans (2); trace_id (1), span_id (2), parent (4), name (5). */
-const spansIn = (request: Uint8Array): ReadonlyArray<Exported> =>
-  inField(request, 1)
-    .flatMap((ofResource) => inField(ofResource, 2))
-    .flatMap((ofScope) => inField(ofScope, 2))
-    .map((span) => {
-      const id = (field: number) => Buffer.from(inField(span, field)[0] ?? []).toString("hex")
-      return {
-        name: Buffer.from(inField(span, 5)[0] ?? []).toString("utf8"),
-        traceId: id(1),
-        spanId: id(2),
-        parentId: id(4)
-      }
-    })
-
 test("a shop that is told a collector sends it the spans of its requests", async () => {
-  const exported: Array<Exported> = []
-  const services = new Set<string>()
-  const collector = Bun.serve({
-    port: 0,
-    fetch: async (request) => {
-      const body = new Uint8Array(await request.arrayBuffer())
-      if (new URL(request.url).pathname === "/v1/traces") {
-        exported.push(...spansIn(request.headers.get("content-encoding") === "gzip" ? Bun.gunzipSync(body) : body))
-        if (Buffer.from(body).includes("merkato-shop")) services.add("merkato-shop")
-      }
-      return new Response(null, { status: 200 })
-    }
-  })
+  const collector = startCollector()
+  const { spans: exported } = collector
   const data = temporaryFolder()
   const database = await Effect.runPromise(Scope.provide(TestDatabase.fresh, scope))
   const running = await startApp("shop", ["--data-dir", data.path, "--no-seed"], {
     DATABASE_URL: Redacted.value(database.url),
-    OTEL_EXPORTER_OTLP_ENDPOINT: collector.url.href.replace(/\/$/, ""),
+    OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
     OTEL_BSP_SCHEDULE_DELAY: "100"
   })
   try {
@@ -461,7 +391,7 @@ test("a shop that is told a collector sends it the spans of its requests", async
     const has = (names: ReadonlyArray<string>) => expected.every((name) => names.includes(name))
     const names = await until(() => ofTrace().map(({ name }) => name), has, 8_000)
     expect(names).toEqual(expect.arrayContaining(expected))
-    expect([...services]).toEqual(["merkato-shop"])
+    expect(new Set(exported.map(({ service }) => service))).toEqual(new Set(["merkato-shop"]))
     const ids = new Set(ofTrace().map(({ spanId }) => spanId))
     expect(
       ofTrace()
@@ -471,7 +401,7 @@ test("a shop that is told a collector sends it the spans of its requests", async
     expect(exported.filter((span) => span.traceId === quiet)).toEqual([])
   } finally {
     await running.end("SIGTERM")
-    await collector.stop(true)
+    await collector.stop()
     data.remove()
   }
 })

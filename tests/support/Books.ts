@@ -33,7 +33,7 @@ const underWay = Effect.gen(function* () {
       (select count(*) from orders.outbox) + (select count(*) from payments.outbox)
         + (select count(*) from inventory.outbox) + (select count(*) from catalogue.outbox)
         + (select count(*) from notifications.outbox) + (select count(*) from cart.outbox)
-        + (select count(*) from risk.outbox) as unpublished,
+        + (select count(*) from risk.outbox) + (select count(*) from identity.outbox) as unpublished,
       (select coalesce(sum(p.next_offset - coalesce(g.next_offset, 0)), 0)
         from unnest(${readers.groups}::text[], ${readers.topics}::text[]) as r (consumer_group, topic)
         join bus.partitions p using (topic)

@@ -1,7 +1,8 @@
 import { writeFileSync } from "node:fs"
 import { join } from "node:path"
 
-const never = { failuresInARow: 1_000, failingRate: { share: 1, ofLast: 10_000, atLeast: 10_000 } }
+/** A circuit that stays closed whatever happens. */
+export const neverOpens = { failuresInARow: 1_000, failingRate: { share: 1, ofLast: 10_000, atLeast: 10_000 } }
 
 /**
  * Lets a shop whose data is in this folder go on asking its payment gateways, however often they fail: where many shoppers
@@ -11,7 +12,7 @@ export const patientCircuits = (dataDir: string) =>
   writeFileSync(
     join(dataDir, "policies.json"),
     JSON.stringify({
-      "payment.soap": { breaker: never, retryBudget: null },
-      "payment.rest": { breaker: never, retryBudget: null }
+      "payment.soap": { breaker: neverOpens, retryBudget: null },
+      "payment.rest": { breaker: neverOpens, retryBudget: null }
     })
   )

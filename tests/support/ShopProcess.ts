@@ -19,6 +19,7 @@ export interface ShopProcess {
   readonly as: (userId: string, role?: "shopper" | "admin") => Promise<Client>
   /** A new product with so many units on the shelf, for 1.00 USD each. */
   readonly onShelf: (units: number) => Promise<string>
+  readonly database: Redacted.Redacted
   /** Looks into the shop's database. */
   readonly sql: <A, E>(effect: Effect.Effect<A, E, SqlClient.SqlClient>) => Promise<A>
   /** Ends the process as told, and starts it again on the same data. */
@@ -67,6 +68,7 @@ export const withShop = (
         await admin.post(`/api/v1/inventory/${productId}/adjustments`, { delta: units, reason: "delivery" })
         return productId
       },
+      database: database.url,
       sql: run,
       restart: async (signal) => {
         await running.end(signal)

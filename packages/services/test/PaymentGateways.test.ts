@@ -569,6 +569,10 @@ describe("the control door", () => {
     expect((await ask("/control/soap")).body).toEqual({ mode: "down", forNext: 2, operations: ["find"] })
     expect((await put("/control/rest", { mode: "down", rate: 0 })).status).toBe(200)
     expect(await find()).toBe(404)
+    expect((await put("/control/rest", { mode: "down", rate: 0, rates: { find: 1 } })).status).toBe(200)
+    expect(await find()).toBe(503)
+    expect((await put("/control/rest", { mode: "down", rates: { find: 0 } })).status).toBe(200)
+    expect(await find()).toBe(404)
   })
 
   test("refuses what it does not know", async () => {
@@ -577,6 +581,7 @@ describe("the control door", () => {
       ["/control/soap", { mode: "upside-down" }],
       ["/control/soap", { mode: "down", forNext: 0 }],
       ["/control/soap", { mode: "slow", delayMs: -1 }],
+      ["/control/soap", { mode: "down", rates: { find: 2 } }],
       ["/control/soap", "down"]
     ] as const) {
       expect(await put(path, body)).toMatchObject({ status: 400, body: { code: "invalid_request" } })

@@ -11,7 +11,7 @@ import {
   RequestInProgress,
   ServiceUnavailable
 } from "@merkato/domain/kernel/Problem"
-import { RequestContext } from "@merkato/domain/kernel/RequestContext"
+import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import {
   CartEmpty,
   NotPayable,
@@ -213,7 +213,11 @@ export class OrderProcess extends Context.Service<
           order.region,
           changes.map((change) => (current) => change(current ?? order))
         )
-        yield* orders.save(steps)
+        // The events belong where the order does, wherever its shopper is by now.
+        yield* Effect.updateService(orders.save(steps), RequestContext, (request) => ({
+          ...request,
+          principal: new Principal({ ...request.principal, region: order.region })
+        }))
         return steps.at(-1)?.order ?? order
       })
 

@@ -26,6 +26,8 @@ export const Mode = Schema.Literals([
 ])
 export type Mode = typeof Mode.Type
 
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+
 export const Conduct = Schema.Struct({
   mode: Mode,
   /** Of `slow`; a second unless told. */
@@ -33,7 +35,9 @@ export const Conduct = Schema.Struct({
   /** How many requests it is for; then all is well again. Without it: until told otherwise. */
   forNext: Schema.optional(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 1_000_000 }))),
   /** The share of requests it is for, 0 to 1; all unless told. */
-  rate: Schema.optional(Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))),
+  rate: Schema.optional(Share),
+  /** The share of requests of some operations, where it is another one. */
+  rates: Schema.optional(Schema.Record(Operation, Schema.optional(Share))),
   /** The operations it is for; all unless told. */
   operations: Schema.optional(Schema.Array(Operation))
 })
@@ -60,9 +64,9 @@ export class Conducts extends Context.Service<
       next: Effect.fnUntraced(function* (gateway: GatewayName, operation: Operation) {
         const chance = yield* Random.next
         const conduct = get(gateway)
-        const { forNext, operations, rate } = conduct
+        const { forNext, operations, rate = 1, rates } = conduct
         if (operations !== undefined && !operations.includes(operation)) return well
-        if (chance >= (rate ?? 1)) return well
+        if (chance >= (rates?.[operation] ?? rate)) return well
         if (forNext !== undefined) told.set(gateway, forNext === 1 ? well : { ...conduct, forNext: forNext - 1 })
         return conduct
       })
