@@ -271,7 +271,7 @@ test(
     inWorld(({ gateways }) =>
       Effect.gen(function* () {
         const { cartId, productId } = yield* filledCart(1)
-        yield* gateways({ mode: "slow", delayMs: 4_000, operations: ["process", "authorise"] })
+        yield* gateways({ mode: "slow", delayMs: 8_000, operations: ["process", "authorise"] })
         const slow = yield* Effect.forkScoped(Effect.result(checkout(cartId)))
         const saga = yield* processThat(({ step }) => step === "authorise")
         yield* overdue()
