@@ -177,7 +177,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     world.log("  nothing goes wrong any more")
     world.kill(operator)
     for (const { process } of hosts) process.skewMs = 0
-    const rested = await comeToRest(world, gate, bus, server, (held) => world.run(outside(Actors.reject(memory, held))))
+    const rested = await comeToRest(world, gate, bus, server, (held) => world.run(outside(Actors.tidyUp(memory, held))))
     if (rested.length > 0) problems.push({ invariant: "the shop comes to rest", details: rested })
 
     for (const process of world.processes) if (process !== world.outside && process.alive) world.kill(process)
@@ -256,7 +256,10 @@ const comeToRest = async (
   for (let turn = 0; turn < restTurns; turn++) {
     await pass(restMs)
     bus.requeueAll()
-    const waiting = await server.query("select order_id from orders.orders where status = 'HELD' order by order_id")
+    const waiting = await server.query(
+      `select order_id from orders.orders
+       where status = 'HELD' or (status = 'PENDING' and reviewed and payment_attempt_id is null) order by order_id`
+    )
     if (waiting.length > 0) await review(waiting.flatMap(([orderId]) => orderId ?? []))
     const { held, work } = await underWay(server, bus, gate)
     left = [...work, ...held]

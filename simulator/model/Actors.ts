@@ -97,15 +97,19 @@ type PlaceRequest = Parameters<typeof OrdersRpc.Service.Place>[0]
 type PayRequest = Parameters<typeof OrdersRpc.Service.Pay>[0]
 type CheckoutRequest = Parameters<typeof OrdersRpc.Service.Checkout>[0]
 
-/** Ends the orders that still wait for somebody to look at them: at the end of a run nobody comes any more. */
-export const reject = (memory: Memory, orderIds: ReadonlyArray<string>): Effect.Effect<void, never, Clients> =>
+/** Ends the orders whose goods are kept for a day because of a review: at the end of a run nobody comes any more. */
+export const tidyUp = (memory: Memory, orderIds: ReadonlyArray<string>): Effect.Effect<void, never, Clients> =>
   Effect.flatMap(OrdersRpc, (orders) =>
     Effect.forEach(
       orderIds,
       (orderId) =>
-        Effect.map(insist(orders.Reject({ orderId: Ids.OrderId.make(orderId) })), (answer) =>
-          Result.isSuccess(answer) ? memory.note({ _tag: "Canceled", orderId }) : undefined
-        ),
+        Effect.gen(function* () {
+          const order = { orderId: Ids.OrderId.make(orderId) }
+          const ended =
+            Result.isSuccess(yield* insist(orders.Reject(order))) ||
+            Result.isSuccess(yield* insist(orders.Cancel(order)))
+          if (ended) memory.note({ _tag: "Canceled", orderId })
+        }),
       { discard: true }
     )
   ).pipe(as("ADMIN-1"))

@@ -424,7 +424,8 @@ export class OrderProcess extends Context.Service<
                   () => created(order),
                   (current) => next(current ?? order)
                 ])
-                yield* orders.insert(order)
+                // As its first event has it, to the millisecond.
+                yield* orders.insert(steps[0]?.order ?? order)
                 yield* orders.save(steps)
                 yield* sql.afterCommit(Metric.update(ordersCreated, 1))
                 return steps.at(-1)?.order ?? order
@@ -825,6 +826,9 @@ export class OrderProcess extends Context.Service<
           overdue,
           (saga) =>
             resume(saga).pipe(
+              Effect.catchTag("ServiceUnavailable", (error) =>
+                Effect.logWarning("An order process cannot go on now; it will be taken up again", error)
+              ),
               // The next shop goes on with what this one was stopped in.
               Effect.tapCause((cause) =>
                 Cause.hasInterruptsOnly(cause)
