@@ -228,3 +228,111 @@ describe("killed at each step of the order process", () => {
     600_000
   )
 })
+
+/** Waits until the shop says that it stops. */
+const draining = async (shop: ShopProcess) => {
+  const deadline = Date.now() + endsWithinMs
+  for (;;) {
+    const said = await fetch(`${shop.url()}/readyz`).then((response) => response.text())
+    if (said.includes("draining")) return
+    if (Date.now() > deadline) throw new Error("the shop was told to stop, and does not")
+    await Bun.sleep(10)
+  }
+}
+
+/** The exit code of a shop that was told to stop and did (128 + SIGINT, as `start-stop.test.ts` has it). */
+const stopped = 130
+
+/** Somebody at each place of each way. */
+const atEachPlace = (trails: ReadonlyMap<Way, ReadonlyArray<string>>) =>
+  [...trails].flatMap(([way, trail]) => trail.map((place) => ({ way, place })))
+
+const prepareAt = (
+  shop: ShopProcess,
+  stops: Stops,
+  visits: ReadonlyArray<{ readonly way: Way; readonly place: string }>
+) =>
+  Promise.all(
+    visits.map(async ({ way, place }) => ({ ...(await prepare(shop, stops, way, `${way.name}: ${place}`)), place }))
+  )
+
+describe("told to stop at each step of the order process", () => {
+  test(
+    "requests in flight are answered for good, and nothing is left over",
+    () =>
+      withStops(async (shop, stops) => {
+        const plain = ways.filter(({ after }) => !after)
+        const trails = await placesOn(shop, stops, plain)
+        for (const batch of chunks(atEachPlace(trails), atOnce)) {
+          const purchases = await prepareAt(shop, stops, batch)
+          await stops.close(purchases)
+          const asked = begin(purchases)
+          await stops.reached()
+          const ends = shop.running().end("SIGTERM")
+          await draining(shop)
+          await stops.open()
+          const answers = (await asked).map((answer) =>
+            answer.status === "fulfilled" ? inWords(answer.value) : "none"
+          )
+          expect(purchases.map(({ name }, nth) => [name, answers[nth]])).toEqual(
+            purchases.map(({ name, way }) => [name, way.ends.answer])
+          )
+          expect(await ends).toBe(stopped)
+          expect(errorsOf(shop)).toEqual([])
+          await shop.restart("SIGTERM")
+          await allEnd(shop, purchases)
+        }
+      }),
+    300_000
+  )
+
+  test(
+    "what does not end in time is not lost: the shop stops all the same, and the next one takes it over",
+    () =>
+      withStops(async (shop, stops) => {
+        const trails = await placesOn(
+          shop,
+          stops,
+          ways.filter(({ name }) => name === "checkout")
+        )
+        const visits = atEachPlace(trails).filter((_, nth) => nth % 2 === 0)
+        const purchases = await prepareAt(shop, stops, visits)
+        await stops.close(purchases)
+        const asked = begin(purchases)
+        await stops.reached()
+        expect(await shop.running().end("SIGTERM")).toBe(stopped)
+        await stops.settle(() => "before")
+        await stops.overdue()
+        const answers = (await asked).map((answer) => (answer.status === "fulfilled" ? answer.value.status : 503))
+        expect(answers).toEqual(purchases.map(() => 503))
+        expect(errorsOf(shop)).toEqual([])
+        await shop.restart("SIGTERM")
+        await allEnd(shop, purchases)
+      }),
+    120_000
+  )
+
+  test(
+    "a process that is being taken over is left to the next shop",
+    () =>
+      withStops(async (shop, stops) => {
+        const overtaken = ways.filter(({ name }) => name === "checkout, taken over when the gateway held the money")
+        const trails = await placesOn(shop, stops, overtaken)
+        const visits = atEachPlace(trails).filter(({ place }) => place !== "process taken over")
+        for (const batch of chunks(visits, takenOverAtOnce)) {
+          const purchases = await prepareAt(shop, stops, batch)
+          await leadIn(shop, stops, purchases)
+          await stops.close(purchases)
+          await shop.restart("SIGKILL")
+          await stops.reached()
+          expect(await shop.running().end("SIGTERM")).toBe(stopped)
+          await stops.settle(() => "before")
+          await stops.overdue()
+          expect(errorsOf(shop)).toEqual([])
+          await shop.restart("SIGTERM")
+          await allEnd(shop, purchases)
+        }
+      }),
+    120_000
+  )
+})

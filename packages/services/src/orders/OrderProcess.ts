@@ -1,4 +1,4 @@
-import { Clock, Context, DateTime, Effect, Layer, Metric, Schema } from "effect"
+import { Cause, Clock, Context, DateTime, Effect, Layer, Metric, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import { paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
@@ -829,8 +829,11 @@ export class OrderProcess extends Context.Service<
               Effect.catchTag("ServiceUnavailable", (error) =>
                 Effect.logWarning("An order process cannot go on now; it will be taken up again", error)
               ),
+              // The next shop goes on with what this one was stopped in.
               Effect.tapCause((cause) =>
-                Effect.logError("An order process stumbled; it will be taken up again", cause)
+                Cause.hasInterruptsOnly(cause)
+                  ? Effect.void
+                  : Effect.logError("An order process stumbled; it will be taken up again", cause)
               ),
               Effect.ignoreCause
             ),
