@@ -2,7 +2,7 @@
 // Starts its own Postgres (default durability) and its own shop, runs each workload beside its twin in turns, and prints
 // medians, ranges and ratios. The twins: pgbench with a hand-written transaction on the same server, and a bare Bun.serve.
 import { spawn } from "node:child_process"
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { parseArgs } from "node:util"
@@ -93,6 +93,19 @@ const tokens = (dataDir: string, users: number) =>
 
 const products = 1_000
 
+/** No limits for what a checkout calls, as a limits file says it. */
+const withoutLimits = Object.fromEntries(
+  ["payment.soap", "payment.rest", "stock.reserve", "risk.assess"].map((operation) => [
+    operation,
+    { deadlineMs: null, attemptTimeoutMs: null, breaker: null, bulkhead: null, retryBudget: null }
+  ])
+)
+
+const twinOf = (name: string) => {
+  if (name.startsWith("GET")) return "bare Bun.serve, the same bytes"
+  return name.startsWith("checkout") ? "see above" : "pgbench -M prepared, 8 clients, one commit"
+}
+
 const fillShelf = async (port: number, admin: string) => {
   const ids: Array<string> = []
   const post = async (path: string, body: unknown): Promise<Record<string, unknown>> => {
@@ -130,9 +143,21 @@ interface Row {
   readonly p99: Array<number>
   /** CPU milliseconds per request: shop, Postgres, generator. */
   readonly cpu: Array<readonly [number, number, number]>
+  /** Transactions that Postgres committed per request, background work included. */
+  readonly commits: Array<number>
   readonly errors: Map<number, number>
 }
-const row = (name: string): Row => ({ name, ours: [], twin: [], p50: [], p95: [], p99: [], cpu: [], errors: new Map() })
+const row = (name: string): Row => ({
+  name,
+  ours: [],
+  twin: [],
+  p50: [],
+  p95: [],
+  p99: [],
+  cpu: [],
+  commits: [],
+  errors: new Map()
+})
 
 const bench = Effect.gen(function* () {
   const folder = yield* Effect.acquireRelease(
@@ -172,7 +197,25 @@ const bench = Effect.gen(function* () {
   console.log(`filling the shelf with ${products} products`)
   const ids = yield* Effect.promise(() => fillShelf(shop.port, admin))
 
+  /** Commits so far; a backend tells its share a second after its last one. */
+  const commits = Effect.andThen(
+    Effect.sleep("1200 millis"),
+    Effect.gen(function* () {
+      const client = yield* PgClient.PgClient
+      const [told] = yield* client<{ count: string }>`
+        select xact_commit::text as count from pg_stat_database where datname = 'shop'`
+      return Number(told?.count)
+    }).pipe(Effect.provide(sql("postgres")))
+  )
+
   const load = (into: Row, clients: number, next: HttpLoad.Load["next"]) =>
+    Effect.gen(function* () {
+      const committed = yield* commits
+      const requests = yield* measured(into, clients, next)
+      into.commits.push(((yield* commits) - committed) / Math.max(1, requests))
+    })
+
+  const measured = (into: Row, clients: number, next: HttpLoad.Load["next"]) =>
     Effect.promise(async () => {
       const before = [Cpu.ofTree(shop.pid), Cpu.ofTree(postmaster), process.cpuUsage()] as const
       const result = await HttpLoad.run({ host: "127.0.0.1", port: shop.port, clients, seconds, next })
@@ -190,6 +233,7 @@ const bench = Effect.gen(function* () {
       for (const [status, count] of result.byStatus) {
         if (status >= 400) into.errors.set(status, (into.errors.get(status) ?? 0) + count)
       }
+      return result.requests
     })
 
   let run = 0
@@ -205,6 +249,45 @@ const bench = Effect.gen(function* () {
       }))
     })
 
+  /** Carts with two lines for a run of checkouts, put into the database by hand: what is measured begins with the checkout. */
+  const fillCarts = (tag: number, clients: number) =>
+    Effect.gen(function* () {
+      const client = yield* PgClient.PgClient
+      const perClient = seconds * 200
+      yield* client`
+        with carts as (
+          insert into cart.carts (cart_id, owner_id, guest, currency, version, created_at, updated_at)
+          select 'CART-' || ${tag}::int || '-' || client || '-' || nth, 'SHOPPER-' || client, false, 'USD', 1, now(), now()
+          from generate_series(0, ${clients - 1}::int) client, generate_series(0, ${perClient}::int) nth
+          returning cart_id
+        )
+        insert into cart.cart_items (cart_id, product_id, qty, line)
+        select cart_id, (${ids}::text[])[line * 500 + 1 + abs(hashtext(cart_id || line)) % 500], 1, line + 1
+        from carts, generate_series(0, 1) line`
+    }).pipe(Effect.provide(sql("shop")))
+
+  const checkout = (clients: number, into: Row) =>
+    Effect.gen(function* () {
+      run += 1
+      const tag = run
+      yield* fillCarts(tag, clients)
+      yield* load(into, clients, (client, nth) => ({
+        method: "POST",
+        path: "/api/v1/checkout",
+        headers: `authorization: Bearer ${shoppers[client] ?? admin}\r\nidempotency-key: c${tag}-${client}-${nth}\r\n`,
+        body: `{"cartId":"CART-${tag}-${client}-${nth}","paymentToken":"tok_ok"}`
+      }))
+    })
+
+  /** The limits file is read every three seconds. */
+  const policies = (on: boolean) =>
+    Effect.andThen(
+      Effect.sync(() => writeFileSync(join(dataDir, "policies.json"), JSON.stringify(on ? {} : withoutLimits))),
+      Effect.sleep("4 seconds")
+    )
+
+  const checkout8 = row("checkout, 2 lines, 8 clients (twin: POST /orders with the same)")
+  const unguarded8 = row("checkout without policies, 8 clients (twin: the same with them)")
   const place8 = row("place order, 2 lines, 8 clients")
   const place16 = row("place order, 2 lines, 16 clients")
   const place64 = row("place order, 2 lines, 64 clients")
@@ -241,6 +324,13 @@ const bench = Effect.gen(function* () {
       into.twin.push(yield* Effect.promise(() => pgbench(binary, database("twin"), script, 8, seconds)))
       yield* placeOrder(clients, into)
     }
+    // The process and what guards it, as a share of the bare order path.
+    yield* checkout(8, checkout8)
+    checkout8.twin.push(place8.ours.at(-1) ?? Number.NaN)
+    yield* policies(false)
+    yield* checkout(8, unguarded8)
+    unguarded8.twin.push(checkout8.ours.at(-1) ?? Number.NaN)
+    yield* policies(true)
     const get = (_: number, nth: number): HttpLoad.Sent => ({
       method: "GET",
       path: `/api/v1/products/${ids[nth % ids.length]}`
@@ -253,18 +343,24 @@ const bench = Effect.gen(function* () {
   }
 
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s; CPU in ms per request`)
-  for (const { name, ours, twin, p50, p95, p99, cpu, errors } of [place8, place16, place64, read]) {
+  for (const { name, ours, twin, p50, p95, p99, cpu, commits, errors } of [
+    place8,
+    place16,
+    place64,
+    checkout8,
+    unguarded8,
+    read
+  ]) {
     const ratio = ours.map((figure, index) => figure / (twin[index] ?? Number.NaN))
     const part = (index: 0 | 1 | 2) => median(cpu.map((figures) => figures[index])).toFixed(3)
     console.log(`\n${name}`)
     console.log(
       `  shop        ${range(ours)} /s   p50 ${range(p50, 2)} ms   p95 ${range(p95, 2)} ms   p99 ${range(p99, 2)} ms`
     )
-    console.log(
-      `  twin        ${range(twin)} /s   ${name.startsWith("GET") ? "bare Bun.serve, the same bytes" : "pgbench -M prepared, 8 clients, one commit"}`
-    )
+    console.log(`  twin        ${range(twin)} /s   ${twinOf(name)}`)
     console.log(`  ratio       ${range(ratio, 2)}`)
     console.log(`  CPU         shop ${part(0)}   Postgres ${part(1)}   generator ${part(2)}`)
+    console.log(`  commits     ${range(commits, 2)} per request`)
     if (errors.size > 0)
       console.log(`  errors      ${[...errors].map(([status, count]) => `${status}: ${count}`).join(", ")}`)
   }

@@ -168,7 +168,13 @@ describe("who may do what", () => {
       await ada.request("PATCH", `/api/v1/products/${productId}`, { body: { name: "Hers" } }),
       await ada.request("PUT", `/api/v1/products/${productId}/price`, { body: { ...price, reason: "sale" } }),
       await ada.post(`/api/v1/inventory/${productId}/adjustments`, { delta: 1_000, reason: "more" }),
-      await ada.post(`/api/v1/orders/${text(order, "orderId")}/fulfil`)
+      await ada.post(`/api/v1/orders/${text(order, "orderId")}/fulfil`),
+      await ada.post(`/api/v1/orders/${text(order, "orderId")}/release`),
+      await ada.post(`/api/v1/orders/${text(order, "orderId")}/reject`),
+      await ada.get(`/ops/sagas/${text(order, "orderId")}`),
+      await ada.get("/ops/risk/assessments"),
+      await ada.get("/ops/risk/assessments/RISK-1"),
+      await ada.get("/ops/policies")
     ]
     expect(answers.map(refusal)).toEqual(answers.map(() => [403, "forbidden"]))
     const read = await shop().anyone.get(`/api/v1/products/${productId}`)
@@ -178,10 +184,16 @@ describe("who may do what", () => {
   })
 
   test("a guest neither orders nor reads notifications", async () => {
-    const guest = shop().anyone.as(text(await shop().anyone.post("/api/v1/carts"), "guestToken"))
+    const cart = await shop().anyone.post("/api/v1/carts")
+    const guest = shop().anyone.as(text(cart, "guestToken"))
     const productId = await shop().product({}, 1)
     const answers = [
       await guest.post("/api/v1/orders", { items: [{ productId, qty: 1 }] }, { key: "theirs" }),
+      await guest.post("/api/v1/checkout", { cartId: text(cart, "cartId"), paymentToken: "tok_ok" }, { key: "theirs" }),
+      await guest.post("/api/v1/orders/ORDER-1/release"),
+      await guest.post("/api/v1/orders/ORDER-1/reject"),
+      await guest.get("/ops/sagas/ORDER-1"),
+      await guest.get("/ops/risk/assessments"),
       await guest.get("/api/v1/orders"),
       await guest.get("/api/v1/notifications"),
       await guest.request("DELETE", "/api/v1/sessions")
@@ -204,7 +216,21 @@ describe("who may do what", () => {
       await anyone.post("/api/v1/orders/ORDER-1/pay", {}),
       await anyone.post("/api/v1/orders/ORDER-1/cancel"),
       await anyone.post("/api/v1/orders/ORDER-1/fulfil"),
+      await anyone.post("/api/v1/checkout", {}),
+      await anyone.post("/api/v1/orders/ORDER-1/release"),
+      await anyone.post("/api/v1/orders/ORDER-1/reject"),
       await anyone.request("DELETE", "/api/v1/sessions")
+    ]
+    expect(answers.map(refusal)).toEqual(answers.map(() => [401, "unauthenticated"]))
+  })
+
+  test("what operators look at asks for a token, too", async () => {
+    const { anyone } = shop()
+    const answers = [
+      await anyone.get("/ops/sagas/ORDER-1"),
+      await anyone.get("/ops/risk/assessments"),
+      await anyone.get("/ops/risk/assessments/RISK-1"),
+      await anyone.get("/ops/policies")
     ]
     expect(answers.map(refusal)).toEqual(answers.map(() => [401, "unauthenticated"]))
   })

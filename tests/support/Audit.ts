@@ -1,7 +1,14 @@
 import { Effect, Redacted } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { StockReserved } from "@merkato/domain/inventory/InventoryEvents"
-import { OrderCanceled, OrderCreated, OrderFulfilled, OrderPaid } from "@merkato/domain/orders/OrderEvents"
+import {
+  OrderCanceled,
+  OrderCreated,
+  OrderFulfilled,
+  OrderHeld,
+  OrderPaid,
+  OrderReleased
+} from "@merkato/domain/orders/OrderEvents"
 import * as Database from "@merkato/infra/postgres/Database"
 import { discrepancies, settled } from "./Books.ts"
 
@@ -18,7 +25,7 @@ const publishers = [
 ] as const
 
 /** What is told to shoppers. */
-const told = [OrderCreated.type, OrderPaid.type, OrderCanceled.type, OrderFulfilled.type]
+const told = [OrderCreated, OrderHeld, OrderReleased, OrderPaid, OrderCanceled, OrderFulfilled].map(({ type }) => type)
 
 /** Rules that hold in every committed state, in the middle of whatever is under way. */
 const always = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
@@ -96,14 +103,15 @@ const always = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       where event_type = ${OrderCreated.type} group by correlation_id having count(*) > 1`
   ],
   [
-    "an order and the answer under its key are there together",
+    "an order that was placed and the answer under its key are there together",
     sql`
       with answered as (
         select key, answer -> 'value' ->> 'orderId' as order_id from orders.idempotency
         where operation = 'place' and answer ->> '_tag' = 'Done'
       )
       select key, o.order_id from orders.orders o full join answered using (order_id)
-      where o.status is null or key is null`
+      where o.status is null or key is null
+        and not exists (select from orders.sagas s where s.order_id = o.order_id and s.kind = 'checkout')`
   ],
   ...publishers.map(
     ([schema, topic]): Rule => [
@@ -133,7 +141,8 @@ const atRest = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       from inventory.reservations r full join orders.orders o using (reservation_id)
       where case o.status
         when 'PENDING' then r.status <> 'held'
-        when 'CANCELED' then r.status <> 'released'
+        when 'HELD' then r.status <> 'held'
+        when 'CANCELED' then r.status not in ('released', 'expired')
         when 'PAID' then r.status <> 'committed'
         when 'FULFILLED' then r.status <> 'committed'
         else r.status not in ('held', 'released') end`

@@ -8,8 +8,8 @@ import { gatewayRules } from "./GatewayBooks.ts"
 
 /** Who acts on which topic: what they have not read yet is still under way. */
 const readers = {
-  groups: ["inventory.release-canceled", "notifications.tell-shoppers", "orders.end-expired"],
-  topics: ["order.events", "order.events", "inventory.events"]
+  groups: ["inventory.release-canceled", "notifications.tell-shoppers", "cart.empty-ordered", "orders.end-expired"],
+  topics: ["order.events", "order.events", "order.events", "inventory.events"]
 }
 
 /** What publishes, and where. */
@@ -32,7 +32,8 @@ const underWay = Effect.gen(function* () {
       (select count(*) from inventory.reservations where status = 'held' and expires_at <= ${now}) as due,
       (select count(*) from orders.outbox) + (select count(*) from payments.outbox)
         + (select count(*) from inventory.outbox) + (select count(*) from catalogue.outbox)
-        + (select count(*) from notifications.outbox) as unpublished,
+        + (select count(*) from notifications.outbox) + (select count(*) from cart.outbox)
+        + (select count(*) from risk.outbox) + (select count(*) from identity.outbox) as unpublished,
       (select coalesce(sum(p.next_offset - coalesce(g.next_offset, 0)), 0)
         from unnest(${readers.groups}::text[], ${readers.topics}::text[]) as r (consumer_group, topic)
         join bus.partitions p using (topic)
@@ -192,15 +193,18 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
           when ${OrderEvents.OrderCreated.type} then 'N' when ${OrderEvents.OrderPaymentStarted.type} then 'S'
           when ${OrderEvents.OrderPaymentFailed.type} then 'F' when ${OrderEvents.OrderReservationLost.type} then 'L'
           when ${OrderEvents.OrderPaid.type} then 'P' when ${OrderEvents.OrderCanceled.type} then 'X'
-          when ${OrderEvents.OrderFulfilled.type} then 'D' else '?' end, '' order by version) as line
+          when ${OrderEvents.OrderFulfilled.type} then 'D' when ${OrderEvents.OrderHeld.type} then 'H'
+          when ${OrderEvents.OrderReleased.type} then 'R' else '?' end, '' order by version) as line
         from orders.events group by aggregate_id
       )
       select order_id, o.status, o.version, o.payment_attempt_id, line
       from orders.orders o full join told using (order_id)
       where o.order_id is null or line is null or events <> o.version or told.version <> o.version
         or o.payment_attempt_id is not null
-        or line !~ case o.status when 'PENDING' then '^N(SF)*$' when 'PAID' then '^N(SF)*SP$'
-          when 'FULFILLED' then '^N(SF)*SPD$' when 'CANCELED' then '^N(SF)*(SLF)?X$' else '^$' end`
+        -- Held once at most: as a checkout places it, or as it is about to be paid.
+        or line !~ replace(case o.status when 'PENDING' then '^PENDING$' when 'PAID' then '^PENDINGSP$'
+          when 'FULFILLED' then '^PENDINGSPD$' when 'HELD' then '^N(H|(SF)*SH)$'
+          when 'CANCELED' then '^(PENDING(SLF)?|N(H|(SF)*SH))X$' else '^$' end, 'PENDING', 'N(HR|(SF)*SHR)?(SF)*')`
   ],
   [
     "an order's history has a line for each of its events",
@@ -233,18 +237,28 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
   ),
   ["nothing went to the dead letters", sql`select topic, envelope, failure from bus.log where topic like '%.dlq'`],
   [
-    "shoppers are told once of each order placed, paid and canceled",
+    "shoppers are told once of each order placed, paid, held, released and canceled",
     sql`
       with due as (
         select order_id, user_id, 'order.created' as kind from orders.orders
         union all select order_id, user_id, 'order.paid' from orders.orders where status in ('PAID', 'FULFILLED')
         union all select order_id, user_id, 'order.canceled' from orders.orders where status = 'CANCELED'
         union all select order_id, user_id, 'order.fulfilled' from orders.orders where status = 'FULFILLED'
+        union all select aggregate_id, payload ->> 'userId', 'order.held' from orders.events
+          where event_type = ${OrderEvents.OrderHeld.type}
+        union all select order_id, user_id, 'order.released' from orders.orders where reviewed
       ), told as (
         select order_id, user_id, kind, count(*) as times from notifications.notifications group by 1, 2, 3
       )
       select order_id, kind, coalesce(times, 0) as times from due full join told using (order_id, user_id, kind)
       where times is distinct from 1 or due.kind is null`
+  ],
+  [
+    "a process that ended keeps no payment token, and one that came to an order left it there",
+    sql`
+      select saga_id, kind, outcome from orders.sagas s left join orders.orders o using (order_id)
+      where step = 'done' and (work ->> 'paymentToken' is not null or outcome is null
+        or (o.order_id is null and outcome in ('paid', 'held', 'unavailable', 'payment_declined')))`
   ],
   [
     "an order that was answered for exists, and a request that ended has its answer",

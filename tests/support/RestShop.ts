@@ -75,6 +75,11 @@ export class RestShop {
     return this.anyone.as(await this.token(userId, role, region))
   }
 
+  /** Looks into the shop's database. */
+  sql<A, E>(effect: Effect.Effect<A, E, SqlClient.SqlClient>): Promise<A> {
+    return this.runtime.runPromise(effect)
+  }
+
   rows(query: string): Promise<typeof Rows.Type> {
     return this.runtime.runPromise(
       Effect.flatMap(SqlClient.SqlClient, (sql) =>

@@ -6,6 +6,7 @@ import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { patientCircuits } from "./Circuits.ts"
 import { Client, text } from "./Client.ts"
 import { type Running, startApp, temporaryFolder } from "./Processes.ts"
 
@@ -18,6 +19,7 @@ export interface ShopProcess {
   readonly as: (userId: string, role?: "shopper" | "admin") => Promise<Client>
   /** A new product with so many units on the shelf, for 1.00 USD each. */
   readonly onShelf: (units: number) => Promise<string>
+  readonly database: Redacted.Redacted
   /** Looks into the shop's database. */
   readonly sql: <A, E>(effect: Effect.Effect<A, E, SqlClient.SqlClient>) => Promise<A>
   /** Ends the process as told, and starts it again on the same data. */
@@ -26,7 +28,7 @@ export interface ShopProcess {
 
 let products = 0
 
-/** Runs a test against a real process of the shop. */
+/** Runs a test against a real process of the shop; the gateways of its shoppers may fail as often as they like. */
 export const withShop = (
   test: (shop: ShopProcess) => Promise<void>,
   environment: Readonly<Record<string, string>> = {}
@@ -34,6 +36,7 @@ export const withShop = (
   Effect.gen(function* () {
     const database = yield* TestDatabase.fresh
     const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
+    patientCircuits(folder.path)
     const start = () =>
       startApp("shop", ["--no-seed", "--data-dir", folder.path], {
         DATABASE_URL: Redacted.value(database.url),
@@ -65,6 +68,7 @@ export const withShop = (
         await admin.post(`/api/v1/inventory/${productId}/adjustments`, { delta: units, reason: "delivery" })
         return productId
       },
+      database: database.url,
       sql: run,
       restart: async (signal) => {
         await running.end(signal)

@@ -116,7 +116,7 @@ describe("histories of golden events", () => {
     return rebuilt === undefined ? undefined : Schema.encodeSync(Payment)(rebuilt)
   }
   const { OrderCreated, OrderPaymentStarted, OrderPaymentFailed, OrderReservationLost } = OrderEvents
-  const { OrderPaid, OrderCanceled, OrderFulfilled } = OrderEvents
+  const { OrderPaid, OrderHeld, OrderReleased, OrderCanceled, OrderFulfilled } = OrderEvents
   const { PaymentInitiated, PaymentAuthorised, PaymentCaptured, PaymentWasDeclined, PaymentWasVoided } = PaymentEvents
 
   const placed = {
@@ -137,6 +137,7 @@ describe("histories of golden events", () => {
     reservationId: "RES-123",
     paymentAttemptId: null,
     reservationLost: false,
+    reviewed: false,
     version: 1,
     createdAt: "2025-06-01T12:01:00.000Z",
     updatedAt: "2025-06-01T12:01:00.000Z"
@@ -177,6 +178,24 @@ describe("histories of golden events", () => {
       reservationLost: true,
       version: 5,
       updatedAt: "2025-06-01T12:05:00.000Z"
+    })
+    expect(order(OrderCreated, OrderHeld)).toEqual({
+      ...placed,
+      status: "HELD",
+      version: 2,
+      updatedAt: "2025-06-01T12:02:00.000Z"
+    })
+    expect(order(OrderCreated, OrderHeld, OrderReleased)).toEqual({
+      ...placed,
+      reviewed: true,
+      version: 3,
+      updatedAt: "2025-06-01T12:03:00.000Z"
+    })
+    expect(order(OrderCreated, OrderPaymentStarted, OrderHeld, OrderCanceled)).toEqual({
+      ...placed,
+      status: "CANCELED",
+      version: 4,
+      updatedAt: "2025-06-01T12:04:00.000Z"
     })
   })
 

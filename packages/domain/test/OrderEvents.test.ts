@@ -13,16 +13,25 @@ import {
   OrderCanceled,
   OrderCreated,
   OrderFulfilled,
+  OrderHeld,
   OrderPaid,
   OrderPaymentFailed,
   OrderPaymentStarted,
+  OrderReleased,
   OrderReservationLost,
   rebuild,
   type StoredOrderEvent
 } from "../src/orders/OrderEvents.ts"
 
-/** contracts.md: PENDING → PAID → FULFILLED; PENDING → CANCELED; HELD → PENDING | CANCELED. */
-const legal = new Set(["PENDING→PAID", "PAID→FULFILLED", "PENDING→CANCELED", "HELD→PENDING", "HELD→CANCELED"])
+/** The contract: PENDING → PAID → FULFILLED; PENDING → CANCELED; PENDING → HELD → PENDING | CANCELED. */
+const legal = new Set([
+  "PENDING→PAID",
+  "PAID→FULFILLED",
+  "PENDING→CANCELED",
+  "PENDING→HELD",
+  "HELD→PENDING",
+  "HELD→CANCELED"
+])
 
 const begin = DateTime.makeUnsafe("2025-06-01T12:00:00.000Z")
 const after = (minutes: number) => DateTime.add(begin, { minutes })
@@ -74,7 +83,18 @@ const newOrder = fc
     })
   })
 
-const kinds = ["created", "started", "failed", "lost", "paid", "canceled", "fulfilled", "unheard of"] as const
+const kinds = [
+  "created",
+  "started",
+  "failed",
+  "lost",
+  "paid",
+  "held",
+  "released",
+  "canceled",
+  "fulfilled",
+  "unheard of"
+] as const
 type Kind = (typeof kinds)[number]
 
 /** An event that somebody may try to add; `skew` is how far its version is off. */
@@ -107,6 +127,9 @@ const eventOf = (order: Order, version: number, { kind, attempt, minutes }: Step
     lost: () => OrderReservationLost.of(orderId, version, { ...common, reservationId }),
     paid: () =>
       OrderPaid.of(orderId, version, { ...common, attemptId, items: itemsOf(order), totalAmount: 1, currency: "USD" }),
+    held: () =>
+      OrderHeld.of(orderId, version, { ...common, score: 60, reasons: ["amount.high"], items: itemsOf(order) }),
+    released: () => OrderReleased.of(orderId, version, { ...common, releasedBy: UserId.make("ADMIN") }),
     canceled: () => OrderCanceled.of(orderId, version, { ...common, reservationId, reason: "changed my mind" }),
     fulfilled: () => OrderFulfilled.of(orderId, version, common),
     "unheard of": () => ({ eventType: "ecommerce.order.order.eaten.v1", payload: common })
@@ -125,10 +148,13 @@ interface Model {
   readonly status: OrderStatus
   readonly attempt: AttemptId | null
   readonly lost: boolean
+  readonly reviewed: boolean
 }
 
+const beginning: Model = { status: "PENDING", attempt: null, lost: false, reviewed: false }
+
 const expected = (model: Model | undefined, { kind, attempt }: Step): Model | "impossible" => {
-  if (model === undefined) return kind === "created" ? { status: "PENDING", attempt: null, lost: false } : "impossible"
+  if (model === undefined) return kind === "created" ? beginning : "impossible"
   const { status } = model
   const paying = model.attempt !== null
   const itsOwn = model.attempt === attempts[attempt]
@@ -141,6 +167,10 @@ const expected = (model: Model | undefined, { kind, attempt }: Step): Model | "i
       return paying ? { ...model, lost: true } : "impossible"
     case "paid":
       return itsOwn ? { ...model, status: "PAID", attempt: null } : "impossible"
+    case "held":
+      return status === "PENDING" ? { ...model, status: "HELD", attempt: null } : "impossible"
+    case "released":
+      return status === "HELD" ? { ...model, status: "PENDING", reviewed: true } : "impossible"
     case "canceled":
       return (status === "PENDING" && !paying) || status === "HELD" ? { ...model, status: "CANCELED" } : "impossible"
     case "fulfilled":
@@ -207,7 +237,7 @@ describe("an order, whatever events are tried on it", () => {
     const seen = new Set<string>()
     fc.assert(
       fc.property(newOrder, start, steps, (template, from, tried) => {
-        let model: Model | undefined = from === "HELD" ? { status: "HELD", attempt: null, lost: false } : undefined
+        let model: Model | undefined = from === "HELD" ? { ...beginning, status: "HELD" } : undefined
         play(template, startOf(template, from), tried, (before, event, result, next) => {
           const outcome = next.skew === 0 ? expected(model, next) : "impossible"
           seen.add(`${model === undefined ? "NOTHING" : model.status} ${next.kind} ${outcome !== "impossible"}`)
@@ -225,6 +255,7 @@ describe("an order, whatever events are tried on it", () => {
             status: model.status,
             paymentAttemptId: model.attempt,
             reservationLost: model.lost,
+            reviewed: model.reviewed,
             version: event.version,
             createdAt: DateTime.formatIso(before?.createdAt ?? event.occurredAt),
             updatedAt: DateTime.formatIso(event.occurredAt)
@@ -241,6 +272,8 @@ describe("an order, whatever events are tried on it", () => {
       "PENDING lost",
       "PENDING paid",
       "PENDING canceled",
+      "PENDING held",
+      "HELD released",
       "PAID fulfilled",
       "HELD canceled"
     ])
@@ -320,6 +353,17 @@ describe("an order, whatever events are tried on it", () => {
     )
   })
 
+  test("counts as looked at from its release on, for good", () => {
+    fc.assert(
+      fc.property(newOrder, start, steps, (template, from, tried) => {
+        play(template, startOf(template, from), tried, (before, _, result, { kind }) => {
+          if (Result.isFailure(result)) return
+          expect(result.success.reviewed).toBe(kind === "released" || (before?.reviewed ?? false))
+        })
+      })
+    )
+  })
+
   test("loses its reservation only while a payment is under way", () => {
     fc.assert(
       fc.property(newOrder, steps, (template, tried) => {
@@ -336,8 +380,9 @@ describe("an order, whatever events are tried on it", () => {
       status: _1,
       paymentAttemptId: _2,
       reservationLost: _3,
-      version: _4,
-      updatedAt: _5,
+      reviewed: _4,
+      version: _5,
+      updatedAt: _6,
       ...rest
     }: Order) => rest
     fc.assert(

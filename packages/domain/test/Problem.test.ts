@@ -18,15 +18,19 @@ import {
   Unauthenticated
 } from "../src/kernel/Problem.ts"
 import {
+  CartEmpty,
   NotCancelable,
   NotFulfillable,
+  NotHeld,
   NotPayable,
   NotYourOrder,
   OrderNotFound,
   PaymentInProgress,
-  PriceChanged
+  PriceChanged,
+  RiskBlocked
 } from "../src/orders/Order.ts"
 import { ImpossibleHistory } from "../src/orders/OrderEvents.ts"
+import { OrderProcessNotFound } from "../src/orders/OrderProcess.ts"
 import {
   NotRefundable,
   PaymentDeclined,
@@ -73,7 +77,8 @@ const promised: ReadonlyArray<readonly [Problem, string, number]> = [
   [new NotPayable({ orderStatus: "PAID" }), "not_payable", 409],
   [new NotYourOrder(), "not_your_order", 403],
   [new NotCancelable({ orderStatus: "PAID" }), "not_cancelable", 409],
-  [new NotFulfillable({ orderStatus: "PENDING" }), "not_fulfillable", 409]
+  [new NotFulfillable({ orderStatus: "PENDING" }), "not_fulfillable", 409],
+  [new RiskBlocked(), "risk_blocked", 403]
 ]
 
 /** What the shop says where the contract is silent; stable all the same. */
@@ -86,7 +91,10 @@ const further: ReadonlyArray<readonly [Problem, string, number]> = [
   [new CartNotFound({ cartId: "CART-1" }), "cart_not_found", 404],
   [new CartFull(), "cart_full", 409],
   [new InvalidGuestToken(), "invalid_guest_token", 422],
+  [new CartEmpty({ cartId: "CART-1" }), "cart_empty", 409],
   [new OrderNotFound({ orderId: "ORDER-1" }), "order_not_found", 404],
+  [new NotHeld({ orderStatus: "PENDING" }), "not_held", 409],
+  [new OrderProcessNotFound({ id: "SAGA-1" }), "order_process_not_found", 404],
   [new AssessmentNotFound({ assessmentId: AssessmentId.make("RISK-1") }), "assessment_not_found", 404],
   [new ServiceUnavailable({ service: "pricing", retryAfterSeconds: 1 }), "service_unavailable", 503],
   [new InvalidValue({ path: "price", reason: "too many decimals" }), "invalid_value", 400]

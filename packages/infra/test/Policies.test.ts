@@ -210,7 +210,7 @@ describe("retry", () => {
         expect(yield* Fiber.join(fiber)).toEqual(Exit.fail("declined"))
         expect(told).toEqual([
           "down",
-          new TimedOut({ operation: "payment.soap", timeoutMs: 1_000, retryAfterSeconds: 1 }),
+          new TimedOut({ operation: "payment.soap", timeoutMs: 2_000, retryAfterSeconds: 1 }),
           "declined"
         ])
       })
@@ -223,9 +223,9 @@ describe("attempt timeout", () => {
       Effect.gen(function* () {
         const side = otherSide(() => Effect.never)
         expect(yield* ended("payment.rest", side.call)).toEqual(
-          Exit.fail(new TimedOut({ operation: "payment.rest", timeoutMs: 1_000, retryAfterSeconds: 1 }))
+          Exit.fail(new TimedOut({ operation: "payment.rest", timeoutMs: 2_000, retryAfterSeconds: 1 }))
         )
-        expect(side.times).toEqual([0, 1_100, 2_300])
+        expect(side.times).toEqual([0, 2_100, 4_300])
         const { counts, breaker } = yield* stateOf("payment.rest")
         expect(counts.attempts).toMatchObject({ timed_out: 3 })
         expect(breaker?.failuresInARow).toBe(3)
@@ -283,8 +283,8 @@ describe("deadline", () => {
         )
         yield* TestClock.adjust("10 seconds")
         yield* Fiber.join(fiber)
-        // 5,000 ms of payment.rest, 600 of them gone; payment.soap would have 8,000; flash_sale.price has 1,000.
-        expect(seen).toEqual([4_400, 1_000])
+        // 7,000 ms of payment.rest, 600 of them gone; payment.soap would have 12,000; flash_sale.price has 1,000.
+        expect(seen).toEqual([6_400, 1_000])
         expect(yield* Deadline.remainingMs).toBe(Infinity)
       })
     ))

@@ -20,7 +20,7 @@ test("a process is not ready while nobody serves a contract that it needs, and s
   run(
     Effect.gen(function* () {
       const needs = Deployment.needsOf(["orders"], false)
-      expect(needs).toEqual(["pricing", "inventory", "payments"])
+      expect(needs).toEqual(["cart", "pricing", "risk", "inventory", "payments"])
       const context = yield* Layer.build(waiting(needs))
       const { address } = Context.get(context, HttpServer.HttpServer)
       const url = `http://127.0.0.1:${"port" in address ? address.port : 0}`

@@ -14,6 +14,7 @@ import { PaymentToken } from "@merkato/domain/payments/Payment"
 import * as PaymentEvents from "@merkato/domain/payments/PaymentEvents"
 import { StoredEvent } from "@merkato/infra/events/EventStore"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
@@ -22,8 +23,22 @@ import { patientCircuits } from "../../../tests/support/Circuits.ts"
 import { contextsOn } from "../../../tests/support/InProcess.ts"
 import { temporaryFolder } from "../../../tests/support/Processes.ts"
 
+/** Whoever names a device is looked at; nothing else is risky, however fast, large or foreign. */
+const rules = {
+  review: 60,
+  block: 101,
+  velocity: { user: [], device: [{ windowSeconds: 600, steps: [{ over: 0, points: 60 }] }] },
+  amount: { high: { USD: [], JPY: [], KWD: [] }, unusual: { steps: [] } },
+  mismatch: { currency: { points: 0 }, device: { points: 0 }, regions: { steps: [] } },
+  device: { missing: { points: 0 }, new: { points: 0 }, shared: { steps: [] } }
+}
+
 /** Gateways are given up on soon, and reservations looked at often, so that the tests need not wait. */
-const impatient = ConfigProvider.fromUnknown({ MERKATO_PAYMENT_TIMEOUT_MS: "900", MERKATO_RESERVATION_SWEEP_MS: "20" })
+const impatient = ConfigProvider.fromUnknown({
+  MERKATO_PAYMENT_TIMEOUT_MS: "900",
+  MERKATO_RESERVATION_SWEEP_MS: "20",
+  MERKATO_RISK_RULES: JSON.stringify(rules)
+})
 
 const scope = Scope.makeUnsafe()
 const folder = temporaryFolder()
@@ -54,10 +69,10 @@ let keys = 0
 const freshKey = () => IdempotencyKey.make(`key-${++keys}`)
 
 /** Pays, and says how it went. */
-const pay = Effect.fnUntraced(function* (orderId: OrderId, token: string) {
+const pay = Effect.fnUntraced(function* (orderId: OrderId, token: string, device: { readonly deviceId?: string } = {}) {
   const orders = yield* OrdersRpc
   return yield* orders
-    .Pay({ idempotencyKey: freshKey(), orderId, paymentToken: PaymentToken.make(token), rail: "auto" })
+    .Pay({ idempotencyKey: freshKey(), orderId, paymentToken: PaymentToken.make(token), rail: "auto", ...device })
     .pipe(
       Effect.map(({ answer }) => answer.status),
       Effect.catch((error) => Effect.succeed(error._tag))
@@ -94,11 +109,42 @@ const payTooLate = Effect.fnUntraced(function* (order: Order, token: string) {
   return paid
 })
 
+const suspicious = { deviceId: "a-device" }
+
+type Items = ReadonlyArray<{ readonly productId: ProductId; readonly qty: number }>
+
+/** How an order comes about. */
+type Beginning = (items: Items) => Effect.Effect<Order, unknown, CartRpc | OrdersRpc | SqlClient.SqlClient>
+
+const ordered: Beginning = Effect.fnUntraced(function* (items: Items) {
+  return (yield* (yield* OrdersRpc).Place({ idempotencyKey: freshKey(), items })).answer
+})
+
+/** Buys a cart at once, which goes as said; the order it made, whatever was answered. */
+const checkedOut = (outcome: string, token: string, device: { readonly deviceId?: string } = {}): Beginning =>
+  Effect.fnUntraced(function* (items: Items) {
+    const [carts, all, sql] = [yield* CartRpc, yield* OrdersRpc, yield* SqlClient.SqlClient]
+    const { cartId } = (yield* carts.CreateCart({})).cart
+    for (const item of items) yield* carts.SetItem({ cartId, ...item })
+    const idempotencyKey = freshKey()
+    const paymentToken = PaymentToken.make(token)
+    const came = yield* all.Checkout({ idempotencyKey, cartId, paymentToken, rail: "auto", ...device }).pipe(
+      Effect.map(({ answer }) => answer.status),
+      Effect.catch((error) => Effect.succeed(error._tag))
+    )
+    expect<string>(came).toBe(outcome)
+    const [made] = yield* sql<{ orderId: OrderId }>`
+      select order_id as "orderId" from orders.sagas where request ->> 'key' = ${idempotencyKey}`
+    return made === undefined ? yield* Effect.die("no order was made") : yield* all.Get({ orderId: made.orderId })
+  })
+
 type Story = (order: Order) => Effect.Effect<unknown, unknown, OrdersRpc | InventoryRpc | SqlClient.SqlClient>
 const orders = Effect.service(OrdersRpc)
 
 /** What can become of an order, and how it stands then: the order, and its payments. */
-const stories: Readonly<Record<string, readonly [story: Story, status: string, payments: ReadonlyArray<string>]>> = {
+const stories: Readonly<
+  Record<string, readonly [story: Story, status: string, payments: ReadonlyArray<string>, beginning?: Beginning]>
+> = {
   "is placed": [() => Effect.void, "PENDING", []],
   "is paid": [({ orderId }) => expecting("PAID", pay(orderId, "tok_ok")), "PAID", ["CAPTURED"]],
   "is declined": [({ orderId }) => expecting("PaymentDeclined", pay(orderId, "tok_declined")), "PENDING", ["DECLINED"]],
@@ -159,6 +205,70 @@ const stories: Readonly<Record<string, readonly [story: Story, status: string, p
     (order) => expecting("NotPayable", payTooLate(order, "tok_lost")),
     "CANCELED",
     ["VOIDED"]
+  ],
+  "is held as it is paid": [({ orderId }) => expecting("HELD", pay(orderId, "tok_ok", suspicious)), "HELD", []],
+  "is declined, then held, then released": [
+    ({ orderId }) =>
+      expecting("PaymentDeclined", pay(orderId, "tok_declined")).pipe(
+        Effect.andThen(expecting("HELD", pay(orderId, "tok_ok", suspicious))),
+        Effect.andThen(admin(Effect.flatMap(orders, (all) => all.Release({ orderId }))))
+      ),
+    "PENDING",
+    ["DECLINED"]
+  ],
+  "is held, released, declined and paid": [
+    ({ orderId }) =>
+      expecting("HELD", pay(orderId, "tok_ok", suspicious)).pipe(
+        Effect.andThen(admin(Effect.flatMap(orders, (all) => all.Release({ orderId })))),
+        Effect.andThen(expecting("PaymentDeclined", pay(orderId, "tok_declined", suspicious))),
+        Effect.andThen(expecting("PAID", pay(orderId, "tok_ok", suspicious)))
+      ),
+    "PAID",
+    ["CAPTURED", "DECLINED"]
+  ],
+  "is held and rejected": [
+    ({ orderId }) =>
+      Effect.andThen(
+        expecting("HELD", pay(orderId, "tok_ok", suspicious)),
+        admin(Effect.flatMap(orders, (all) => all.Reject({ orderId })))
+      ),
+    "CANCELED",
+    []
+  ],
+  "is held and runs out": [
+    (order) => Effect.andThen(expecting("HELD", pay(order.orderId, "tok_ok", suspicious)), runOut(order)),
+    "CANCELED",
+    []
+  ],
+  "is checked out": [() => Effect.void, "PAID", ["CAPTURED"], checkedOut("PAID", "tok_ok")],
+  "is checked out and declined": [
+    () => Effect.void,
+    "CANCELED",
+    ["DECLINED"],
+    checkedOut("PaymentDeclined", "tok_declined")
+  ],
+  "is checked out while the gateways are down, then paid": [
+    ({ orderId }) => expecting("PAID", pay(orderId, "tok_ok")),
+    "PAID",
+    ["CAPTURED", "VOIDED"],
+    checkedOut("PaymentUnavailable", "tok_all_down")
+  ],
+  "is checked out and held": [() => Effect.void, "HELD", [], checkedOut("HELD", "tok_ok", suspicious)],
+  "is checked out, held, released, paid and fulfilled": [
+    ({ orderId }) =>
+      admin(Effect.flatMap(orders, (all) => all.Release({ orderId }))).pipe(
+        Effect.andThen(expecting("PAID", pay(orderId, "tok_ok", suspicious))),
+        Effect.andThen(admin(Effect.flatMap(orders, (all) => all.Fulfil({ orderId }))))
+      ),
+    "FULFILLED",
+    ["CAPTURED"],
+    checkedOut("HELD", "tok_ok", suspicious)
+  ],
+  "is checked out, held and rejected": [
+    ({ orderId }) => admin(Effect.flatMap(orders, (all) => all.Reject({ orderId }))),
+    "CANCELED",
+    [],
+    checkedOut("HELD", "tok_ok", suspicious)
   ]
 }
 
@@ -181,7 +291,6 @@ const placed = new Map<string, Order>()
 const beginStories = Effect.gen(function* () {
   const catalogue = yield* CatalogueRpc
   const inventory = yield* InventoryRpc
-  const all = yield* orders
   const products = yield* Effect.forEach(shelf, ([sku, priceMinor, currency]) =>
     admin(
       catalogue.AddProduct({ sku: Sku.make(sku), name: sku, description: "", category: "Food", priceMinor, currency })
@@ -190,17 +299,16 @@ const beginStories = Effect.gen(function* () {
   yield* Effect.forEach(products, ({ productId }) =>
     admin(inventory.Adjust({ productId, delta: 100_000, reason: "delivery" }))
   )
-  const baskets: ReadonlyArray<ReadonlyArray<{ readonly productId: ProductId; readonly qty: number }>> = (
-    ["USD", "JPY", "KWD"] as const
-  ).map((currency) =>
+  const baskets: ReadonlyArray<Items> = (["USD", "JPY", "KWD"] as const).map((currency) =>
     products.flatMap(({ productId, currency: own }, index) =>
       own === currency ? [{ productId, qty: 1 + index * 13 }] : []
     )
   )
   const regions: ReadonlyArray<Region> = ["us", "eu", "apac", "in", "br"]
-  const plots = Object.entries(stories).flatMap(([name, [story]], nth) =>
+  const plots = Object.entries(stories).flatMap(([name, [story, , , begin = ordered]], nth) =>
     baskets.map((items, index) => ({
       name: `${name}/${index}`,
+      begin,
       story,
       items,
       region: regions[(nth + index) % 5] ?? "us"
@@ -208,11 +316,11 @@ const beginStories = Effect.gen(function* () {
   )
   yield* Effect.forEach(
     plots,
-    ({ name, story, items, region }, nth) =>
+    ({ name, begin, story, items, region }, nth) =>
       Effect.gen(function* () {
-        const { answer } = yield* all.Place({ idempotencyKey: freshKey(), items })
-        placed.set(name, answer)
-        yield* story(answer)
+        const order = yield* begin(items)
+        placed.set(name, order)
+        yield* story(order)
       }).pipe(as(`USER-${nth % 4}`, "shopper", region)),
     { concurrency: 16, discard: true }
   )
@@ -272,7 +380,7 @@ const orderRows = Effect.gen(function* () {
     select order_id as "orderId", user_id as "userId", region, status, items_minor as "itemsMinor",
       discount_minor as "discountMinor", tax_minor as "taxMinor", shipping_minor as "shippingMinor",
       total_minor as "totalMinor", currency, reservation_id as "reservationId", payment_attempt_id as "paymentAttemptId",
-      reservation_lost as "reservationLost", version, created_at as "createdAt", updated_at as "updatedAt"
+      reservation_lost as "reservationLost", reviewed, version, created_at as "createdAt", updated_at as "updatedAt"
     from orders.orders`
   return new Map(
     rows.map((row): readonly [string, Plain] => [
@@ -423,6 +531,7 @@ describe("rebuilt from its events", () => {
       "update orders.orders set region = case region when 'us' then 'eu' else 'us' end where order_id = $1"
     ],
     ["another currency", "orders", "update orders.orders set currency = 'BRL' where order_id = $1"],
+    ["a review that nobody made", "orders", "update orders.orders set reviewed = not reviewed where order_id = $1"],
     ["another version", "orders", "update orders.orders set version = version + 1 where order_id = $1"],
     [
       "a change a millisecond later",

@@ -15,8 +15,8 @@ export const operations = {
   "payment.soap": {
     about: "payment over SOAP, then REST where it is safe",
     usedBy: "payments",
-    deadlineMs: 8_000,
-    attemptTimeoutMs: 1_000,
+    deadlineMs: 12_000,
+    attemptTimeoutMs: 2_000,
     attempts: 5,
     backoff: exponential(100, 2_000),
     breaker,
@@ -27,8 +27,8 @@ export const operations = {
   "payment.rest": {
     about: "payment over REST",
     usedBy: "payments",
-    deadlineMs: 5_000,
-    attemptTimeoutMs: 1_000,
+    deadlineMs: 7_000,
+    attemptTimeoutMs: 2_000,
     attempts: 3,
     backoff: exponential(100, 1_000),
     breaker,
@@ -51,8 +51,8 @@ export const operations = {
   "risk.assess": {
     about: "risk assessment of an order",
     usedBy: "orders",
-    deadlineMs: 2_000,
-    attemptTimeoutMs: 800,
+    deadlineMs: 8_000,
+    attemptTimeoutMs: 3_000,
     attempts: 2,
     backoff: exponential(50, 200),
     breaker,

@@ -1,6 +1,7 @@
 import { PgClient, PgTypes } from "@effect/sql-pg"
 import { Cause, Effect, type Redacted, Result, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
+import type { Duplex } from "node:stream"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 
 /** int8 as a number: every bigint of ours (positions, minor units, counts) is a safe integer; one that is not fails. */
@@ -31,6 +32,8 @@ export interface DatabaseOptions {
   readonly applicationName: string
   /** Longest run of one statement, in milliseconds; 10,000 unless told. */
   readonly statementTimeoutMs?: number
+  /** Opens a connection's stream of bytes; TCP to the URL's host unless told. */
+  readonly stream?: () => Duplex
 }
 
 /**
@@ -65,6 +68,7 @@ export const layer = (options: DatabaseOptions) =>
         maxConnections: options.maxConnections,
         minConnections: Math.min(2, options.maxConnections),
         applicationName: options.applicationName,
+        ...(options.stream === undefined ? {} : { stream: options.stream }),
         startupParameters: {
           statement_timeout: String(options.statementTimeoutMs ?? 10_000),
           idle_in_transaction_session_timeout: "60000",

@@ -8,10 +8,8 @@ import { join } from "node:path"
 import { DataFolder } from "./DataFolder.ts"
 import { EmbeddedPostgres } from "./EmbeddedPostgres.ts"
 
-const prefix = "merkato-test-"
-
 /** Not durable, and so several times as fast. */
-const settings = { fsync: "off", full_page_writes: "off", synchronous_commit: "off", max_connections: "300" }
+const notDurable = { fsync: "off", full_page_writes: "off", synchronous_commit: "off", max_connections: "300" }
 
 /**
  * Stops the server in a folder and deletes the folder, once this process has ended in whatever way: `bun test` runs no
@@ -21,7 +19,8 @@ const cleanUpAfterUs = (dataDir: string) => {
   const script = `
     cat >/dev/null
     pid=$(head -n 1 "$1/postgres/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid"
-    for i in 1 2 3 4 5 6 7 8 9 10; do [ -e "$1/postgres/postmaster.pid" ] || break; sleep 0.1; done
+    # Backends that are stopped (the simulator does that) are killed by the server itself, after 5 seconds.
+    for i in $(seq 70); do [ -e "$1/postgres/postmaster.pid" ] || break; sleep 0.1; done
     rm -rf "$1" || { sleep 2; rm -rf "$1"; }`
   const cleaner = spawn("/bin/sh", ["-c", script, "sh", dataDir], {
     detached: true,
@@ -32,7 +31,7 @@ const cleanUpAfterUs = (dataDir: string) => {
 }
 
 /** What the killed left, when even their cleaner did not live: folders whose owner is dead. */
-const sweep = Effect.gen(function* () {
+const sweep = Effect.fnUntraced(function* (prefix: string) {
   for (const name of readdirSync(tmpdir())) {
     const left = join(tmpdir(), name)
     if (!name.startsWith(prefix) || !existsSync(join(left, "lock"))) continue
@@ -45,15 +44,26 @@ const sweep = Effect.gen(function* () {
   }
 })
 
-const start = Effect.gen(function* () {
-  const given = yield* Config.option(Config.Redacted("MERKATO_TEST_DATABASE_URL"))
-  if (Option.isSome(given)) return given.value
-  yield* sweep
+/**
+ * A server in a temporary folder, which goes when this process does. `prefix` is of the folder's name: those of the same
+ * prefix that were left behind by killed processes are stopped and deleted first.
+ */
+export const temporary = Effect.fn("TestDatabase.temporary")(function* (
+  prefix: string,
+  settings: Readonly<Record<string, string>>
+) {
+  yield* sweep(prefix)
   const dataDir = mkdtempSync(join(tmpdir(), prefix))
   chmodSync(dataDir, 0o755)
   cleanUpAfterUs(dataDir)
+  return yield* EmbeddedPostgres.start({ dataDir, settings })
+})
+
+const start = Effect.gen(function* () {
+  const given = yield* Config.option(Config.Redacted("MERKATO_TEST_DATABASE_URL"))
+  if (Option.isSome(given)) return given.value
   const untilTheProcessEnds = yield* Scope.make()
-  const { url } = yield* EmbeddedPostgres.start({ dataDir, settings }).pipe(Scope.provide(untilTheProcessEnds))
+  const { url } = yield* temporary("merkato-test-", notDurable).pipe(Scope.provide(untilTheProcessEnds))
   return url
 })
 

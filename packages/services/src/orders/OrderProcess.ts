@@ -11,7 +11,7 @@ import {
   RequestInProgress,
   ServiceUnavailable
 } from "@merkato/domain/kernel/Problem"
-import { RequestContext } from "@merkato/domain/kernel/RequestContext"
+import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import {
   CartEmpty,
   NotPayable,
@@ -56,7 +56,7 @@ import { CheckoutRefusal, PayRefusal } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
-import { priceChange } from "./Orders.ts"
+import { ordersCreated, priceChange } from "./Orders.ts"
 import * as OrdersStore from "./OrdersStore.ts"
 import * as SagaStore from "./SagaStore.ts"
 
@@ -164,6 +164,7 @@ export class OrderProcess extends Context.Service<
       const risk = yield* RiskRpc
       const inventory = yield* InventoryRpc
       const payments = yield* PaymentsRpc
+      const sql = yield* SqlClient.SqlClient
       const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
       const owner = yield* Ids.next
       const orAway = orUnavailable("orders")
@@ -212,7 +213,11 @@ export class OrderProcess extends Context.Service<
           order.region,
           changes.map((change) => (current) => change(current ?? order))
         )
-        yield* orders.save(steps)
+        // The events belong where the order does, wherever its shopper is by now.
+        yield* Effect.updateService(orders.save(steps), RequestContext, (request) => ({
+          ...request,
+          principal: new Principal({ ...request.principal, region: order.region })
+        }))
         return steps.at(-1)?.order ?? order
       })
 
@@ -419,8 +424,10 @@ export class OrderProcess extends Context.Service<
                   () => created(order),
                   (current) => next(current ?? order)
                 ])
-                yield* orders.insert(order)
+                // As its first event has it, to the millisecond.
+                yield* orders.insert(steps[0]?.order ?? order)
                 yield* orders.save(steps)
+                yield* sql.afterCommit(Metric.update(ordersCreated, 1))
                 return steps.at(-1)?.order ?? order
               })
             if (review === undefined) {
@@ -654,12 +661,18 @@ export class OrderProcess extends Context.Service<
             const mine = before !== undefined && before.step !== "done" && order.paymentAttemptId === before.attemptId
             if (mine) return open
             if (order.paymentAttemptId !== null) return yield* new PaymentInProgress({ retryAfterSeconds })
+            // The cart of a checkout that came to no money is emptied by whoever pays; that of a held order is empty already.
+            const latest = order.reviewed ? undefined : yield* sagas.ofOrder(order.orderId)
             return yield* beginPayment(order, {
               sagaId,
               kind: "pay",
               attempt: (before?.attempt ?? 0) + 1,
               request: keyed,
-              work: { ...(yield* workOf(sagaId, request)), reservationId: order.reservationId }
+              work: {
+                ...(yield* workOf(sagaId, request)),
+                ...(latest === undefined ? {} : ofCart(latest)),
+                reservationId: order.reservationId
+              }
             })
           })
         )
@@ -693,8 +706,8 @@ export class OrderProcess extends Context.Service<
                 work: { ...work, ...ofCart, reservationId: left.reservationId }
               })
             }
-            if (left?.status === "PAID" || left?.status === "FULFILLED") {
-              // Meanwhile it was paid by itself.
+            if (left !== undefined && left.status !== "CANCELED") {
+              // Meanwhile it was paid by itself, or is held since somebody tried.
               yield* idempotency.settle(keyed, encodeAnswer({ _tag: "Done", value: left }))
               return { _tag: "Done", order: left } satisfies Outcome
             }
@@ -735,7 +748,10 @@ export class OrderProcess extends Context.Service<
           case "Unavailable":
             return yield* new PaymentUnavailable({ retryAfterSeconds: outcome.retryAfterSeconds, ...orderId })
           case "Open":
-            return yield* new PaymentUnavailable({ retryAfterSeconds, ...orderId })
+            // Taken over before there was an order: whoever has it now makes one, or gives it up.
+            return saga?.kind === "checkout" && (yield* orders.find(saga.orderId)) === undefined
+              ? yield* new RequestInProgress({ retryAfterSeconds })
+              : yield* new PaymentUnavailable({ retryAfterSeconds, ...orderId })
         }
       })
 
@@ -810,6 +826,9 @@ export class OrderProcess extends Context.Service<
           overdue,
           (saga) =>
             resume(saga).pipe(
+              Effect.catchTag("ServiceUnavailable", (error) =>
+                Effect.logWarning("An order process cannot go on now; it will be taken up again", error)
+              ),
               Effect.tapCause((cause) =>
                 Effect.logError("An order process stumbled; it will be taken up again", cause)
               ),

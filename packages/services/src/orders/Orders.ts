@@ -58,7 +58,7 @@ const decodeAnswer = Schema.decodeUnknownEffect(Schema.toCodecJson(PlaceAnswer))
 
 const listCursor = Cursor.make(Schema.Struct({ orderId: Ids.OrderId }))
 
-const ordersCreated = Metric.counter("orders_created_total", {
+export const ordersCreated = Metric.counter("orders_created_total", {
   description: "Orders placed",
   incremental: true
 })

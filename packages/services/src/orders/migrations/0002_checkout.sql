@@ -11,6 +11,12 @@ alter table sagas add column kind text not null default 'pay' check (kind in ('p
 alter table sagas add column work jsonb not null default '{}';
 alter table sagas add column begun_at timestamptz;
 update sagas set begun_at = updated_at;
+-- Of those from before only the token is not known: what became of the payment can be found out, and no more.
+update sagas s set work = jsonb_build_object(
+  'principal', jsonb_build_object('userId', o.user_id, 'role', 'shopper', 'region', o.region),
+  'correlationId', s.saga_id, 'traceParent', '00-00000000000000000000000000000000-0000000000000000-00',
+  'paymentToken', null, 'rail', 'auto', 'reservationId', o.reservation_id)
+from orders o where o.order_id = s.order_id;
 alter table sagas alter column begun_at set not null;
 alter table sagas alter column kind drop default;
 alter table sagas alter column work drop default;

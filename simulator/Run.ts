@@ -1,0 +1,313 @@
+// As in every deployment: schemas are compiled.
+import "effect/schema/SchemaJITCompiler/enable"
+import { Context, Effect, Layer } from "effect"
+import { SqlClient } from "effect/sql"
+import { Switchboard } from "@merkato/rpc/contract/Contract"
+import { stand } from "./guard/Guard.ts"
+import { invariants } from "./invariants/index.ts"
+import { Faults } from "./kernel/Faults.ts"
+import { History } from "./kernel/History.ts"
+import { between, stream } from "./kernel/Prng.ts"
+import { real } from "./kernel/RealTime.ts"
+import { type SimProcess, World } from "./kernel/World.ts"
+import * as Actors from "./model/Actors.ts"
+import { Memory } from "./model/Memory.ts"
+import * as Plan from "./model/Plan.ts"
+import { type Clients, clients, contracts } from "./shop/Contracts.ts"
+import { Network } from "./shop/Network.ts"
+import { ProviderBook } from "./shop/ProviderBook.ts"
+import * as ShopProcess from "./shop/ShopProcess.ts"
+import * as Topology from "./shop/Topology.ts"
+import { VirtualBus } from "./shop/VirtualBus.ts"
+import { Gate } from "./wire/Gate.ts"
+import type { Server } from "./wire/Server.ts"
+import type { Settings } from "./Settings.ts"
+import { underWay } from "./UnderWay.ts"
+
+/** A broken promise: which, and what breaks it. */
+export interface Problem {
+  readonly invariant: string
+  readonly details: ReadonlyArray<string>
+}
+
+export interface Outcome {
+  readonly seed: number
+  /** The whole history, as a hash. */
+  readonly hash: string
+  readonly problems: ReadonlyArray<Problem>
+  readonly topology: string
+  /** How often what happened. */
+  readonly counts: Readonly<Record<string, number>>
+  readonly answers: Readonly<Record<string, number>>
+  readonly trace: ReadonlyArray<string>
+  /** Of this process, in user mode: tells the price of a run also on a machine that is busy. */
+  readonly cpuMs: number
+  readonly ms: number
+}
+
+/** Virtual time in which the shop has to come to rest once nothing goes wrong any more, in turns of `restMs`. */
+const restTurns = 60
+const restMs = 2_000
+const reservationMs = 16 * 60_000
+/** Longer than a gateway can hold a request back. */
+const gatewaysMs = 60_000
+
+/**
+ * Empties the shop's tables. By TRUNCATE, since where a row lies must not depend on the runs before; only those that have
+ * pages, since each costs new files. The catalogue is cleaned by hand, because the server does not do it by itself.
+ */
+const reset = async (server: Server) => {
+  const used = await server.query(
+    `select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
+     where c.relkind = 'r' and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
+       and c.relname not in ('migrations', 'warehouses') and pg_relation_size(c.oid) > 0 order by 1`
+  )
+  if (used.length > 0) await server.query(`truncate ${used.map(([name]) => name).join(", ")} cascade`)
+  await server.query(
+    `select setval(format('%I.%I', schemaname, sequencename)::regclass, 1, false) from pg_sequences
+     where last_value is not null order by 1`
+  )
+  await server.query("vacuum pg_class")
+}
+
+/** One life of the shop: furnished, used while everything goes wrong, healed, come to rest, and audited. */
+export const run = async (server: Server, settings: Settings): Promise<Outcome> => {
+  const begun = real.now()
+  const cpu = process.cpuUsage()
+  await reset(server)
+  const { seed } = settings
+  const history = new History(settings.trace)
+  const faults = new Faults(seed, new Set(settings.without))
+  const world = new World(seed, history, faults)
+  const gate = new Gate(world, server)
+  const bus = new VirtualBus(world)
+  const books = [new ProviderBook("soap"), new ProviderBook("rest")] as const
+  const memory = new Memory()
+  const hosts: Array<ShopProcess.Host> = []
+  const network = new Network(world, () => hosts)
+  const surroundings = { world, gate, network, bus, books }
+  const topology = Topology.choose(stream(seed, "topology"))
+  const guard = stand(world)
+  const extra = new Map<string, number>()
+  const count = (what: string) => extra.set(what, (extra.get(what) ?? 0) + 1)
+  const problems: Array<Problem> = []
+
+  try {
+    faults.healed = true
+    topology.forEach((names, index) => {
+      hosts.push(ShopProcess.start(surroundings, `${index}-${names.length === 1 ? names[0] : names.length}`, names))
+    })
+
+    const restart = (dead: ShopProcess.Host) => {
+      const index = hosts.indexOf(dead)
+      const name = `${dead.process.name}'`
+      hosts[index] = ShopProcess.start(surroundings, name, topology[index] ?? [])
+    }
+
+    const edge = edgeOf(world, network)
+    const outside = <A, E>(effect: Effect.Effect<A, E, Clients>) => {
+      let ended = false
+      Effect.runForkWith(Context.merge(world.outside.context, edge))(effect).addObserver((exit) => {
+        ended = true
+        if (exit._tag === "Failure") {
+          problems.push({ invariant: "the model itself works", details: [String(exit.cause)] })
+        }
+      })
+      return () => ended
+    }
+
+    await world.run(() => hosts.every((host) => host.calls !== undefined))
+    const furnished = outside(Actors.furnish(memory))
+    await world.run(furnished)
+    faults.healed = false
+
+    const misfortune = stream(seed, "misfortune")
+    world.afterStep = () => {
+      const victim = () => {
+        const alive = hosts.filter(({ process }) => process.alive)
+        return alive[Math.floor(misfortune() * alive.length)]
+      }
+      if (faults.happens("kill")) {
+        const host = victim()
+        if (host !== undefined) {
+          world.kill(host.process)
+          world.timer(world.outside, between(misfortune, 50, 4_000), () => restart(host))
+        }
+      }
+      if (faults.happens("pause")) {
+        const host = victim()
+        if (host !== undefined) world.pause(host.process, between(misfortune, 1_000, 30_000))
+      }
+      if (faults.happens("clockJump")) {
+        const host = victim()
+        if (host !== undefined) {
+          host.process.skewMs = between(misfortune, -20_000, 20_000)
+          world.log(`  the clock of ${host.process.name} is off by ${host.process.skewMs} ms`)
+        }
+      }
+      if (faults.happens("leap")) {
+        world.leap(misfortune() < 0.7 ? between(misfortune, 1_000, 20_000) : between(misfortune, 60_000, 1_200_000))
+      }
+    }
+
+    const chosen = settings.only === undefined ? undefined : new Set(settings.only)
+    const commands = Plan.make(seed, settings.commands).filter(({ n }) => chosen?.has(n) ?? true)
+    const actors = [...Plan.shoppers, ...Plan.administrators].map((actor) =>
+      outside(
+        Effect.forEach(
+          commands.filter((command) => command.actor === actor),
+          (command) =>
+            Effect.andThen(
+              Effect.sleep(command.afterMs),
+              Effect.suspend(() => {
+                count("commands")
+                world.log(`  ${actor} begins ${command.n} ${command.kind}`)
+                return Actors.perform(memory, command)
+              })
+            ),
+          { discard: true }
+        )
+      )
+    )
+    const operator = world.spawn("operator")
+    lockRudely(surroundings, operator, memory)
+    await world.run(() => actors.every((ended) => ended()))
+
+    faults.healed = true
+    world.log("  nothing goes wrong any more")
+    world.kill(operator)
+    for (const { process } of hosts) process.skewMs = 0
+    const rested = await comeToRest(world, gate, bus, server, (held) => world.run(outside(Actors.tidyUp(memory, held))))
+    if (rested.length > 0) problems.push({ invariant: "the shop comes to rest", details: rested })
+
+    for (const process of world.processes) if (process !== world.outside && process.alive) world.kill(process)
+    world.dropTimers()
+    world.afterStep = () => {}
+    await world.run(() => world.idle && gate.waiting === 0)
+  } finally {
+    guard.lift()
+  }
+
+  const evidence = { query: (sql: string) => server.query(sql), books, bus, memory }
+  for (const { name, broken } of invariants) {
+    const details = await broken(evidence)
+    if (details.length > 0) problems.push({ invariant: name, details })
+  }
+  if (network.defects.length > 0) problems.push({ invariant: "nothing dies of a defect", details: network.defects })
+  if (guard.leaks.length > 0) problems.push({ invariant: "nothing real is used past the gate", details: guard.leaks })
+
+  const [sagas] = await server.query("select coalesce(sum(epoch - attempt), 0) from orders.sagas")
+  const [late] = await server.query(
+    "select count(*) from payments.payments where status = 'VOIDED' and reason = 'reservation_expired'"
+  )
+  const { counts } = gate
+  return {
+    seed,
+    hash: history.digest(),
+    problems,
+    topology: topology.map((names) => (names.length > 3 ? `${names.length} contexts` : names.join("+"))).join(" | "),
+    counts: Object.fromEntries<number>([
+      ...extra,
+      ["steps", world.steps],
+      ["statements", counts.statements],
+      ["lockWaits", counts.lockWaits],
+      ["deadlocks", counts.deadlocks],
+      ["cancels", counts.cancels],
+      ["takeovers", Number(sagas?.[0])],
+      ["lateCompensations", Number(late?.[0])],
+      ["redeliveries", bus.redelivered],
+      ["rescues", counts.rescues],
+      ["virtualSeconds", Math.round((world.now - Date.UTC(2026, 0, 5, 9)) / 1_000)],
+      ...[...counts.errors].map(([code, times]) => [`error ${code}`, times] as const),
+      ...faults.counts
+    ]),
+    answers: Object.fromEntries(memory.answers),
+    trace: history.lines,
+    cpuMs: process.cpuUsage(cpu).user / 1_000,
+    ms: real.now() - begun
+  }
+}
+
+/** Typed clients for those outside, over the network: what the edge of the shop has. */
+const edgeOf = (world: World, network: Network): Context.Context<Clients> =>
+  Effect.runSync(
+    Effect.scoped(
+      Layer.build(
+        clients.pipe(Layer.provide(Layer.succeed(Switchboard, network.switchboardOf(world.outside, contracts))))
+      )
+    )
+  )
+
+/** Waits until nothing is under way any more; what still is after a long time, in words. */
+const comeToRest = async (
+  world: World,
+  gate: Gate,
+  bus: VirtualBus,
+  server: Server,
+  review: (held: ReadonlyArray<string>) => Promise<void>
+) => {
+  const pass = async (ms: number) => {
+    const until = world.now + ms
+    world.timer(world.outside, ms, () => {})
+    await world.run(() => world.now >= until)
+  }
+  let left: ReadonlyArray<string> = []
+  let quiet = false
+  for (let turn = 0; turn < restTurns; turn++) {
+    await pass(restMs)
+    bus.requeueAll()
+    const waiting = await server.query(
+      `select order_id from orders.orders
+       where status = 'HELD' or (status = 'PENDING' and reviewed and payment_attempt_id is null) order by order_id`
+    )
+    if (waiting.length > 0) await review(waiting.flatMap(([orderId]) => orderId ?? []))
+    const { held, work } = await underWay(server, bus, gate)
+    left = [...work, ...held]
+    world.history.remark(() => `  under way: ${left.join(", ")}`)
+    if (work.length > 0) {
+      // Longer and longer, as the reconciler of payments waits.
+      world.leap(1_500 + 1_000 * turn)
+      quiet = false
+    } else if (held.length > 0) world.leap(reservationMs)
+    else if (quiet) return []
+    else {
+      // What a gateway still has on its way comes now.
+      quiet = true
+      world.leap(gatewaysMs)
+    }
+  }
+  return left
+}
+
+/** Somebody with a console: locks rows in whatever order, for a while. The shop has to live with deadlocks it did not make. */
+const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess, memory: Memory) => {
+  const { world } = surroundings
+  const draw = stream(world.seed, "operator")
+  const turn = Effect.gen(function* () {
+    yield* Effect.sleep(between(draw, 50, 149))
+    if (!world.faults.happens("rudeOperator")) return
+    const sql = yield* SqlClient.SqlClient
+    const products = memory.products.map(({ productId }) => productId).toReversed()
+    const order = memory.orders.at(-between(draw, 1, 6))?.orderId
+    const lock = (productId = "") =>
+      Effect.andThen(
+        sql`select 1 from inventory.inventory_stock where product_id = ${productId} for update`,
+        Effect.sleep(between(draw, 1, 30))
+      )
+    const [last, ...others] = products.slice(between(draw, 0, 1))
+    yield* sql.withTransaction(
+      Effect.gen(function* () {
+        if (order !== undefined && draw() < 0.4) {
+          yield* sql`select 1 from orders.orders where order_id = ${order} for update`
+        }
+        yield* lock(last)
+        yield* Effect.forEach(others, lock, { discard: true })
+      })
+    )
+  })
+  Effect.runForkWith(operator.context)(
+    Effect.scoped(
+      Effect.provide(Effect.forever(Effect.ignoreCause(turn)), ShopProcess.database(surroundings, operator, 1))
+    )
+  )
+}

@@ -1,0 +1,9 @@
+import { acknowledged } from "./Acknowledged.ts"
+import { goods } from "./Goods.ts"
+import type { Invariant } from "./Invariant.ts"
+import { money } from "./Money.ts"
+import { rebuilt } from "./Rebuilt.ts"
+import { story } from "./Story.ts"
+
+/** Every promise that is checked after each run. */
+export const invariants: ReadonlyArray<Invariant> = [...goods, ...money, ...acknowledged, ...story, ...rebuilt]

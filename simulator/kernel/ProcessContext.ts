@@ -1,0 +1,62 @@
+import { Clock, Context, Duration, Effect, Logger, Random, References, Scheduler } from "effect"
+import { stream } from "./Prng.ts"
+import type { SimProcess, World } from "./World.ts"
+
+/**
+ * How late a timer may be, by how long it is, in milliseconds. Short ones are back-offs and pauses within a piece of work.
+ * Those of some hundred are polls that only stand behind a wake-up: what comes of them seldom happens, so they come seldom.
+ */
+const latestMs = (ms: number) => (ms < 150 ? 0 : ms < 500 ? 20_000 : 6_000)
+
+/**
+ * Scheduler, clock and randomness of one process. Fibers give way only where they wait: how many operations they have
+ * done depends on what libraries have cached by then, and so is no part of a history that can be repeated.
+ */
+export const make = (world: World, self: () => SimProcess, name: string): Context.Context<never> => {
+  const draw = stream(world.seed, `random ${name}`)
+  const late = stream(world.seed, `late ${name}`)
+
+  const scheduler: Scheduler.Scheduler = {
+    executionMode: "async",
+    shouldYield: () => false,
+    makeDispatcher: () => ({
+      scheduleTask: (task) => world.task(self(), task),
+      flush: () => world.runTasks()
+    })
+  }
+
+  const millis = () => world.now + self().skewMs
+  const nanos = () => BigInt(millis()) * 1_000_000n
+  const sinceStart = () => BigInt(world.now) * 1_000_000n
+  /** A timer is never early. */
+  const lateness = (ms: number) => Math.floor(late() * latestMs(ms))
+  const clock: Clock.Clock = {
+    currentTimeMillisUnsafe: millis,
+    currentTimeMillis: Effect.sync(millis),
+    currentTimeNanosUnsafe: nanos,
+    currentTimeNanos: Effect.sync(nanos),
+    monotonicTimeNanosUnsafe: sinceStart,
+    monotonicTimeNanos: Effect.sync(sinceStart),
+    sleep: (duration) =>
+      Effect.callback<void>((resume) => {
+        const ms = Duration.toMillis(duration)
+        const off = world.timer(self(), ms + lateness(ms), () => resume(Effect.void))
+        return Effect.sync(off)
+      })
+  }
+
+  const logger = Logger.make(({ message, logLevel }) => {
+    world.history.remark(() => `  log ${self().name} ${logLevel} ${String(message)}`)
+  })
+
+  return Context.empty().pipe(
+    Context.add(Scheduler.Scheduler, scheduler),
+    Context.add(Clock.Clock, clock),
+    Context.add(Random.Random, {
+      nextDoubleUnsafe: draw,
+      nextIntUnsafe: () => Math.floor(draw() * Number.MAX_SAFE_INTEGER)
+    }),
+    Context.add(References.TracerEnabled, false),
+    Context.add(Logger.CurrentLoggers, new Set([logger]))
+  ) as Context.Context<never>
+}

@@ -1,0 +1,54 @@
+import type { Order } from "@merkato/domain/orders/Order"
+import type { Product } from "@merkato/domain/catalogue/Product"
+
+/** What somebody outside was told, and may rely on from then on. */
+export type Acknowledgement =
+  | { readonly _tag: "Placed"; readonly key: string; readonly userId: string; readonly order: Order }
+  | { readonly _tag: "Paid"; readonly orderId: string }
+  | { readonly _tag: "Canceled"; readonly orderId: string }
+  | { readonly _tag: "Fulfilled"; readonly orderId: string }
+  | { readonly _tag: "Adjusted"; readonly reason: string; readonly delta: number }
+
+/** An order as its shopper knows it, with what was tried to pay for it. */
+export interface KnownOrder {
+  readonly orderId: string
+  readonly userId: string
+}
+
+/** A request whose answer came: it must come again for the same key. */
+export interface Answered {
+  readonly key: string
+  readonly userId: string
+  readonly repeat: "place" | "pay" | "checkout"
+  /** What was asked, to be asked again. */
+  readonly request: unknown
+  /** The answer, in a form that can be compared. */
+  readonly answer: string
+}
+
+/** What those outside of the shop remember. */
+export class Memory {
+  readonly products: Array<Product> = []
+  readonly orders: Array<KnownOrder> = []
+  readonly answered: Array<Answered> = []
+  /** Orders that were answered as held for review. */
+  readonly held: Array<string> = []
+  readonly carts = new Map<string, string>()
+  readonly acknowledged: Array<Acknowledgement> = []
+  /** Answers that nobody should have got. */
+  readonly complaints: Array<string> = []
+  /** How often each kind of answer came. */
+  readonly answers = new Map<string, number>()
+
+  note(acknowledgement: Acknowledgement): void {
+    this.acknowledged.push(acknowledgement)
+  }
+
+  count(answer: string): void {
+    this.answers.set(answer, (this.answers.get(answer) ?? 0) + 1)
+  }
+
+  of(userId: string): ReadonlyArray<KnownOrder> {
+    return this.orders.filter((order) => order.userId === userId)
+  }
+}

@@ -1,0 +1,61 @@
+import { wait } from "../kernel/RealTime.ts"
+import { Backend, type Target } from "./Backend.ts"
+import * as Frames from "./Frames.ts"
+
+export type Rows = ReadonlyArray<ReadonlyArray<string | undefined>>
+
+const signal = (pid: number, name: "SIGSTOP" | "SIGCONT") => {
+  try {
+    process.kill(pid, name)
+  } catch {
+    // It is gone already.
+  }
+}
+
+export const freeze = (pid: number) => signal(pid, "SIGSTOP")
+export const thaw = (pid: number) => signal(pid, "SIGCONT")
+
+/** The real server as the gate uses it: a session for the gate itself, and sessions for simulated connections. */
+export class Server {
+  private readonly free: Array<Backend> = []
+
+  private constructor(
+    private readonly target: Target,
+    private readonly control: Backend
+  ) {}
+
+  /** Ends what a simulator that crashed left in the database: sessions, some of them stopped. */
+  static async open(target: Target): Promise<Server> {
+    const server = new Server(target, await Backend.open(target))
+    const left = `select pid from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()`
+    for (const [pid] of await server.query(left)) {
+      await server.query(`select pg_terminate_backend(${pid})`)
+      thaw(Number(pid))
+    }
+    while ((await server.query(left)).length > 0) await wait(20)
+    return server
+  }
+
+  /** Asks with the gate's own session: not a step of the world. */
+  async query(sql: string): Promise<Rows> {
+    const reply = await this.control.ask(Frames.simpleQuery(sql))
+    const error = Frames.errorOf(reply)
+    if (error !== undefined) throw new Error(`${error.message} (${error.code}) in ${sql.slice(0, 2_000)}`)
+    return Frames.rowsOf(reply)
+  }
+
+  async take(): Promise<Backend> {
+    return this.free.pop() ?? (await Backend.open(this.target))
+  }
+
+  /** What the server does when a client's connection breaks, without the price of a new process. */
+  async give(backend: Backend): Promise<void> {
+    await backend.ask(Buffer.concat([Frames.simpleQuery("rollback"), Frames.simpleQuery("discard all")]), 2)
+    this.free.push(backend)
+  }
+
+  close(): void {
+    for (const backend of this.free) backend.close()
+    this.control.close()
+  }
+}
