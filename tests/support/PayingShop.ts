@@ -58,6 +58,18 @@ export interface PayingShopOptions {
   readonly apart?: boolean
 }
 
+/** Tells a gateway at its control door how to behave. */
+export const tellGateway = async (url: string, gateway: GatewayName, conduct: Conduct) => {
+  const answer = await fetch(`${url}/control/${gateway}`, { method: "PUT", body: JSON.stringify(conduct) })
+  if (answer.status !== 200) throw new Error(`the control door says ${answer.status} ${await answer.text()}`)
+}
+
+/** How many requests a gateway will still treat as it was told to; 0 when it was not told a number. */
+export const leftToDo = async (url: string, gateway: GatewayName): Promise<number> => {
+  const told: { readonly forNext?: number } = Object(await (await fetch(`${url}/control/${gateway}`)).json())
+  return told.forNext ?? 0
+}
+
 const gatewayApp = async (databaseUrl: Redacted.Redacted): Promise<GatewayApp> => {
   const port = await freePort()
   const args = ["--port", String(port), "--database-url", Redacted.value(databaseUrl)]
@@ -131,19 +143,8 @@ const startOn = async (
     admin,
     as: async (userId) => admin.as(await tokenFor(dataDir, userId, "shopper")),
     app,
-    tell: async (gateway, conduct) => {
-      const answer = await fetch(`${app(gateway).url}/control/${gateway}`, {
-        method: "PUT",
-        body: JSON.stringify(conduct)
-      })
-      if (answer.status !== 200) throw new Error(`the control door says ${answer.status} ${await answer.text()}`)
-    },
-    left: async (gateway) => {
-      const told: { readonly forNext?: number } = Object(
-        await (await fetch(`${app(gateway).url}/control/${gateway}`)).json()
-      )
-      return told.forNext ?? 0
-    },
+    tell: (gateway, conduct) => tellGateway(app(gateway).url, gateway, conduct),
+    left: (gateway) => leftToDo(app(gateway).url, gateway),
     policy,
     configure: async (overrides) => {
       const before = inForce()

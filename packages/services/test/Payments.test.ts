@@ -728,6 +728,25 @@ describe("a refund", () => {
         ).toEqual([{ refunding_minor: 0, refunded_minor: 900 }])
       })
     ))
+
+  test("of all that is left, asked for several times at the same moment, is told to everybody as the one that it is", () =>
+    run(
+      Effect.forEach(
+        Array.from({ length: 10 }, (_, nth) => nth),
+        (nth) =>
+          Effect.gen(function* () {
+            const attempt = yield* taken(1_000)
+            const came = yield* Effect.forEach(
+              Array.from({ length: 6 }, () => `ALL-${nth}-${attempt.attemptId}`),
+              (id) => come(refund(attempt, id, 1_000)),
+              { concurrency: "unbounded" }
+            )
+            expect(new Set(came)).toEqual(new Set(["REFUNDED"]))
+            expect(backAt(attempt)).toBe(1_000)
+          }),
+        { discard: true }
+      )
+    ))
 })
 
 describe("the reconciler", () => {

@@ -86,7 +86,11 @@ export class Refunds extends Context.Service<
             return yield* new NotRefundable({ attemptId, paymentStatus: taken?.status ?? null })
           }
           const left = refundableMinor(taken)
-          if (amountMinor > left) return yield* new RefundExceedsPayment({ attemptId, refundableMinor: left })
+          if (amountMinor > left) {
+            // What is left may be less by this very refund, promised by somebody else since it was looked for.
+            const promisedSince = yield* promised(request)
+            return promisedSince ?? (yield* new RefundExceedsPayment({ attemptId, refundableMinor: left }))
+          }
           const occurredAt = yield* now
           const refund = new Refund({
             refundId,
