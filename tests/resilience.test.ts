@@ -358,7 +358,7 @@ resilient(
         await shop.tell(gateway, {
           mode,
           forNext: many,
-          rate: 0.4,
+          rate: 0.25,
           rates: { authorise: 0.8 },
           ...(delayMs === undefined ? {} : { delayMs })
         })

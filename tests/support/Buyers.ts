@@ -11,7 +11,7 @@ export interface Bought {
   readonly toldToWait: number
 }
 
-/** How long all of them together keep asking, in milliseconds. */
+/** How long all of them together keep asking after everybody has asked once, in milliseconds. */
 const patienceMs = 150_000
 
 /** A generator of numbers from 0 to 1 that are the same for the same seed (mulberry32). */
@@ -94,7 +94,6 @@ export class Buyers {
 
   /** Makes so many payments, and asks again for those that are not settled until every one is. */
   async buy(count: number): Promise<Bought> {
-    const deadline = Date.now() + patienceMs
     let toldToWait = 0
     let open: Array<Payment> = []
     const settle = async (payment: Payment) => {
@@ -106,6 +105,7 @@ export class Buyers {
     }
     const wishes = Array.from({ length: count }, () => this.wish())
     await inParallel(this.atOnce, wishes, async (wish) => settle(await this.begin(wish)))
+    const deadline = Date.now() + patienceMs
     while (open.length > 0) {
       if (Date.now() > deadline) throw new Error(`${open.length} of ${count} payments are not settled in time`)
       await Bun.sleep(300)
