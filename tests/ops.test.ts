@@ -3,7 +3,7 @@ import { renameSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect } from "effect"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
-import { operationNames } from "@merkato/infra/policy/operations"
+import { operationNames, operations } from "@merkato/infra/policy/operations"
 import { type Answer, Client, tokenFor } from "./support/Client.ts"
 import { temporaryFolder } from "./support/Processes.ts"
 import { restShop } from "./support/RestShop.ts"
@@ -77,7 +77,7 @@ test("limits follow the file while the shop runs; a file that makes no sense is 
   write({ "payment.soap": { attempts: 2, attemptTimeoutMs: 300 } })
   const changed = await until(ask, (answer) => limits(answer)["attempts"] === 2)
   expect(operation(changed, "payment.soap")).toMatchObject({
-    limits: { attempts: 2, attemptTimeoutMs: 300, deadlineMs: 8_000 },
+    limits: { attempts: 2, attemptTimeoutMs: 300, deadlineMs: operations["payment.soap"].deadlineMs },
     origins: { attempts: "configured", attemptTimeoutMs: "configured" }
   })
   write({ "payment.soap": { attempts: 0 }, "payment.rest": { attempts: 1 } })
@@ -108,7 +108,7 @@ test(
         const whole = await admin.get("/ops/policies")
         expect(whole.status).toBe(200)
         expect(whole.body["unreachable"]).toEqual([])
-        expect(operation(whole, "payment.soap")).toMatchObject({ contexts: ["inventory", "payments"] })
+        expect(operation(whole, "payment.soap")).toMatchObject({ contexts: ["inventory", "payments", "risk"] })
         expect(operation(whole, "stock.reserve")?.["contexts"]).toContain("orders")
         expect(itemsOf(whole).filter((item) => item["operation"] === "event.publish").length).toBe(2)
         // A process behind the edge tells the edge only.
@@ -117,7 +117,7 @@ test(
         await three.end("back", "SIGTERM")
         const rest = await admin.get("/ops/policies")
         expect(rest.status).toBe(200)
-        expect(rest.body["unreachable"]).toEqual([{ contexts: ["inventory", "payments"] }])
+        expect(rest.body["unreachable"]).toEqual([{ contexts: ["inventory", "payments", "risk"] }])
         expect(operation(rest, "payment.soap")).toBeUndefined()
         expect(operation(rest, "stock.reserve")).toBeDefined()
       })

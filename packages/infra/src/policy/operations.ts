@@ -10,6 +10,9 @@ const breaker = {
   openMs: 30_000
 } as const
 
+/** The same for what is our own: it is back soon after it was away. */
+const ownBreaker = { ...breaker, openMs: 5_000 } as const
+
 /** Every guarded operation of the shop, with its limits. null is "without". */
 export const operations = {
   "payment.soap": {
@@ -43,7 +46,7 @@ export const operations = {
     attemptTimeoutMs: 3_000,
     attempts: 3,
     backoff: exponential(50, 400),
-    breaker,
+    breaker: ownBreaker,
     bulkhead: { concurrent: 512, waiting: 4_096 },
     rateLimit: null,
     retryBudget: { tokens: 500, refund: 0.1 }
@@ -55,7 +58,7 @@ export const operations = {
     attemptTimeoutMs: 3_000,
     attempts: 2,
     backoff: exponential(50, 200),
-    breaker,
+    breaker: ownBreaker,
     bulkhead: { concurrent: 256, waiting: 2_048 },
     rateLimit: null,
     retryBudget: { tokens: 200, refund: 0.1 }

@@ -581,6 +581,8 @@ export class OrderProcess extends Context.Service<
                 PaymentVoided: Effect.die
               }),
               orAway,
+              // Whoever is away may be back soon: nobody has to wait for the end of this owner's time.
+              Effect.tapError(() => Effect.ignore(sagas.postpone(saga, againMs))),
               Effect.provideContext(provided),
               Effect.flatMap((turn) => (turn._tag === "Moving" ? drive(turn.saga) : Effect.succeed(turn)))
             )
