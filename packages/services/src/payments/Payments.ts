@@ -123,7 +123,8 @@ export class Payments extends Context.Service<
 
       /**
        * Records what became of an attempt at its gateway, once; whoever comes second finds it recorded and adds only what
-       * is new. When the attempt has left that gateway, what was found there says nothing, and it is returned as it is.
+       * is new. When the attempt has left that gateway, or is being called off there, what was found says nothing, and it
+       * is returned as it is.
        */
       const record = (before: Payment, found: GatewayAttempt): Effect.Effect<Payment, SqlError.SqlError> =>
         Effect.gen(function* () {
@@ -151,9 +152,11 @@ export class Payments extends Context.Service<
           if (captured) yield* move(PaymentCaptured, facts(before))
           if (changes.length === 0) return before
           const booking = captured ? PaymentsStore.captureBooking(payment) : undefined
-          const saved = yield* retryLostRace(store.save(before, payment, changes, { booking }))
+          const lasting = status === "INITIATED" && (found.status === "authorised" || found.status === "captured")
+          const saved = yield* retryLostRace(store.save(before, payment, changes, { booking, lasting }))
           if (saved !== undefined) return payment
           const now = yield* known(attemptId)
+          if (now.version === before.version) return before
           return now.gateway === before.gateway ? yield* record(now, found) : now
         })
 
@@ -196,9 +199,14 @@ export class Payments extends Context.Service<
       const settle = (payment: Payment): Effect.Effect<Payment, PaymentUnknown | SqlError.SqlError> =>
         payment.status === "INITIATED"
           ? Effect.gen(function* () {
-              const { attemptId, gateway } = payment
-              const found = (yield* gateways.find(gateway, attemptId)) ?? (yield* gateways.void(gateway, attemptId))
-              return yield* settle(yield* record(payment, found))
+              const { attemptId, gateway, version } = payment
+              const found = yield* gateways.find(gateway, attemptId)
+              const after = found === undefined ? payment : yield* record(payment, found)
+              if (after.version !== version) return yield* settle(after)
+              // Unknown there, or held although somebody calls it off.
+              if (!(yield* retryLostRace(store.fence(payment)))) return yield* settle(yield* known(attemptId))
+              const over = yield* record(payment, yield* gateways.void(gateway, attemptId))
+              return over.version === version ? yield* unknown(payment, "cannot be called off") : yield* settle(over)
             }).pipe(orUnknown(payment))
           : Effect.succeed(payment)
 
@@ -252,7 +260,10 @@ export class Payments extends Context.Service<
       /** Records what a gateway said; when the attempt has left it, goes after it. */
       const recorded = Effect.fnUntraced(function* (payment: Payment, found: GatewayAttempt, request: Authorise) {
         const now = yield* record(payment, found)
-        return now.status === "INITIATED" ? yield* authoriseToo(now.attemptId, request) : now
+        if (now.status !== "INITIATED") return now
+        return now.version === payment.version
+          ? yield* unknown(payment, "is being called off")
+          : yield* authoriseToo(now.attemptId, request)
       })
 
       /** Has the money held at the gateway where the payment is, and where that certainly cannot be, at the next one. */
@@ -286,6 +297,7 @@ export class Payments extends Context.Service<
       /** Sees to it that a gateway never holds money for the attempt, then goes on. */
       const callOff = (payment: Payment, request: Authorise, reason: string, waits: ReadonlyArray<number>) =>
         Effect.gen(function* () {
+          if (!(yield* retryLostRace(store.fence(payment)))) return yield* authoriseToo(payment.attemptId, request)
           const answer = yield* gateways.void(payment.gateway, payment.attemptId).pipe(orUnknown(payment))
           return answer.status === "voided"
             ? yield* leave(payment, undefined, reason, request, waits)

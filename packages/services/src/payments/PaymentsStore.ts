@@ -144,8 +144,21 @@ export const make = Effect.gen(function* () {
   })
 
   /**
+   * Marks an open attempt as being called off at its gateway, before the gateway is told: from then on nobody records that
+   * the money is held there. False when the attempt has changed since.
+   */
+  const fence = Effect.fn("PaymentsStore.fence")(function* (payment: Payment) {
+    const rows = yield* sql`
+      update payments.payments set called_off = true
+      where attempt_id = ${payment.attemptId} and version = ${payment.version} and status = 'INITIATED'
+      returning 1`
+    return rows.length > 0
+  })
+
+  /**
    * Writes what events made of a payment of `before`'s version, with the events and what belongs to them, as one
-   * statement. With `alone`, only while nobody else has set out to ask since. Whoever reroutes an attempt asks next, and
+   * statement. With `alone`, only while nobody else has set out to ask since; with `lasting`, only while nobody calls the
+   * attempt off at its gateway. Whoever reroutes an attempt asks next, and
    * is registered with it. Undefined when it was not written; else how often was set out to ask.
    */
   const save = Effect.fn("PaymentsStore.save")(function* (
@@ -154,6 +167,7 @@ export const make = Effect.gen(function* () {
     changes: ReadonlyArray<NewEvent>,
     also: {
       readonly alone?: number | undefined
+      readonly lasting?: boolean
       readonly booking?: Booking | undefined
       readonly refund?: Statement.Fragment | undefined
     } = {}
@@ -166,9 +180,10 @@ export const make = Effect.gen(function* () {
         update payments.payments set status = ${payment.status}, reason = ${payment.reason},
           gateway = ${payment.gateway}, refunding_minor = ${payment.refundingMinor}::bigint,
           refunded_minor = ${payment.refundedMinor}::bigint, version = ${payment.version}, updated_at = ${at},
-          asked = asked + ${rerouted}::int, ask_again_at = ${yield* askAgainAt}, asked_again = 0
+          asked = asked + ${rerouted}::int, called_off = called_off and ${rerouted}::int = 0, ask_again_at = ${yield* askAgainAt}, asked_again = 0
         where attempt_id = ${payment.attemptId} and version = ${before.version}
           ${also.alone === undefined ? sql.literal("") : sql`and asked = ${also.alone}`}
+          ${also.lasting === true ? sql`and not called_off` : sql.literal("")}
         returning asked
       ), booked as (
         insert into payments.ledger (booking_id, line, attempt_id, order_id, account, amount_minor, currency, booked_at)
@@ -244,6 +259,6 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decodeOpen(rows))
   })
 
-  return { find, findRefund, insert, askToo, save, adding, ending, takeOpen, takeOpenRefunds, open }
+  return { find, findRefund, insert, askToo, fence, save, adding, ending, takeOpen, takeOpenRefunds, open }
 })
 export type PaymentsStore = Effect.Success<typeof make>
