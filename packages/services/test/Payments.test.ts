@@ -535,6 +535,29 @@ describe("a payment", () => {
       })
     ))
 
+  test("called off while its authorisation is on its way is never believed to be held", () =>
+    run(
+      Effect.gen(function* () {
+        const attempt = newAttempt()
+        const charging = yield* Scripted.gate
+        const voiding = yield* Scripted.gate
+        soap.before = (request) =>
+          request === "authorise" ? charging.pass : request === "void" ? voiding.pass : Effect.void
+        const slow = yield* Effect.forkChild(Effect.result(authorise(attempt)))
+        yield* charging.arrived
+        // Not known there yet, so it is to be called off; before that arrives, the money is held.
+        const resolving = yield* Effect.forkChild(Effect.result(resolve(attempt)))
+        yield* voiding.arrived
+        yield* charging.open
+        expect(inAWord(yield* Fiber.join(slow))).toBe("PaymentUnknown")
+        expect((yield* rowOf(attempt)).status).toBe("INITIATED")
+        yield* voiding.open
+        expect(inAWord(yield* Fiber.join(resolving))).toBe("PaymentVoided")
+        expect(held(attempt)).toBe("voided -")
+        expect(yield* come(authorise(attempt))).toBe("PaymentVoided")
+      })
+    ))
+
   test("is resolved by asking; what its gateway never heard of is called off there", () =>
     run(
       Effect.gen(function* () {
