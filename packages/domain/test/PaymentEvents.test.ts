@@ -77,6 +77,12 @@ interface Step {
   readonly minutes: number
 }
 
+/** An id is used once, so the refund that is talked of has the number of the requests so far. */
+const refundIdAfter = (history: ReadonlyArray<StoredPaymentEvent>, kind: Kind) => {
+  const requested = history.filter(({ eventType }) => eventType === RefundRequested.type).length
+  return RefundId.make(`REFUND-${kind === "refund requested" ? requested + 1 : requested}`)
+}
+
 const step: fc.Arbitrary<Step> = fc.record({
   kind: fc.constantFrom(...kinds),
   skew: fc.oneof({ weight: 12, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.integer({ min: -2, max: 2 }) }),
@@ -89,11 +95,16 @@ const steps = fc
 
 const overTheWire = (payload: unknown): unknown => JSON.parse(JSON.stringify(payload))
 
-const eventOf = (payment: Payment, version: number, { kind, minutes }: Step): StoredPaymentEvent => {
+const eventOf = (
+  payment: Payment,
+  version: number,
+  { kind, minutes }: Step,
+  refundId = RefundId.make("REFUND-1")
+): StoredPaymentEvent => {
   const { attemptId, orderId, userId, currency } = payment
   const attempt = { attemptId, orderId, userId, currency, amount: toDecimal(payment.amountMinor, currency) }
   // The whole amount, so that a second request is one too many.
-  const refund = { ...attempt, refundId: RefundId.make("REFUND-1") }
+  const refund = { ...attempt, refundId }
   const event = {
     initiated: () => PaymentInitiated.of(attemptId, version, { ...attempt, gateway: "first" }),
     rerouted: () => PaymentRerouted.of(attemptId, version, { ...attempt, from: "first", to: "second", reason: "down" }),
@@ -171,7 +182,7 @@ const play = (
   const history: Array<StoredPaymentEvent> = []
   let payment: Payment | undefined
   for (const next of tried) {
-    const event = eventOf(template, (payment?.version ?? 0) + 1 + next.skew, next)
+    const event = eventOf(template, (payment?.version ?? 0) + 1 + next.skew, next, refundIdAfter(history, next.kind))
     const result = evolved(payment, event)
     told(payment, event, result, next)
     if (Result.isSuccess(result)) {
