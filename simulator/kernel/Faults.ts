@@ -5,6 +5,7 @@ const chances = {
   /** Per step of the world. */
   kill: 0.0008,
   pause: 0.0004,
+  longPause: 0.0002,
   clockJump: 0.0008,
   leap: 0.0004,
   /** Per statement. */
@@ -28,6 +29,8 @@ const chances = {
   gatewayActsLate: 0.06,
   gatewayHearsTwice: 0.06,
   gatewayTalksNonsense: 0.04,
+  /** Per refund. */
+  gatewayRefusesRefund: 0.1,
   /** The machine sleeps between the charge and the goods, for longer than those are held. */
   leapAfterCharge: 0.06,
   /** Per trip to the bus, or per event. */

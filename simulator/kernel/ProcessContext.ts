@@ -46,6 +46,7 @@ export const make = (world: World, self: () => SimProcess, name: string): Contex
   }
 
   const logger = Logger.make(({ message, logLevel }) => {
+    if (logLevel === "Error" || logLevel === "Fatal") world.errors.push(`${self().name}: ${String(message)}`)
     world.history.remark(() => `  log ${self().name} ${logLevel} ${String(message)}`)
   })
 

@@ -9,6 +9,8 @@ export interface BookEntry {
   reason: string | null
   /** Minor units given back, by refund id. */
   readonly refunds: Map<string, number>
+  /** Refund ids that it has refused, for good. */
+  readonly refused: Set<string>
 }
 
 /** The book of a payment provider: part of the world, so it outlives every process of the shop. */
@@ -35,7 +37,8 @@ export class ProviderBook {
       amountMinor,
       status: declined ? "declined" : "authorised",
       reason: declined ? "insufficient_funds" : null,
-      refunds: new Map()
+      refunds: new Map(),
+      refused: new Set()
     }
     this.entries.set(attemptId, entry)
     return ProviderBook.answer(entry)
@@ -60,7 +63,8 @@ export class ProviderBook {
       amountMinor: 0,
       status: "authorised",
       reason: null,
-      refunds: new Map()
+      refunds: new Map(),
+      refused: new Set()
     }
     this.entries.set(attemptId, entry)
     if (entry.status === "authorised") {
@@ -70,14 +74,21 @@ export class ProviderBook {
     return ProviderBook.answer(entry)
   }
 
-  /** Why it refuses, if it does. */
-  refund(attemptId: string, refundId: string, amountMinor: number): string | undefined {
+  /** Why it refuses, if it does. `unwilling`: asked for this refund for the first time, it refuses for a reason of its own. */
+  refund(attemptId: string, refundId: string, amountMinor: number, unwilling = () => false): string | undefined {
     const entry = this.entries.get(attemptId)
     if (entry?.status !== "captured") return "nothing was captured"
     if (entry.refunds.has(refundId)) return undefined
+    if (entry.refused.has(refundId)) return "refused before"
     const given = [...entry.refunds.values()].reduce((sum, each) => sum + each, 0)
-    if (given + amountMinor > entry.amountMinor) return "more than was captured"
-    entry.refunds.set(refundId, amountMinor)
-    return undefined
+    const refusal =
+      given + amountMinor > entry.amountMinor
+        ? "more than was captured"
+        : unwilling()
+          ? "the account is closed"
+          : undefined
+    if (refusal === undefined) entry.refunds.set(refundId, amountMinor)
+    else entry.refused.add(refundId)
+    return refusal
   }
 }

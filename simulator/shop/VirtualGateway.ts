@@ -135,7 +135,7 @@ export const connect = (
     void: (attemptId) => request(`void ${attemptId}`, () => Result.succeed(book.void(attemptId))),
     refund: ({ attemptId, refundId, amountMinor }) =>
       request(`refund ${refundId} of ${attemptId}`, () => {
-        const refusal = book.refund(attemptId, refundId, amountMinor)
+        const refusal = book.refund(attemptId, refundId, amountMinor, () => faults.happens("gatewayRefusesRefund"))
         return refusal === undefined ? Result.void : Result.fail(new RefundRefused({ reason: refusal }))
       })
   }
