@@ -77,8 +77,7 @@ if (import.meta.main) {
   })
   for (const name of positionals.length > 0 ? positionals : names) {
     const { found, runs, said } = await hunt(name, Number(values.seed))
-    const broken = said.split("\n").filter((line) => /^seed \d+ is broken|not so:/.test(line))
-    const told = found ? [...new Set(broken)].slice(0, 6).join("\n  ") : said.slice(-1_500)
+    const told = found ? said.slice(said.indexOf("is broken"), said.indexOf("  smallest run")) : said.slice(-1_500)
     console.log(`${found ? `found in run ${runs}` : "NOT FOUND"}: ${name} (from seed ${values.seed} on)\n  ${told}`)
   }
 }

@@ -14,7 +14,11 @@ const trouble: ReadonlyArray<readonly [what: string, of: (counts: Readonly<Recor
   ["lost connections", (counts) => sum(counts, "dropBeforeCommit", "dropBeforeStatement")],
   ["lost replies", (counts) => sum(counts, "dropAfterCommit", "dropAfterStatement", "replyLost", "publishAnswerLost")],
   ["lost requests", (counts) => sum(counts, "requestLost")],
-  ["delays", (counts) => sum(counts, "requestDelayed", "replyDelayed", "eventDelayed", "consumerSlow")],
+  [
+    "delays",
+    (counts) =>
+      sum(counts, "requestDelayed", "replyDelayed", "eventDelayed", "consumerSlow", "commitDelayed", "statementDelayed")
+  ],
   ["duplicates", (counts) => sum(counts, "requestDuplicated", "eventDuplicated", "redeliveries")],
   ["takeovers", (counts) => sum(counts, "takeovers")],
   ["late compensations", (counts) => sum(counts, "lateCompensations")],

@@ -12,8 +12,10 @@ const chances = {
   dropBeforeStatement: 0.0008,
   dropAfterStatement: 0.0008,
   cancelStatement: 0.001,
+  statementDelayed: 0.002,
   dropBeforeCommit: 0.01,
   dropAfterCommit: 0.015,
+  commitDelayed: 0.03,
   /** Per message between processes. */
   requestLost: 0.012,
   requestDelayed: 0.05,
