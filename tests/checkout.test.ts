@@ -562,6 +562,29 @@ describe("a checkout whose gateways are both down", () => {
     expect(text(anew, "orderId")).not.toBe(orderId)
     expect(await levels(productId)).toEqual({ onHand: 5, reserved: 1, available: 4 })
   }, 60_000)
+
+  test("and whose reservation is lost meanwhile is over: its order cannot be paid later, and it does not say so", async () => {
+    const ada = await somebody()
+    const productId = await shop().product({}, 5)
+    const cartId = await cartOf(ada, [[productId, 1]])
+    const going = checkout(ada, cartId, { paymentToken: "tok_all_down" }, "lost")
+    const [row] = await until(
+      () =>
+        shop().rows(`select order_id, reservation_id from orders.orders join orders.order_items using (order_id)
+          where product_id = '${productId}'`),
+      (rows) => rows.length > 0
+    )
+    // As when it ends by itself, and orders hears of it.
+    await shop().rows(
+      `update inventory.reservations set expires_at = '2020-01-01' where reservation_id = '${String(row?.["reservation_id"])}'`
+    )
+    await shop().rows(
+      `update orders.orders set reservation_lost = true where order_id = '${String(row?.["order_id"])}'`
+    )
+    const answer = await going
+    expect(answer.body).toMatchObject({ status: 409, code: "not_payable", orderStatus: "CANCELED" })
+    expect(statusOf(await checkout(ada, cartId))).toEqual([201, "PAID"])
+  }, 60_000)
 })
 
 describe("an order whose checkout runs", () => {

@@ -350,10 +350,11 @@ export class OrderProcess extends Context.Service<
       })
 
       const finishUnavailable = (saga: SagaStore.Saga, seconds = 30) =>
-        finish(saga, "unavailable", withoutMoney(saga, "unavailable"), () => ({
-          _tag: "Unavailable",
-          retryAfterSeconds: seconds
-        }))
+        finish(saga, "unavailable", withoutMoney(saga, "unavailable"), ({ status }) =>
+          status === "CANCELED"
+            ? { _tag: "Refused", refusal: new NotPayable({ orderStatus: status }) }
+            : { _tag: "Unavailable", retryAfterSeconds: seconds }
+        )
 
       /** Nobody can tell yet: gives the process back, to be looked at again soon. */
       const wait = (saga: SagaStore.Saga) => Effect.as(sagas.postpone(saga, againMs), open)
