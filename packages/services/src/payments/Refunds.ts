@@ -1,5 +1,5 @@
 import { Cause, Clock, Context, DateTime, Effect, Layer } from "effect"
-import { SqlError, type SqlClient } from "effect/sql"
+import type { SqlClient, SqlError } from "effect/sql"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -14,7 +14,7 @@ import {
 } from "@merkato/domain/payments/Payment"
 import { evolve, RefundCompleted, RefundRequested, RefundWasRefused } from "@merkato/domain/payments/PaymentEvents"
 import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
-import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
+import { isUniqueViolation, orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
 import * as GatewayCalls from "./GatewayCalls.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
 
@@ -106,9 +106,10 @@ export class Refunds extends Context.Service<
           })
           const event = RefundRequested.of(attemptId, taken.version + 1, { ...facts(taken, refund), reason })
           const after = yield* Effect.orDie(evolve(taken, { ...event, occurredAt }))
+          // Somebody may have used the refund id, or moved the payment, at the same moment.
           const saved = yield* retryLostRace(
             store.save(taken, after, [event], { refund: yield* store.adding(refund) })
-          ).pipe(Effect.catchIf(isTaken, () => Effect.succeed(undefined)))
+          ).pipe(Effect.catchIf(isUniqueViolation, () => Effect.succeed(undefined)))
           return saved === undefined ? yield* promise(request) : refund
         })
 
@@ -132,6 +133,7 @@ export class Refunds extends Context.Service<
                   reason: refusal ?? "refused"
                 })
           const after = yield* Effect.orDie(evolve(before, { ...event, occurredAt }))
+          // Somebody may have used the refund id, or moved the payment, at the same moment.
           const saved = yield* retryLostRace(
             store.save(before, after, [event], {
               refund: store.ending(ended),
@@ -201,7 +203,3 @@ export class Refunds extends Context.Service<
     })
   )
 }
-
-/** Somebody has used the refund id, or moved the payment, at the same moment. */
-const isTaken = (error: unknown): error is SqlError.SqlError =>
-  SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation"
