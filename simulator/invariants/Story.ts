@@ -114,6 +114,12 @@ export const story: ReadonlyArray<Invariant> = [
        when 'CAPTURED' then '^IG*AC[QRN]*$' when 'DECLINED' then '^IG*D$' else '^IG*A?V$' end`
   ),
   none(
+    "a cart becomes one order",
+    // Nobody in the model fills a cart again that they have bought.
+    `select work ->> 'cartId', string_agg(order_id || ' ' || status, ', ') from orders.sagas join orders.orders using (order_id)
+     where kind = 'checkout' and status <> 'CANCELED' group by 1 having count(distinct order_id) > 1`
+  ),
+  none(
     "what was ordered is taken out of its cart once",
     `with ordered as (
        select payload ->> 'cartId' as cart_id, correlation_id, count(*) as times from orders.events

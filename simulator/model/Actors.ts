@@ -354,11 +354,13 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       case "placeForWrongTotal":
         return yield* place({ idempotencyKey: key(), items: itemsOf(), expectedTotal: 0.01 })
       case "checkout":
-      case "checkoutTwiceAtOnce": {
+      case "checkoutTwiceAtOnce":
+      case "checkoutUnderTwoKeys": {
         const cartId = yield* filledCart
         if (cartId === undefined) return
         const request: CheckoutRequest = { idempotencyKey: key(), cartId, paymentToken: paymentToken(), rail }
-        const times = kind === "checkout" ? [request] : [request, request]
+        const second = kind === "checkoutUnderTwoKeys" ? { ...request, idempotencyKey: key("-other") } : request
+        const times = kind === "checkout" ? [request] : [request, second]
         yield* Effect.forEach(times, (each) => checkout(each), { concurrency: 2, discard: true })
         return
       }
@@ -473,7 +475,7 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
         const { attemptId, paidMinor } = paid
         const of = (amountMinor: number, suffix = "") =>
           refund({ refundId: `REFUND-${n}${suffix}`, attemptId, amountMinor, paidMinor })
-        const part = Math.max(1, Math.floor(paidMinor * d))
+        const part = Math.max(1, Math.floor(paidMinor * d * 0.4))
         const more = paidMinor + part
         // Each alone would do; together they are more than was paid.
         const most = Math.floor(paidMinor / 2) + 1
@@ -482,7 +484,7 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
             ? [of(most, "-1"), of(most, "-2")]
             : kind === "refundTwiceAtOnce"
               ? [of(part), of(part)]
-              : [of(c < 0.4 ? paidMinor : c < 0.9 ? part : more)]
+              : [of(c < 0.2 ? paidMinor : c < 0.95 ? part : more)]
         yield* Effect.all(refunds, { concurrency: 2, discard: true })
         return
       }

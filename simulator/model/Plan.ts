@@ -10,6 +10,7 @@ const weights = {
   rush: 5,
   checkout: 14,
   checkoutTwiceAtOnce: 3,
+  checkoutUnderTwoKeys: 3,
   pay: 26,
   payAndCancelAtOnce: 6,
   payTwiceAtOnce: 4,
