@@ -49,9 +49,10 @@ export interface Hunt {
   readonly said: string
 }
 
-/** Tries to find a mutant from a seed on. */
-export const hunt = async (name: string, seed: number): Promise<Hunt> => {
+/** Tries to find a mutant from a seed on; `alone` in one process with one connection. */
+export const hunt = async (name: string, seed: number, alone = false): Promise<Hunt> => {
   const place = copy()
+  const range = ["--seed", String(seed), "--runs", String(withinRuns)]
   try {
     const patched = await run("git", ["apply", join(folder, `${name}.patch`)], place)
     if (patched.exitCode !== 0) {
@@ -59,7 +60,7 @@ export const hunt = async (name: string, seed: number): Promise<Hunt> => {
     }
     const { exitCode, output } = await run(
       process.execPath,
-      ["simulator/main.ts", "--seed", String(seed), "--runs", String(withinRuns), "--stop", "--no-shrink"],
+      ["simulator/main.ts", ...range, "--stop", "--no-shrink", ...(alone ? ["--alone"] : [])],
       place
     )
     const broken = /^seed (\d+) is broken/m.exec(output)?.[1]
@@ -72,11 +73,11 @@ export const hunt = async (name: string, seed: number): Promise<Hunt> => {
 
 if (import.meta.main) {
   const { values, positionals } = parseArgs({
-    options: { seed: { type: "string", default: "1" } },
+    options: { seed: { type: "string", default: "1" }, alone: { type: "boolean", default: false } },
     allowPositionals: true
   })
   for (const name of positionals.length > 0 ? positionals : names) {
-    const { found, runs, said } = await hunt(name, Number(values.seed))
+    const { found, runs, said } = await hunt(name, Number(values.seed), values.alone)
     const told = found ? said.slice(said.indexOf("is broken"), said.indexOf("  smallest run")) : said.slice(-1_500)
     console.log(`${found ? `found in run ${runs}` : "NOT FOUND"}: ${name} (from seed ${values.seed} on)\n  ${told}`)
   }

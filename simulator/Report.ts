@@ -33,7 +33,8 @@ const trouble: ReadonlyArray<readonly [what: string, of: (counts: Readonly<Recor
         "gatewayAnswersLate",
         "gatewayActsLate",
         "gatewayHearsTwice",
-        "gatewayTalksNonsense"
+        "gatewayTalksNonsense",
+        "gatewaySilentAboutRefund"
       )
   ]
 ]

@@ -33,6 +33,7 @@ const chances = {
   gatewayTalksNonsense: 0.04,
   /** Per refund. */
   gatewayRefusesRefund: 0.1,
+  gatewaySilentAboutRefund: 0.2,
   /** The machine sleeps between the charge and the goods, for longer than those are held. */
   leapAfterCharge: 0.06,
   /** Per trip to the bus, or per event. */

@@ -13,9 +13,14 @@ export interface BookEntry {
   readonly refused: Set<string>
 }
 
+/** Requests for one refund that a silent provider leaves without an answer: more than one call of the shop makes. */
+const silentRequests = 6
+
 /** The book of a payment provider: part of the world, so it outlives every process of the shop. */
 export class ProviderBook {
   readonly entries = new Map<string, BookEntry>()
+  /** Requests that it will still not answer, by refund id. */
+  readonly silences = new Map<string, number>()
 
   constructor(readonly name: string) {}
 
@@ -42,6 +47,13 @@ export class ProviderBook {
     }
     this.entries.set(attemptId, entry)
     return ProviderBook.answer(entry)
+  }
+
+  /** Whether it leaves this request unanswered. `falls`: asked for this refund for the first time, it falls silent. */
+  isSilentAbout(refundId: string, falls: () => boolean): boolean {
+    const left = this.silences.get(refundId) ?? (falls() ? silentRequests : 0)
+    this.silences.set(refundId, Math.max(0, left - 1))
+    return left > 0
   }
 
   find(attemptId: string): GatewayAttempt | undefined {
