@@ -8,6 +8,9 @@ import type { SimProcess, World } from "./World.ts"
  */
 const latestMs = (ms: number) => (ms < 150 ? 0 : ms < 500 ? 20_000 : 6_000)
 
+/** An event that is given up on since a row was locked for too long each time: somebody puts it back, as the model does. */
+const isBusy = /StatementTimeoutError|LockTimeoutError|DeadlockError|SerializationError/
+
 /**
  * Scheduler, clock and randomness of one process. Fibers give way only where they wait: how many operations they have
  * done depends on what libraries have cached by then, and so is no part of a history that can be repeated.
@@ -47,8 +50,8 @@ export const make = (world: World, self: () => SimProcess, name: string): Contex
 
   const logger = Logger.make(({ message, logLevel, cause }) => {
     if (logLevel === "Error" || logLevel === "Fatal") {
-      const [reason = ""] = Cause.pretty(cause).split("\n", 1)
-      world.errors.push(`${self().name}: ${String(message)} (${reason})`)
+      const told = `${self().name}: ${String(message)} ${Cause.pretty(cause)}`.replaceAll(/\s+/g, " ")
+      if (!isBusy.test(told)) world.errors.push(told.slice(0, 400))
     }
     world.history.remark(() => `  log ${self().name} ${logLevel} ${String(message)}`)
   })

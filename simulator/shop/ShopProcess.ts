@@ -133,7 +133,7 @@ export const start = (surroundings: Surroundings, name: string, names: ReadonlyA
   ).pipe(Effect.provideService(ConfigProvider.ConfigProvider, environment))
   Effect.runForkWith(process.context)(
     live.pipe(
-      Effect.tapCause((cause) => Effect.logError("A process could not start", cause)),
+      Effect.tapCause((cause) => Effect.logWarning("A process could not start", cause)),
       Effect.retry(Schedule.spaced(restartAfterMs))
     )
   )

@@ -143,6 +143,24 @@ describe("a provider's book", () => {
     expect(book.refund("PAY-1", "R-2", 200)).toBe("more than was captured")
   })
 
+  test("keeps to what it said about a refund", () => {
+    const book = new ProviderBook("test")
+    book.authorise(attempt)
+    book.capture("PAY-1")
+    expect(book.refund("PAY-1", "R-1", 100, () => true)).toBe("the account is closed")
+    expect(book.refund("PAY-1", "R-1", 100)).toBe("refused before")
+    expect(book.refund("PAY-1", "R-2", 100)).toBeUndefined()
+    expect(book.refund("PAY-1", "R-2", 100, () => true)).toBeUndefined()
+    expect([...(book.entries.get("PAY-1")?.refunds ?? [])]).toEqual([["R-2", 100]])
+  })
+
+  test("is silent about a refund for a while, and then no more", () => {
+    const book = new ProviderBook("test")
+    const silent = Array.from({ length: 8 }, (_, index) => book.isSilentAbout("R-1", () => index === 0))
+    expect(silent).toEqual([true, true, true, true, true, true, false, false])
+    expect(book.isSilentAbout("R-2", () => false)).toBe(false)
+  })
+
   test("refuses an authorisation that comes after its void", () => {
     const book = new ProviderBook("test")
     book.void("PAY-1")
