@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test"
 import { hunt, names } from "../simulator/Mutant.ts"
 
-const everyday = ["idempotency-outside-the-transaction", "consumer-without-inbox"]
+const everyday = ["idempotency-outside-the-transaction", "relay-by-cursor"]
 const all = process.env["MERKATO_SIMULATE_MUTANTS"] === "all"
 
 test.each(all ? names : everyday)(
