@@ -123,9 +123,7 @@ export class Inventory extends Context.Service<
           const expiresAt = new Date(now.occurredAt.getTime() + ttlMs)
           // The statement wants each product once: two lines of one would each be measured against the whole stock.
           const lines = mergeItems(items)
-          const attempt = yield* store
-            .reserve({ reservationId, orderId, items: lines, expiresAt }, defaultWarehouse, now)
-            .pipe(retryLostRace)
+          const attempt = yield* store.reserve({ reservationId, orderId, items: lines, expiresAt }, now)
           if (attempt.made) {
             yield* wrote
             return { orderId }

@@ -37,7 +37,7 @@ import { allowed, authorize, Authorizer } from "@merkato/infra/authorizer/Author
 import { derivedId } from "@merkato/infra/idempotency/Digest"
 import { answerOf, Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import * as Cursor from "@merkato/infra/paging/Cursor"
-import { orUnavailable, retryLostRace, transaction } from "@merkato/infra/postgres/Database"
+import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { PlaceRefusal } from "@merkato/rpc/orders/OrdersRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
@@ -244,7 +244,7 @@ export class Orders extends Context.Service<
           })
           yield* Effect.annotateCurrentSpan({ orderId })
           const answer = encodeAnswer({ _tag: "Done", value: order })
-          const placed = yield* store.place(order, created(order), keyed, answer).pipe(retryLostRace)
+          const placed = yield* store.place(order, created(order), keyed, answer)
           if (!placed) return yield* yieldToFirst(keyed, order)
           yield* Metric.update(ordersCreated, 1)
           yield* Effect.logDebug("Order placed").pipe(Effect.annotateLogs({ orderId, userId: principal.userId }))
