@@ -16,8 +16,19 @@ export interface Rounds {
   readonly twin: ReadonlyArray<number>
 }
 
-/** Medians over the rounds, with their lowest and highest, as lines of text. */
-export const report = ({ workload, ours, twin }: Rounds): string => {
+const calls = ({ statements }: Turn) => statements.reduce((sum, statement) => sum + statement.calls, 0)
+
+/** The statements of the last round that took longest. */
+const longest = (turn: Turn | undefined, count: number): ReadonlyArray<string> =>
+  (turn?.statements ?? [])
+    .slice(0, count)
+    .map(
+      ({ text, calls, ms }) =>
+        `    ${ms.toFixed(3)} ms ${calls.toFixed(3)} calls  ${text.replaceAll(/\s+/g, " ").trim().slice(0, 110)}`
+    )
+
+/** Medians over the rounds, with their lowest and highest, as lines of text; and so many statements. */
+export const report = ({ workload, ours, twin }: Rounds, statements: number): string => {
   const all = (of: (turn: Turn) => number, digits: number) => range(ours.map(of), digits)
   const ratios = ours.map((turn, index) => turn.perSecond / (twin[index] ?? Number.NaN))
   const errors = new Map<number, number>()
@@ -31,7 +42,8 @@ export const report = ({ workload, ours, twin }: Rounds): string => {
     `  twin        ${range(twin)} /s   ${workload.twin}`,
     `  ratio       ${range(ratios, 2)}${workload.wanted === undefined ? "" : `   wanted: ${workload.wanted}`}`,
     `  CPU         shop ${part("shop")}   Postgres ${part("postgres")}   generator ${part("generator")} ms per operation`,
-    `  database    ${all((turn) => turn.statements, 2)} statements, ${all((turn) => turn.commits, 2)} commits per operation; ${all((turn) => turn.unpublished, 0)} events unpublished at the end`,
+    `  database    ${all(calls, 2)} statements, ${all((turn) => turn.commits, 2)} commits per operation; ${all((turn) => turn.unpublished, 0)} events unpublished at the end`,
+    ...longest(ours.at(-1), statements),
     ...(errors.size === 0
       ? []
       : [`  errors      ${[...errors].map(([status, count]) => `${status}: ${count}`).join(", ")}`])

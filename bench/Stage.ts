@@ -32,18 +32,22 @@ export interface Stage {
   /** Databases of the server: `shop`, `twin`. */
   readonly database: (name: string) => URL
   readonly sql: (name: string) => Layer.Layer<SqlClient.SqlClient>
-  readonly counters: Effect.Effect<Counters>
+  /** Transactions that the shop's database has committed so far. */
+  readonly commits: Effect.Effect<number>
+  /** Statements since this was asked last, those that took longest first. */
+  readonly statements: Effect.Effect<ReadonlyArray<Statement>>
   /** CPU seconds so far. */
   readonly cpu: () => Used
   /** Events that wait for their relay. */
   readonly unpublished: Effect.Effect<number>
 }
 
-/** Since the server began, for the shop's database, background work included. */
-export interface Counters {
-  readonly commits: number
-  /** Statements, `begin` and `commit` included: each is a round trip. */
-  readonly statements: number
+/** A statement of the shop, background work included; `begin` and `commit` are statements, too. Each call is a round trip. */
+export interface Statement {
+  readonly text: string
+  readonly calls: number
+  /** Milliseconds in the server, of all calls together. */
+  readonly ms: number
 }
 
 export interface Used {
@@ -209,17 +213,24 @@ export const make = Effect.fnUntraced(function* (options: {
   const productIds = yield* Effect.promise(() => fillShelf(shop.port, admin))
 
   /** A backend tells its share a second after its last transaction. */
-  const counters = Effect.andThen(
+  const commits = Effect.andThen(
     Effect.sleep("1200 millis"),
     Effect.gen(function* () {
       const client = yield* SqlClient.SqlClient
-      const [told] = yield* client<{ commits: string; statements: string }>`
-        select xact_commit::text as commits,
-          (select coalesce(sum(calls), 0)::text from pg_stat_statements s where s.dbid = d.datid) as statements
-        from pg_stat_database d where datname = 'shop'`
-      return { commits: Number(told?.commits), statements: Number(told?.statements) }
+      const [told] = yield* client<{ commits: string }>`
+        select xact_commit::text as commits from pg_stat_database where datname = 'shop'`
+      return Number(told?.commits)
     }).pipe(Effect.provide(sql("postgres")))
   )
+
+  const statements = Effect.gen(function* () {
+    const client = yield* SqlClient.SqlClient
+    const rows = yield* client<{ text: string; calls: string; ms: number }>`
+      select query as text, sum(calls)::text as calls, sum(total_exec_time)::float8 as ms
+      from pg_stat_statements join pg_database on oid = dbid where datname = 'shop' group by query order by ms desc`
+    yield* client`select pg_stat_statements_reset()`
+    return rows.map(({ text, calls, ms }) => ({ text, calls: Number(calls), ms }))
+  }).pipe(Effect.provide(sql("postgres")))
 
   const unpublished = Effect.gen(function* () {
     const client = yield* SqlClient.SqlClient
@@ -245,7 +256,8 @@ export const make = Effect.fnUntraced(function* (options: {
     shoppers,
     database,
     sql,
-    counters: Effect.orDie(counters),
+    commits: Effect.orDie(commits),
+    statements: Effect.orDie(statements),
     cpu,
     unpublished: Effect.orDie(unpublished)
   } satisfies Stage

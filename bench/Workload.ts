@@ -1,14 +1,14 @@
 import { Effect } from "effect"
 import * as HttpLoad from "./HttpLoad.ts"
-import type { Stage, Used } from "./Stage.ts"
+import type { Stage, Statement, Used } from "./Stage.ts"
 
 /** What one turn of a workload showed. */
 export interface Turn extends HttpLoad.Result {
   /** CPU milliseconds per operation. */
   readonly cpu: Used
-  /** Per operation, background work included. */
+  /** Per operation, background work included; of the statements their calls and milliseconds. */
   readonly commits: number
-  readonly statements: number
+  readonly statements: ReadonlyArray<Statement>
   /** Events that the relays had not published yet when the load ended. */
   readonly unpublished: number
 }
@@ -32,19 +32,24 @@ export interface Workload {
 /** Loads the shop and says what each operation cost. */
 export const load = (stage: Stage, options: Omit<HttpLoad.Load, "host" | "port">): Effect.Effect<Turn> =>
   Effect.gen(function* () {
-    const counted = yield* stage.counters
+    const committed = yield* stage.commits
+    yield* stage.statements
     const before = stage.cpu()
     const result = yield* Effect.promise(() => HttpLoad.run({ host: "127.0.0.1", port: stage.shop.port, ...options }))
     const after = stage.cpu()
     const unpublished = yield* stage.unpublished
-    const now = yield* stage.counters
+    const statements = (yield* stage.statements).map(({ text, calls, ms }) => ({
+      text,
+      calls: calls / Math.max(1, result.operations),
+      ms: ms / Math.max(1, result.operations)
+    }))
     const operations = Math.max(1, result.operations)
     const ms = (part: keyof Used) => ((after[part] - before[part]) * 1_000) / operations
     return {
       ...result,
       cpu: { shop: ms("shop"), postgres: ms("postgres"), generator: ms("generator") },
-      commits: (now.commits - counted.commits) / operations,
-      statements: (now.statements - counted.statements) / operations,
+      commits: ((yield* stage.commits) - committed) / operations,
+      statements,
       unpublished
     }
   })

@@ -12,18 +12,21 @@ import { checkouts, unguarded } from "./workloads/checkouts.ts"
 import { hot, orders } from "./workloads/orders.ts"
 import { product } from "./workloads/products.ts"
 
-const usage = `bun run bench [--only orders,hot,product,checkouts,unguarded] [--rounds 3] [--seconds 5] [--profile FOLDER]
+const usage = `bun run bench [--only orders,hot,product,checkouts,unguarded] [--rounds 3] [--seconds 5]
+              [--statements 10] [--profile FOLDER]
 Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle machine.
-  --only      workloads, by name or the beginning of one; all unless told
-  --rounds    how often each is run, in turns with its twin
-  --seconds   how long each turn takes
-  --profile   writes a CPU profile of the shop there (and slows it down)`
+  --only        workloads, by name or the beginning of one; all unless told
+  --rounds      how often each is run, in turns with its twin
+  --seconds     how long each turn takes
+  --statements  how many of the statements are listed that took longest, with their calls per operation; 0 unless told
+  --profile     writes a CPU profile of the shop there (and slows it down)`
 
 const { values: options } = parseArgs({
   options: {
     only: { type: "string" },
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "5" },
+    statements: { type: "string", default: "0" },
     profile: { type: "string" },
     help: { type: "boolean" }
   }
@@ -36,12 +39,13 @@ const refuse = (reason: string): never => {
   console.error(reason)
   process.exit(1)
 }
-const count = (name: "rounds" | "seconds") => {
+const count = (name: "rounds" | "seconds" | "statements", least: number) => {
   const value = Number(options[name])
-  return Number.isInteger(value) && value > 0 ? value : refuse(`--${name} wants a whole number above 0`)
+  return Number.isInteger(value) && value >= least ? value : refuse(`--${name} wants a whole number from ${least} on`)
 }
-const rounds = count("rounds")
-const seconds = count("seconds")
+const rounds = count("rounds", 1)
+const seconds = count("seconds", 1)
+const statements = count("statements", 0)
 const only = options.only?.split(",").map((name) => name.trim())
 if (options.profile !== undefined) mkdirSync(options.profile, { recursive: true })
 
@@ -79,7 +83,7 @@ const bench = Effect.gen(function* () {
   }
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s`)
   for (const result of results) {
-    console.log(report(result))
+    console.log(report(result, statements))
     if (result.workload.check !== undefined) console.log(`  check       ${yield* result.workload.check}`)
   }
 }).pipe(Effect.scoped, Effect.withTracerEnabled(false))
