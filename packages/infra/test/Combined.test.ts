@@ -1,29 +1,32 @@
 // What callers of a combined statement rely on: their own answer, in order, whatever happens to their neighbours.
 import { describe, expect, test } from "bun:test"
-import { Cause, Context, Data, Deferred, Effect, Exit, Fiber, Result, Schedule, Scope, Tracer } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, Result, Schedule, Scope, Tracer } from "effect"
+import { SqlError } from "effect/sql"
 import * as Combined from "../src/postgres/Combined.ts"
 
-class Refused extends Data.TaggedError("Refused")<{ readonly by: string }> {}
-class Lost extends Data.TaggedError("Lost") {}
+const refused = (message: string) =>
+  new SqlError.SqlError({ reason: new SqlError.ConstraintError({ cause: undefined, message }) })
+const lost = new SqlError.SqlError({ reason: new SqlError.ConnectionError({ cause: undefined, message: "lost" }) })
+const locked = new SqlError.SqlError({ reason: new SqlError.LockTimeoutError({ cause: undefined, message: "locked" }) })
 
-type Options = Partial<Omit<Combined.Options<string, string, Refused | Lost, never>, "together" | "name">>
+type Options = Partial<Omit<Combined.Options<string, string, SqlError.SqlError, never>, "together" | "name">>
 
 /** A database of which the test decides when it answers: every batch that reaches it, with how it ends. */
 const database = (options: Options, answer = (request: string) => `did ${request}`) =>
   Effect.gen(function* () {
     const batches: Array<{
       readonly requests: ReadonlyArray<string>
-      readonly ends: Deferred.Deferred<void, Refused | Lost>
+      readonly lockTimeoutMs: number
+      readonly ends: Deferred.Deferred<void, SqlError.SqlError>
     }> = []
     const call = yield* Combined.make({
       name: "together",
-      together: (requests: ReadonlyArray<string>) =>
+      together: (requests: ReadonlyArray<string>, lockTimeoutMs) =>
         Effect.suspend(() => {
-          const ends = Deferred.makeUnsafe<void, Refused | Lost>()
-          batches.push({ requests, ends })
+          const ends = Deferred.makeUnsafe<void, SqlError.SqlError>()
+          batches.push({ requests, lockTimeoutMs, ends })
           return Effect.as(Deferred.await(ends), requests.map(answer))
         }),
-      apart: (error: Refused | Lost) => error._tag === "Refused",
       ...options
     })
     const reached = (count: number) =>
@@ -34,7 +37,7 @@ const database = (options: Options, answer = (request: string) => `did ${request
         Schedule.recurs(0)
       ).pipe(Effect.retry({ schedule: Schedule.spaced("1 millis"), times: 2_000 }), Effect.orDie)
     /** Ends the nth batch (from 0) when it has come. */
-    const end = (nth: number, exit: Exit.Exit<void, Refused | Lost> = Exit.void) =>
+    const end = (nth: number, exit: Exit.Exit<void, SqlError.SqlError> = Exit.void) =>
       Effect.andThen(
         reached(nth + 1),
         Effect.sync(() => {
@@ -43,13 +46,14 @@ const database = (options: Options, answer = (request: string) => `did ${request
         })
       )
     const asked = () => batches.map(({ requests }) => requests)
+    const patience = () => batches.map(({ lockTimeoutMs }) => lockTimeoutMs)
     /** Somebody calls and has been heard. */
     const fork = (request: string) => Effect.forkChild(call(request), { startImmediately: true })
-    return { call, fork, end, reached, asked }
+    return { call, fork, end, reached, asked, patience }
   })
 
 const run = <A, E>(effect: Effect.Effect<A, E, Scope.Scope>) => Effect.runPromise(Effect.scoped(effect))
-const all = (...fibers: ReadonlyArray<Fiber.Fiber<string, Refused | Lost>>) =>
+const all = (...fibers: ReadonlyArray<Fiber.Fiber<string, SqlError.SqlError>>) =>
   Effect.forEach(fibers, (fiber) => Effect.result(Fiber.join(fiber)))
 const answers = (...requests: ReadonlyArray<string>) => requests.map((request) => Result.succeed(`did ${request}`))
 
@@ -105,13 +109,13 @@ describe("combined calls", () => {
         yield* reached(1)
         const fibers = yield* Effect.forEach(["a", "poison", "b"], fork)
         yield* end(0)
-        yield* end(1, Exit.fail(new Refused({ by: "everybody" })))
+        yield* end(1, Exit.fail(refused("somebody")))
         yield* end(2)
-        yield* end(3, Exit.fail(new Refused({ by: "poison" })))
+        yield* end(3, Exit.fail(refused("poison")))
         yield* end(4)
         expect(yield* all(first, ...fibers)).toEqual([
           ...answers("first", "a"),
-          Result.fail(new Refused({ by: "poison" })),
+          Result.fail(refused("poison")),
           ...answers("b")
         ])
         expect(asked()).toEqual([["first"], ["a", "poison", "b"], ["a"], ["poison"], ["b"]])
@@ -143,12 +147,8 @@ describe("combined calls", () => {
         yield* reached(1)
         const fibers = yield* Effect.forEach(["a", "b"], fork)
         yield* end(0)
-        yield* end(1, Exit.fail(new Lost()))
-        expect(yield* all(first, ...fibers)).toEqual([
-          ...answers("first"),
-          Result.fail(new Lost()),
-          Result.fail(new Lost())
-        ])
+        yield* end(1, Exit.fail(lost))
+        expect(yield* all(first, ...fibers)).toEqual([...answers("first"), Result.fail(lost), Result.fail(lost)])
         // The lane lives on.
         const next = yield* Effect.forkChild(call("next"))
         yield* end(2)
@@ -157,13 +157,38 @@ describe("combined calls", () => {
       })
     ))
 
+  test("who meets a lock that others keep waits for it outside the lanes, each by itself, and holds up nobody", () =>
+    run(
+      Effect.gen(function* () {
+        const { fork, end, reached, asked, patience } = yield* database({ lanes: 1 })
+        const lone = yield* fork("lone")
+        yield* end(0, Exit.fail(locked))
+        yield* reached(2)
+        const [a, b] = yield* Effect.forEach(["a", "b"] as const, fork)
+        yield* end(2, Exit.fail(locked))
+        yield* reached(5)
+        const next = yield* fork("next")
+        yield* end(5)
+        expect(yield* all(next)).toEqual(answers("next"))
+        expect(asked()).toEqual([["lone"], ["lone"], ["a", "b"], ["a"], ["b"], ["next"]])
+        expect(patience()).toEqual([1_000, 0, 1_000, 0, 0, 1_000])
+        yield* end(4)
+        yield* end(3, Exit.fail(locked))
+        yield* end(1)
+        expect(lone && a && b && (yield* all(lone, a, b))).toEqual([
+          ...answers("lone"),
+          Result.fail(locked),
+          ...answers("b")
+        ])
+      })
+    ))
+
   test("a batch with too few answers leaves nobody waiting", () =>
     run(
       Effect.gen(function* () {
         const call = yield* Combined.make({
           name: "together",
-          together: () => Effect.succeed([]),
-          apart: () => false
+          together: () => Effect.succeed([])
         })
         expect(Exit.hasDies(yield* Effect.exit(call("a")))).toBe(true)
       })
@@ -219,8 +244,7 @@ describe("combined calls", () => {
         const call = yield* Effect.provideService(
           Combined.make({
             name: "together",
-            together: (requests: ReadonlyArray<string>) => Effect.map(Whose, (whose) => requests.map(() => whose)),
-            apart: () => false
+            together: (requests: ReadonlyArray<string>) => Effect.map(Whose, (whose) => requests.map(() => whose))
           }),
           Whose,
           "the maker's"
@@ -244,8 +268,7 @@ describe("combined calls", () => {
           Combined.make({
             name: "together",
             together: (requests: ReadonlyArray<string>) =>
-              Effect.as(Effect.withSpan(Effect.void, "statement"), requests),
-            apart: () => false
+              Effect.as(Effect.withSpan(Effect.void, "statement"), requests)
           }),
           Tracer.Tracer,
           tracer

@@ -40,10 +40,12 @@ export class Idempotency extends Context.Service<
     readonly find: (request: Keyed) => Effect.Effect<Found, IdempotencyKeyReused | SqlError.SqlError>
     /**
      * A common table expression `kept (caller, operation, key)` that writes those of the answers whose key is free (or its
-     * record older than 24 h); the rest of the statement is for what is in it. No two may have the same key.
+     * record older than 24 h); the rest of the statement is for what is in it. No two may have the same key. The
+     * statement waits at most `lockTimeoutMs` for a lock, unless that is 0.
      */
     readonly keeping: (
-      answers: ReadonlyArray<{ readonly request: Keyed; readonly answer: unknown }>
+      answers: ReadonlyArray<{ readonly request: Keyed; readonly answer: unknown }>,
+      lockTimeoutMs: number
     ) => Effect.Effect<Statement.Fragment>
     /** Writes the answer if the key is free; whether it was. */
     readonly keep: (request: Keyed, answer: unknown) => Effect.Effect<boolean, SqlError.SqlError>
@@ -95,7 +97,7 @@ export class Idempotency extends Context.Service<
             : { _tag: "Answered", answer: row.answer }
         })
 
-        const keeping: Idempotency["Service"]["keeping"] = Effect.fnUntraced(function* (answers) {
+        const keeping: Idempotency["Service"]["keeping"] = Effect.fnUntraced(function* (answers, lockTimeoutMs) {
           const now = yield* Clock.currentTimeMillis
           // In the order of their keys: two statements with the same ones wait for each other, and not both.
           return sql`kept as (
@@ -106,7 +108,8 @@ export class Idempotency extends Context.Service<
               ${answers.map(({ request }) => request.key)}::text[],
               ${answers.map(({ request }) => request.payloadHash)}::text[],
               ${answers.map(({ answer }) => JSON.stringify(answer))}::text[]::jsonb[]
-            ) as given (caller, operation, key, payload_hash, answer)
+            ) as given (caller, operation, key, payload_hash, answer),
+              set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
             order by caller, operation, key
             on conflict (caller, operation, key) do update
               set payload_hash = excluded.payload_hash, answer = excluded.answer, lease_until = null,
@@ -117,7 +120,7 @@ export class Idempotency extends Context.Service<
         })
 
         const keep = Effect.fnUntraced(function* (request: Keyed, answer: unknown) {
-          const rows = yield* sql`with ${yield* keeping([{ request, answer }])} select from kept`
+          const rows = yield* sql`with ${yield* keeping([{ request, answer }], 0)} select from kept`
           return rows.length > 0
         })
 

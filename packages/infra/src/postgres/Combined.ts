@@ -1,21 +1,28 @@
 /** Many callers, one statement: what arrives while the database is busy goes there together. */
-import { Cause, Deferred, Effect, Exit, Fiber, type Scope, type Tracer } from "effect"
+import { Cause, Context, Deferred, Effect, Exit, Fiber, type Scope, type Tracer } from "effect"
+import { SqlError } from "effect/sql"
+import { isRefused } from "./Database.ts"
+
+/**
+ * Milliseconds that a batch waits for a lock; 0: as long as it takes. Longer than batches wait for each other, and short
+ * enough for those who stand behind one that waits for something else.
+ */
+export const LockPatience = Context.Reference<number>("merkato/infra/LockPatience", { defaultValue: () => 1_000 })
 
 export interface Options<Request, Answer, E, R> {
   /** Names the span around a batch that has a traced caller. */
   readonly name: string
   /**
    * Answers a batch, in its order, as one statement or transaction: when it fails, nothing was written. It sees the
-   * services of where it was made and nothing of its callers, so a request carries all that is the caller's own.
+   * services of where it was made and nothing of its callers, so a request carries all that is the caller's own. For a
+   * lock it waits at most `lockTimeoutMs`, unless that is 0.
    */
-  readonly together: (batch: ReadonlyArray<Request>) => Effect.Effect<ReadonlyArray<Answer>, E, R>
+  readonly together: (
+    batch: ReadonlyArray<Request>,
+    lockTimeoutMs: number
+  ) => Effect.Effect<ReadonlyArray<Answer>, E, R>
   /** Requests of one key never share a batch: the second one is answered after the first. */
   readonly keyOf?: (request: Request) => string
-  /**
-   * Whether a failed batch may be one caller's fault; then each is tried by itself, so that nobody fails for a neighbour.
-   * Not when it is unknown what was written, nor when everybody would fail again. A defect always is.
-   */
-  readonly apart: (error: E) => boolean
   /** Most requests of a batch; 64 unless told. */
   readonly most?: number
   /** Batches under way at a time; 2 unless told, so that one is worked on while another one is committed. */
@@ -33,13 +40,20 @@ interface Waiting<Request, Answer, E> {
 /**
  * Combines concurrent calls. A call that finds a lane free goes at once, alone or with those of the same moment; the
  * others wait for a lane, and whoever waits when one gets free is its next batch. So batches are as big as the load makes
- * them, and nobody waits for a batch to fill. A caller that is interrupted while it waits leaves the queue; later its
+ * them, and nobody waits for a batch to fill.
+ *
+ * Nobody fails or waits for a neighbour: when the database refuses a batch for what is in it, or it meets a lock that
+ * others keep, each request is tried by itself, outside the lanes. Not when it is unknown what was written, nor when
+ * everybody would fail again. A defect may be one request's, too.
+ *
+ * A caller that is interrupted while it waits leaves the queue; later its
  * request may be done all the same. The queue holds one request for each caller, and so is bounded by who bounds those.
  */
 export const make = Effect.fnUntraced(function* <Request, Answer, E, R>(
   options: Options<Request, Answer, E, R>
 ): Effect.fn.Return<(request: Request) => Effect.Effect<Answer, E>, never, R | Scope.Scope> {
-  const { name, together, keyOf, apart, most = 64, lanes = 2 } = options
+  const { name, together, keyOf, most = 64, lanes = 2 } = options
+  const patienceMs = yield* LockPatience
   type Caller = Waiting<Request, Answer, E>
   const own = yield* Effect.context<R | Scope.Scope>()
   const scope = yield* Effect.scope
@@ -64,8 +78,13 @@ export const make = Effect.fnUntraced(function* <Request, Answer, E, R>(
     return batch
   }
 
-  const ask = (callers: ReadonlyArray<Caller>) => {
-    const batch = Effect.suspend(() => together(callers.map(({ request }) => request)))
+  const ask = (callers: ReadonlyArray<Caller>, lockTimeoutMs: number) => {
+    const batch = Effect.suspend(() =>
+      together(
+        callers.map(({ request }) => request),
+        lockTimeoutMs
+      )
+    )
     const parent = callers.find(({ span }) => span !== undefined)?.span
     return parent === undefined
       ? Effect.withTracerEnabled(batch, false)
@@ -88,18 +107,25 @@ export const make = Effect.fnUntraced(function* <Request, Answer, E, R>(
     for (const { answer } of callers) Deferred.doneUnsafe(answer, Exit.failCause(cause))
   }
 
-  const mayBeOnes = (cause: Cause.Cause<E>) =>
-    !Cause.hasInterrupts(cause) &&
-    cause.reasons.every((reason) => Cause.isDieReason(reason) || (Cause.isFailReason(reason) && apart(reason.error)))
+  const answer = (callers: ReadonlyArray<Caller>, lockTimeoutMs: number, otherwise: typeof fail) =>
+    Effect.matchCause(ask(callers, lockTimeoutMs), {
+      onSuccess: (answers) => tell(callers, answers),
+      onFailure: (cause) => otherwise(callers, cause)
+    }).pipe(
+      // Whoever is not answered when this ends is not left waiting.
+      Effect.onInterrupt(() => Effect.sync(() => fail(callers, Cause.interrupt())))
+    )
 
-  const serve = (callers: ReadonlyArray<Caller>): Effect.Effect<void, never, R> =>
-    Effect.matchCauseEffect(ask(callers), {
-      onSuccess: (answers) => Effect.sync(() => tell(callers, answers)),
-      onFailure: (cause) =>
-        callers.length > 1 && mayBeOnes(cause)
-          ? Effect.forEach(callers, (caller) => serve([caller]), { discard: true })
-          : Effect.sync(() => fail(callers, cause))
-    })
+  const run = Effect.runForkWith(own)
+  const start = (work: Effect.Effect<void, never, R>) => {
+    Fiber.runIn(run(work), scope)
+  }
+
+  const apart = (callers: ReadonlyArray<Caller>, cause: Cause.Cause<E>) => {
+    const isOnes = isLocked(cause) || (callers.length > 1 && isOf(cause, isRefusal))
+    if (!isOnes) return fail(callers, cause)
+    for (const caller of callers) start(answer([caller], 0, fail))
+  }
 
   /** Works until nobody waits. Those who come at the same moment are let in before each batch. */
   const lane: Effect.Effect<void, never, R> = Effect.suspend(() => {
@@ -108,11 +134,8 @@ export const make = Effect.fnUntraced(function* <Request, Answer, E, R>(
       busy -= 1
       return Effect.void
     }
-    // Whoever is not answered when this ends is not left waiting.
-    const served = Effect.onInterrupt(serve(batch), () => Effect.sync(() => fail(batch, Cause.interrupt())))
-    return Effect.andThen(Effect.andThen(served, Effect.yieldNow), lane)
+    return Effect.andThen(Effect.andThen(answer(batch, patienceMs, apart), Effect.yieldNow), lane)
   })
-  const runLane = Effect.runForkWith(own)
 
   let ended = false
   yield* Effect.addFinalizer(() =>
@@ -136,7 +159,7 @@ export const make = Effect.fnUntraced(function* <Request, Answer, E, R>(
       if (busy < lanes) {
         busy += 1
         // At once, and not as a part of the caller: an interruption cannot come between.
-        Fiber.runIn(runLane(Effect.andThen(Effect.yieldNow, lane)), scope)
+        start(Effect.andThen(Effect.yieldNow, lane))
       }
       return Effect.onInterrupt(Deferred.await(caller.answer), () =>
         Effect.sync(() => {
@@ -145,3 +168,16 @@ export const make = Effect.fnUntraced(function* <Request, Answer, E, R>(
       )
     })
 })
+
+/** Whether every reason of a failure is a defect or such an error. */
+const isOf = (cause: Cause.Cause<unknown>, is: (error: unknown) => boolean): boolean =>
+  !Cause.hasInterrupts(cause) &&
+  cause.reasons.every((reason) => Cause.isDieReason(reason) || (Cause.isFailReason(reason) && is(reason.error)))
+
+const isRefusal = (error: unknown): boolean => SqlError.isSqlError(error) && isRefused(error)
+
+const isLocked = (cause: Cause.Cause<unknown>): boolean =>
+  cause.reasons.some(
+    (reason) =>
+      Cause.isFailReason(reason) && SqlError.isSqlError(reason.error) && reason.error.reason._tag === "LockTimeoutError"
+  )

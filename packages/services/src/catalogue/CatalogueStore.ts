@@ -3,7 +3,6 @@ import { SqlClient } from "effect/sql"
 import { Price, Product } from "@merkato/domain/catalogue/Product"
 import { Currency, Minor } from "@merkato/domain/kernel/Money"
 import * as Combined from "@merkato/infra/postgres/Combined"
-import { isRefused } from "@merkato/infra/postgres/Database"
 
 const decodeProducts = Schema.decodeUnknownEffect(Schema.Array(Product))
 const decodePrices = Schema.decodeUnknownEffect(Schema.Array(Price))
@@ -95,8 +94,7 @@ export const make = Effect.gen(function* () {
 
   const offer = yield* Combined.make({
     name: "CatalogueStore.pricesOf together",
-    together: pricesOfAll,
-    apart: isRefused
+    together: pricesOfAll
   })
 
   /** The prices that hold now, read with those that others ask for at the same moment. */

@@ -10,7 +10,7 @@ import { defaultWarehouse, maxUnits, ReservationStatus, Shortage, StockLevels } 
 import { OrderId } from "@merkato/domain/kernel/Ids"
 import { eventIds, type Stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
-import { isRefused, retryLostRace } from "@merkato/infra/postgres/Database"
+import { retryLostRace } from "@merkato/infra/postgres/Database"
 
 const LevelsRow = Schema.Array(StockLevels)
 const decodeLevels = Schema.decodeUnknownEffect(LevelsRow)
@@ -94,14 +94,15 @@ export const make = Effect.gen(function* () {
    * Holds for each caller all its items or none, as one statement. What several want of one product is counted up in the
    * order of the callers, refused ones included: so whoever is granted surely has it, and a caller that is granted
    * nothing is `short` only if what is left after all the granted is not enough for it. One that stood behind a refused
-   * one may be neither, and is to be asked again.
+   * one may be neither, and is to be asked again. Waits at most `lockTimeoutMs` for a lock, unless that is 0.
    *
    * The new levels are made of the locked ones in every column that a check looks at: an update that meets a row which
    * changed since the statement began is checked once with the old values before it is done with the new ones.
    */
   const reserveAll = Effect.fn("InventoryStore.reserveAll")(function* (
     wishes: ReadonlyArray<Wish>,
-    warehouseId: string
+    warehouseId: string,
+    lockTimeoutMs: number
   ) {
     const each = <A>(of: (wish: Wish) => A) => wishes.map(of)
     const lines = wishes.flatMap(({ hold, eventIds }) =>
@@ -109,7 +110,7 @@ export const make = Effect.gen(function* () {
     )
     const rows = yield* sql`
       with wish as materialized (
-        select * from unnest(
+        select w.* from unnest(
           ${each(({ hold }) => hold.reservationId)}::text[],
           ${each(({ hold }) => hold.orderId)}::text[],
           ${each(({ hold }) => hold.expiresAt.toISOString())}::text[]::timestamptz[],
@@ -118,7 +119,8 @@ export const make = Effect.gen(function* () {
           ${each(({ stamp }) => stamp.traceParent)}::text[],
           ${each(({ stamp }) => stamp.correlationId)}::text[]
         ) with ordinality as w
-          (reservation_id, order_id, expires_at, occurred_at, region, trace_parent, correlation_id, nth)
+          (reservation_id, order_id, expires_at, occurred_at, region, trace_parent, correlation_id, nth),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
         -- A scalar "exists" and a lateral "offset 0" stay look-ups by key; as joins they may become scans of the table.
         where not (select exists (select from inventory.reservations r where r.reservation_id = w.reservation_id))
       ), line as materialized (
@@ -184,13 +186,13 @@ export const make = Effect.gen(function* () {
   })
 
   const alone = (wish: Wish) =>
-    Effect.map(reserveAll([wish], defaultWarehouse).pipe(retryLostRace), ([attempt]) => attempt ?? taken)
+    Effect.map(reserveAll([wish], defaultWarehouse, 0).pipe(retryLostRace), ([attempt]) => attempt ?? taken)
 
   const offer = yield* Combined.make({
     name: "InventoryStore.reserve together",
-    together: (wishes: ReadonlyArray<Wish>) => reserveAll(wishes, defaultWarehouse).pipe(retryLostRace),
-    keyOf: ({ hold }) => hold.reservationId,
-    apart: isRefused
+    together: (wishes: ReadonlyArray<Wish>, lockTimeoutMs) =>
+      reserveAll(wishes, defaultWarehouse, lockTimeoutMs).pipe(retryLostRace),
+    keyOf: ({ hold }) => hold.reservationId
   })
 
   /**

@@ -11,7 +11,7 @@ import { EventStore, type StampedEvent } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
 import { Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import * as Combined from "@merkato/infra/postgres/Combined"
-import { isRefused, retryLostRace } from "@merkato/infra/postgres/Database"
+import { retryLostRace } from "@merkato/infra/postgres/Database"
 
 const Row = Schema.Struct({
   orderId: Ids.OrderId,
@@ -77,13 +77,16 @@ export const make = Effect.gen(function* () {
    * Writes new orders, their first events and the answers under their keys as one statement; for each, whether it was
    * written: not when its key has an answer already. No two may have the same key.
    */
-  const placeAll = Effect.fn("OrdersStore.placeAll")(function* (placings: ReadonlyArray<Placing>) {
+  const placeAll = Effect.fn("OrdersStore.placeAll")(function* (
+    placings: ReadonlyArray<Placing>,
+    lockTimeoutMs: number
+  ) {
     const each = <A>(of: (placing: Placing) => A) => placings.map(of)
     const lines = placings.flatMap(({ order }) =>
       order.items.map((item, index) => ({ ...item, orderId: order.orderId, line: index + 1 }))
     )
     const rows = yield* sql<{ orderId: string }>`
-      with ${yield* idempotency.keeping(placings)}, placed as (
+      with ${yield* idempotency.keeping(placings, lockTimeoutMs)}, placed as (
         insert into orders.orders (order_id, user_id, region, status, items_minor, discount_minor, tax_minor,
           shipping_minor, total_minor, currency, reservation_id, reservation_lost, version, created_at, updated_at)
         select order_id, user_id, region, status, items_minor, discount_minor, tax_minor, shipping_minor, total_minor,
@@ -132,9 +135,9 @@ export const make = Effect.gen(function* () {
 
   const offer = yield* Combined.make({
     name: "OrdersStore.place together",
-    together: (placings: ReadonlyArray<Placing>) => placeAll(placings).pipe(retryLostRace),
-    keyOf: ({ request: { caller, operation, key } }) => JSON.stringify([caller, operation, key]),
-    apart: isRefused
+    together: (placings: ReadonlyArray<Placing>, lockTimeoutMs) =>
+      placeAll(placings, lockTimeoutMs).pipe(retryLostRace),
+    keyOf: ({ request: { caller, operation, key } }) => JSON.stringify([caller, operation, key])
   })
 
   /** Writes a new order with those of the same moment; false when its key has an answer already. */
