@@ -14,7 +14,8 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { mergeItems } from "@merkato/domain/pricing/Quote"
-import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
 import { orUnavailable, retryLostRace, transaction } from "@merkato/infra/postgres/Database"
@@ -69,7 +70,7 @@ export class Inventory extends Context.Service<
       const events = yield* EventStore
       const catalogue = yield* CatalogueRpc
       const sql = yield* SqlClient.SqlClient
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("inventory")
       /** Tells the relay about events that a statement of the store wrote; at once, or when the transaction around it commits. */
       const wrote = sql.afterCommit(events.committed)
@@ -113,7 +114,7 @@ export class Inventory extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const reserve = Effect.fn("Inventory.reserve")(
@@ -135,7 +136,7 @@ export class Inventory extends Context.Service<
           return yield* new OutOfStock({ products: attempt.shortages })
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const closed = Effect.fnUntraced(function* (reservationId: Ids.ReservationId) {
@@ -152,7 +153,7 @@ export class Inventory extends Context.Service<
           }
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const commit = Effect.fn("Inventory.commit")(
@@ -162,7 +163,7 @@ export class Inventory extends Context.Service<
           if ((yield* store.known(reservationId))?.status !== "committed") return yield* closed(reservationId)
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const release = Effect.fn("Inventory.release")(
@@ -182,7 +183,7 @@ export class Inventory extends Context.Service<
           if ((yield* store.known(reservationId))?.status === "committed") return yield* closed(reservationId)
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const expireDue = Effect.gen(function* () {
