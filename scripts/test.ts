@@ -88,6 +88,9 @@ const checks = [
 /** Ample for a test that starts a Postgres of its own on a busy machine. */
 const testTimeoutMs = 60_000
 
+/** Files at a time: most of them wait for processes that start, stop and recover, and none may need a machine of its own. */
+const filesAtOnce = 2
+
 const seconds = (sinceMs: number) => `${((performance.now() - sinceMs) / 1000).toFixed(1)} s`
 
 /** What runs now; a signal ends it and everything after it. */
@@ -108,7 +111,7 @@ const runTests = async (filters: ReadonlyArray<string>): Promise<TestReport> => 
   // Under an agent Bun hides what passed and what was skipped; the log is the same for everybody.
   const { AGENT: _, CLAUDECODE: _1, REPL_ID: _2, ...env } = process.env
   // Not --no-orphans: the processes that tests start would inherit it, and some are there to be orphaned.
-  const command = [process.execPath, "test", `--timeout=${testTimeoutMs}`, ...filters]
+  const command = [process.execPath, "test", `--parallel=${filesAtOnce}`, `--timeout=${testTimeoutMs}`, ...filters]
   // One pipe for both streams, or the order of their lines would be lost.
   const child = Bun.spawn(["sh", "-c", 'exec "$@" 2>&1', "sh", ...command], {
     env,

@@ -219,7 +219,7 @@ describe("a checkout", () => {
     await emptied(ada, cartId)
   }, 60_000)
 
-  test("of one cart under 20 keys at once buys as often as it is asked to and the shelf allows, each bought and charged once", async () => {
+  test("of one cart under 20 keys at once is one order and one charge; the others are told so", async () => {
     const ada = await somebody()
     const productId = await shop().product({}, 7)
     const cartId = await cartOf(ada, [[productId, 1]])
@@ -227,15 +227,52 @@ describe("a checkout", () => {
       many(20).map((nth) => ada.persist(() => checkout(ada, cartId, {}, `each-${nth}`)))
     )
     const paid = answers.filter(({ status }) => status === 201)
-    // Whoever comes late meets an empty shelf, or the cart that an earlier one has emptied.
-    const others = answers.filter(({ status }) => status !== 201).map(({ body }) => body["code"])
-    expect(others.filter((code) => code !== "out_of_stock" && code !== "cart_empty")).toEqual([])
-    expect(paid.length).toBeGreaterThan(0)
-    expect(paid.length).toBeLessThanOrEqual(7)
-    expect(new Set(paid.map((answer) => text(answer, "orderId"))).size).toBe(paid.length)
-    for (const answer of paid) expect((await chargesOf(text(answer, "orderId"))).length).toBe(1)
-    expect(await levels(productId)).toEqual({ onHand: 7 - paid.length, reserved: 0, available: 7 - paid.length })
+    expect(paid.length).toBe(1)
+    const orderId = paid.map((answer) => text(answer, "orderId")).join()
+    for (const { status, body } of answers.filter((answer) => answer !== paid[0])) {
+      expect(status).toBe(409)
+      // Whoever comes late meets the cart that the first one has emptied.
+      if (body["code"] !== "cart_empty") expect(body).toMatchObject({ code: "cart_ordered", orderId })
+    }
+    expect((await ordersOf(ada)).length).toBe(1)
+    expect((await chargesOf(orderId)).length).toBe(1)
+    expect(await levels(productId)).toEqual({ onHand: 6, reserved: 0, available: 6 })
     await emptied(ada, cartId)
+    await put(ada, cartId, productId, 2)
+    expect(statusOf(await checkout(ada, cartId))).toEqual([201, "PAID"])
+  }, 60_000)
+
+  test("under another key does not buy again while its order waits for its money; when that is canceled, it does", async () => {
+    const ada = await somebody()
+    const productId = await shop().product({}, 5)
+    const cartId = await cartOf(ada, [[productId, 1]])
+    const away = await checkout(ada, cartId, { paymentToken: "tok_all_down" })
+    expect(refusal(away)).toEqual([503, "payment_unavailable"])
+    const orderId = text(away, "orderId")
+    const again = await checkout(ada, cartId)
+    expect(again.body).toMatchObject({ status: 409, code: "cart_ordered", cartId, orderId })
+    expect(statusOf(await ada.post(`/api/v1/orders/${orderId}/cancel`))).toEqual([200, "CANCELED"])
+    expect(statusOf(await checkout(ada, cartId))).toEqual([201, "PAID"])
+    expect((await ordersOf(ada)).length).toBe(2)
+    expect(await levels(productId)).toEqual({ onHand: 4, reserved: 0, available: 4 })
+  }, 60_000)
+
+  test("under another key is told to wait while the first one is under way", async () => {
+    const ada = await somebody()
+    const productId = await shop().product({}, 5)
+    const cartId = await cartOf(ada, [[productId, 1]])
+    const first = checkout(ada, cartId, { paymentToken: "tok_lost" }, "first-of-two")
+    await until(
+      () => ordersOf(ada),
+      (orders) => orders.length === 1
+    )
+    expect(refusal(await checkout(ada, cartId, {}, "second-of-two"))).toEqual([409, "payment_in_progress"])
+    await first
+    const paid = await ada.persist(() => checkout(ada, cartId, { paymentToken: "tok_lost" }, "first-of-two"))
+    expect(statusOf(paid)).toEqual([201, "PAID"])
+    const second = await checkout(ada, cartId, {}, "second-of-two")
+    expect(["cart_ordered", "cart_empty"]).toContain(String(second.body["code"]))
+    expect((await ordersOf(ada)).length).toBe(1)
   }, 60_000)
 
   test("is nothing for guests, even of their own cart", async () => {
@@ -524,6 +561,29 @@ describe("a checkout whose gateways are both down", () => {
     expect(refusal(anew)).toEqual([503, "payment_unavailable"])
     expect(text(anew, "orderId")).not.toBe(orderId)
     expect(await levels(productId)).toEqual({ onHand: 5, reserved: 1, available: 4 })
+  }, 60_000)
+
+  test("and whose reservation is lost meanwhile is over: its order cannot be paid later, and it does not say so", async () => {
+    const ada = await somebody()
+    const productId = await shop().product({}, 5)
+    const cartId = await cartOf(ada, [[productId, 1]])
+    const going = checkout(ada, cartId, { paymentToken: "tok_all_down" }, "lost")
+    const [row] = await until(
+      () =>
+        shop().rows(`select order_id, reservation_id from orders.orders join orders.order_items using (order_id)
+          where product_id = '${productId}'`),
+      (rows) => rows.length > 0
+    )
+    // As when it ends by itself, and orders hears of it.
+    await shop().rows(
+      `update inventory.reservations set expires_at = '2020-01-01' where reservation_id = '${String(row?.["reservation_id"])}'`
+    )
+    await shop().rows(
+      `update orders.orders set reservation_lost = true where order_id = '${String(row?.["order_id"])}'`
+    )
+    const answer = await going
+    expect(answer.body).toMatchObject({ status: 409, code: "not_payable", orderStatus: "CANCELED" })
+    expect(statusOf(await checkout(ada, cartId))).toEqual([201, "PAID"])
   }, 60_000)
 })
 

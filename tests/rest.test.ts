@@ -158,6 +158,34 @@ describe("products", () => {
     expect(categories).toContainEqual({ category, products: 3 })
   })
 
+  test("are counted by category, also while many come and move at once", async () => {
+    const admin = await shop().as("ADMIN", "admin")
+    const [here, there] = [`Here ${crypto.randomUUID()}`, `There ${crypto.randomUUID()}`]
+    const products = await Promise.all(
+      Array.from({ length: 12 }, (_, nth) => shop().product({ category: nth % 2 === 0 ? here : there }))
+    )
+    // Four of each go over to the other side; one of them only says again where it is.
+    await Promise.all(
+      products.slice(0, 8).map(async (productId, nth) => {
+        const category = nth === 0 ? here : nth % 2 === 0 ? there : here
+        const patched = await admin.request("PATCH", `/api/v1/products/${productId}`, { body: { category } })
+        expect(patched.status).toBe(200)
+      })
+    )
+    const counted = async () =>
+      itemsOf(await shop().anyone.get("/api/v1/categories")).filter(({ category }) =>
+        [here, there].includes(String(category))
+      )
+    expect(await counted()).toEqual([
+      { category: here, products: 7 },
+      { category: there, products: 5 }
+    ])
+    for (const productId of products) {
+      await admin.request("PATCH", `/api/v1/products/${productId}`, { body: { category: there } })
+    }
+    expect(await counted()).toEqual([{ category: there, products: 12 }])
+  })
+
   test("that are searched for come page by page as well", async () => {
     const present: Array<string> = []
     for (let nth = 0; nth < 5; nth++) present.push(await shop().product({ name: `Gnocchi ${"potato ".repeat(nth)}` }))

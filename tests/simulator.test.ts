@@ -1,5 +1,5 @@
 // The simulator as CI runs it: what it once found, as many fresh seeds as fit, and that a seed is one history wherever it
-// runs. MERKATO_SIMULATE_SECONDS says how long fresh seeds are tried (20).
+// runs. MERKATO_SIMULATE_SECONDS says how long fresh seeds are tried (20; 180 in CI).
 import { afterAll, describe, expect, test } from "bun:test"
 import { spawn } from "node:child_process"
 import { cpus } from "node:os"
@@ -7,7 +7,7 @@ import { join } from "node:path"
 import seeds from "../simulator/seeds.json"
 
 const main = join(import.meta.dir, "../simulator/main.ts")
-const seconds = Number(process.env["MERKATO_SIMULATE_SECONDS"] ?? "20")
+const seconds = Number(process.env["MERKATO_SIMULATE_SECONDS"] ?? (process.env["CI"] === "true" ? "180" : "20"))
 /** Of starting a server, of a run that begins in the last second, and of making a failure smaller. */
 const beyondMs = 300_000
 

@@ -106,7 +106,7 @@ describe("the shop as gateway / orders and more / inventory and payments", () =>
         expect(await people.replay(30)).toEqual([])
         console.log(`3 kills: ${people.summary}`)
       }),
-    180_000
+    500_000
   )
 })
 

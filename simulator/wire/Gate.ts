@@ -15,7 +15,7 @@ interface Waiter {
 }
 
 /** Real milliseconds after which a statement without an answer is suspected to wait for a lock; most answer sooner. */
-const suspectAfterMs = 1
+const suspectAfterMs = 4
 
 /** Real milliseconds after which the look at the locks itself is suspected to wait for a backend that is stopped. */
 const rescueAfterMs = 2_000

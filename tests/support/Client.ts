@@ -57,7 +57,7 @@ export class Client {
   }
 
   /** Asks again, with the same key, while the shop says that it is not the shop's last word (429, 503, in progress) or is away. */
-  async persist(ask: () => Promise<Answer>, withinMs = 60_000): Promise<Answer> {
+  async persist(ask: () => Promise<Answer>, withinMs = 120_000): Promise<Answer> {
     const deadline = Date.now() + withinMs
     for (;;) {
       const answer = await ask().catch(() => undefined)

@@ -4,7 +4,7 @@ import { CartFull, CartNotFound, InvalidGuestToken } from "../src/cart/Cart.ts"
 import { ProductNotFound, Sku, SkuTaken, VersionConflict } from "../src/catalogue/Product.ts"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken } from "../src/identity/Identity.ts"
 import { OutOfStock, ReservationClosed, StockWouldBeNegative, StockWouldOverflow } from "../src/inventory/Stock.ts"
-import { AssessmentId, AttemptId, ProductId, RefundId, ReservationId } from "../src/kernel/Ids.ts"
+import { AssessmentId, AttemptId, ProductId, OrderId, RefundId, ReservationId } from "../src/kernel/Ids.ts"
 import { InexactAmount } from "../src/kernel/Money.ts"
 import {
   codeOf,
@@ -19,6 +19,7 @@ import {
 } from "../src/kernel/Problem.ts"
 import {
   CartEmpty,
+  CartOrdered,
   NotCancelable,
   NotFulfillable,
   NotHeld,
@@ -92,6 +93,7 @@ const further: ReadonlyArray<readonly [Problem, string, number]> = [
   [new CartFull(), "cart_full", 409],
   [new InvalidGuestToken(), "invalid_guest_token", 422],
   [new CartEmpty({ cartId: "CART-1" }), "cart_empty", 409],
+  [new CartOrdered({ cartId: "CART-1", orderId: OrderId.make("ORDER-1") }), "cart_ordered", 409],
   [new OrderNotFound({ orderId: "ORDER-1" }), "order_not_found", 404],
   [new NotHeld({ orderStatus: "PENDING" }), "not_held", 409],
   [new OrderProcessNotFound({ id: "SAGA-1" }), "order_process_not_found", 404],

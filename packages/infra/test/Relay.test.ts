@@ -327,7 +327,7 @@ const effects = Effect.gen(function* () {
 })
 
 describe("at least once", () => {
-  test("a relay that is killed between publishing and deleting publishes again, and the effect is still one", () =>
+  test("a relay that is killed between publishing and its commit publishes again, and the effect is still one", () =>
     inShop((shop) =>
       Effect.gen(function* () {
         yield* shop.events.append(

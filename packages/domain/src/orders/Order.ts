@@ -142,6 +142,17 @@ export class CartEmpty extends Schema.TaggedError<CartEmpty>()(
   }
 }
 
+/** The cart, as it is, has become an order already, which lives; it is emptied, or the order is to be paid. */
+export class CartOrdered extends Schema.TaggedError<CartOrdered>()(
+  "CartOrdered",
+  { cartId: Schema.String, orderId: OrderId },
+  { httpApiStatus: 409 }
+) {
+  override get message() {
+    return `The cart has been ordered: ${this.orderId}`
+  }
+}
+
 /** A payment for this order is under way. */
 export class PaymentInProgress extends Schema.TaggedError<PaymentInProgress>()(
   "PaymentInProgress",

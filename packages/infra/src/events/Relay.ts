@@ -22,7 +22,7 @@ const relayed = Metric.counter("events_published_total", {
 })
 
 /** A stored event as the relay reads it; what the context itself wrote is not decoded again. */
-interface Row extends Omit<StoredEvent, "occurredAt"> {
+interface Row extends Omit<StoredEvent, "occurredAt" | "position"> {
   readonly occurredAt: Date
 }
 
@@ -46,7 +46,7 @@ const toMessage = (topic: Topic, producer: string, event: Row): BusMessage => ({
 })
 
 /**
- * Moves what stands in a context's outbox to the bus, in position order: takes, publishes, deletes. It never reads
+ * Moves what stands in a context's outbox to the bus, in position order: takes it out, publishes, commits. It never reads
  * "everything after position N", since positions are given before commit and a slow transaction's would be passed over.
  * An advisory lock keeps it one per context, over all processes.
  */
@@ -61,34 +61,48 @@ export const make = Effect.fnUntraced(function* (options: {
   const outbox = sql(`${schema}.outbox`)
   const events = sql(`${schema}.events`)
 
-  /** Publishes one batch; how many events went out. */
-  const publishNext = sql
-    .withTransaction(
-      Effect.gen(function* () {
-        const [lock] = yield* sql<{ mine: boolean }>`
-        select pg_try_advisory_xact_lock(hashtext(${`merkato.relay.${schema}`})) as mine`
-        if (lock?.mine !== true) return 0
-        const batch = yield* sql<Row>`
-        select o.position, e.event_id as "eventId", e.event_type as "eventType", e.aggregate_id as "aggregateId",
-          e.version, e.occurred_at as "occurredAt", e.region, e.trace_parent as "traceParent",
-          e.correlation_id as "correlationId", e.payload
-        from (select position, aggregate_id, version from ${outbox} order by position limit ${batchSize}) o
-        -- "offset 0" keeps this a look-up by key for each row: as a join it may become a scan of all events there are.
-        cross join lateral (
-          select * from ${events} where aggregate_id = o.aggregate_id and version = o.version offset 0
-        ) e
-        order by o.position`
-        if (batch.length === 0) return 0
-        const messages = batch.map((event) => toMessage(topic, producer, event))
-        yield* bus.publish(messages)
-        yield* sql`delete from ${outbox} where position = any(${batch.map((event) => String(event.position))}::text[]::bigint[])`
-        yield* Effect.forEach(messages, (message) => traced(`publish ${topic}`, "producer", message, Effect.void), {
-          discard: true
-        })
-        return batch.length
-      })
+  /** Whether anything waits: what a turn costs that finds nothing. */
+  const anyWaiting = Effect.map(
+    sql<{ any: boolean }>`select exists (select from ${outbox}) as any`,
+    ([row]) => row?.any === true
+  )
+
+  /** In a statement of its own, so that the next one sees all that the relay before deleted. */
+  const lock = Effect.map(
+    sql<{ mine: boolean }>`select pg_try_advisory_xact_lock(hashtext(${`merkato.relay.${schema}`})) as mine`,
+    ([row]) => row?.mine === true
+  )
+
+  const takeBatch = sql<Row>`
+    with taken as (
+      delete from ${outbox} where position in (select position from ${outbox} order by position limit ${batchSize})
+      returning position, aggregate_id, version
     )
-    .pipe(Effect.withTracerEnabled(false))
+    select e.event_id as "eventId", e.event_type as "eventType", e.aggregate_id as "aggregateId",
+      e.version, e.occurred_at as "occurredAt", e.region, e.trace_parent as "traceParent",
+      e.correlation_id as "correlationId", e.payload
+    from taken
+    -- "offset 0" keeps this a look-up by key for each row: as a join it may become a scan of all events there are.
+    cross join lateral (
+      select * from ${events} where aggregate_id = taken.aggregate_id and version = taken.version offset 0
+    ) e
+    order by taken.position`
+
+  const publishBatch = Effect.gen(function* () {
+    if (!(yield* lock)) return 0
+    const messages = (yield* takeBatch).map((event) => toMessage(topic, producer, event))
+    if (messages.length === 0) return 0
+    yield* bus.publish(messages)
+    yield* Effect.forEach(messages, (message) => traced(`publish ${topic}`, "producer", message, Effect.void), {
+      discard: true
+    })
+    return messages.length
+  })
+
+  /** Publishes one batch; how many events went out. */
+  const publishNext = Effect.flatMap(anyWaiting, (any) =>
+    any ? sql.withTransaction(publishBatch) : Effect.succeed(0)
+  ).pipe(Effect.withTracerEnabled(false))
 
   return { publishNext }
 })

@@ -102,6 +102,10 @@ export const transaction = <A, E, R>(
  */
 const unwell = /^(57P0[123]|53300|25P03)$/
 
+/** Whether somebody else's row has a value that may be there once. */
+export const isUniqueViolation = (error: unknown): error is SqlError.SqlError =>
+  SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation"
+
 /** Nobody takes the connection, or it was lost. */
 export const isUnreachable = ({ reason }: SqlError.SqlError): boolean => {
   const { cause } = reason

@@ -8,6 +8,7 @@ import { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden, IdempotencyKeyReused, InvalidValue, RequestInProgress } from "@merkato/domain/kernel/Problem"
 import {
   CartEmpty,
+  CartOrdered,
   NotCancelable,
   NotFulfillable,
   NotHeld,
@@ -37,6 +38,7 @@ export const PayRefusal = Schema.Union([PaymentDeclined, NotPayable, OrderNotFou
 export const CheckoutRefusal = Schema.Union([
   CartNotFound,
   CartEmpty,
+  CartOrdered,
   ...PlaceRefusal.members,
   RiskBlocked,
   PaymentDeclined,

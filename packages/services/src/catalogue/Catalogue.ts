@@ -1,5 +1,5 @@
 import { Clock, Context, Effect, Layer, Schema } from "effect"
-import { SqlError } from "effect/sql"
+import type { SqlError } from "effect/sql"
 import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
 import {
   type Price,
@@ -16,7 +16,7 @@ import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import * as Cursor from "@merkato/infra/paging/Cursor"
-import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as CatalogueStore from "./CatalogueStore.ts"
 
 interface Page<A> {
@@ -95,10 +95,7 @@ export class Catalogue extends Context.Service<
           const product = new Product({ ...draft, productId: yield* Ids.nextProductId, version: 1 })
           const now = new Date(yield* Clock.currentTimeMillis)
           yield* transaction(Effect.andThen(store.insert(product, now), events.append([updated(product)], now))).pipe(
-            Effect.catchIf(
-              (error) => SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation",
-              () => Effect.fail(new SkuTaken({ sku: draft.sku }))
-            )
+            Effect.catchIf(isUniqueViolation, () => Effect.fail(new SkuTaken({ sku: draft.sku })))
           )
           return product
         },

@@ -36,7 +36,10 @@ export const make = Effect.gen(function* () {
           (product_id, sku, name, description, category, price_minor, currency, version, created_at, updated_at)
         values (${product.productId}, ${product.sku}, ${product.name}, ${product.description}, ${product.category},
           ${product.priceMinor}::bigint, ${product.currency}, ${product.version}, ${now}, ${now})
-        returning product_id, price_minor, currency
+        returning product_id, price_minor, currency, category
+      ), counted as (
+        insert into catalogue.categories as known (category, products) select category, 1 from added
+        on conflict (category) do update set products = known.products + 1
       )
       insert into catalogue.product_price_history (product_id, price_minor, currency, reason, valid_from, revision)
       select product_id, price_minor, currency, 'first price', ${now}, 1 from added`
@@ -53,8 +56,18 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeProducts(rows)))[0]
   })
 
+  /** Writes a product that the caller has locked. */
   const update = Effect.fn("CatalogueStore.update")(function* (product: Product, now: Date) {
     yield* sql`
+      with moved as (
+        select category from catalogue.products
+        where product_id = ${product.productId} and category <> ${product.category}
+      ), gone as (
+        update catalogue.categories c set products = products - 1 from moved where c.category = moved.category
+      ), come as (
+        insert into catalogue.categories as known (category, products) select ${product.category}, 1 from moved
+        on conflict (category) do update set products = known.products + 1
+      )
       update catalogue.products set name = ${product.name}, description = ${product.description},
         category = ${product.category}, price_minor = ${product.priceMinor}::bigint, currency = ${product.currency},
         version = ${product.version}, updated_at = ${now}
@@ -140,7 +153,7 @@ export const make = Effect.gen(function* () {
 
   const categories = Effect.fn("CatalogueStore.categories")(function* () {
     return yield* sql<{ category: string; products: number }>`
-      select category, count(*) as products from catalogue.products group by category order by category`
+      select category, products from catalogue.categories where products > 0 order by category`
   })
 
   /** Newest first, before a revision. */

@@ -1,5 +1,4 @@
 import { Clock, Context, Effect, Layer } from "effect"
-import { SqlError } from "effect/sql"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken, Session } from "@merkato/domain/identity/Identity"
 import { UserRegistered } from "@merkato/domain/identity/IdentityEvents"
 import * as Ids from "@merkato/domain/kernel/Ids"
@@ -13,7 +12,7 @@ import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { sha256 } from "@merkato/infra/idempotency/Digest"
-import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as IdentityStore from "./IdentityStore.ts"
 
 /** Milliseconds a refresh token lives: 30 days from its last use. */
@@ -65,12 +64,7 @@ export class Identity extends Context.Service<
               store.insert({ userId, email: email.toLowerCase(), passwordHash, name, region, createdAt }),
               events.append([UserRegistered.of(userId, 1, { userId })], createdAt)
             )
-          ).pipe(
-            Effect.catchIf(
-              (error) => SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation",
-              () => Effect.fail(new EmailTaken())
-            )
-          )
+          ).pipe(Effect.catchIf(isUniqueViolation, () => Effect.fail(new EmailTaken())))
           return { userId }
         },
         orAway,

@@ -14,6 +14,7 @@ import {
 import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import {
   CartEmpty,
+  CartOrdered,
   NotPayable,
   NotYourOrder,
   Order,
@@ -47,7 +48,7 @@ import * as Provided from "@merkato/infra/context/Provided"
 import { currentTraceParent } from "@merkato/infra/events/Stamp"
 import { answerOf, Idempotency, inProgress, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import { derivedId } from "@merkato/infra/idempotency/Digest"
-import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import type { OperationName } from "@merkato/infra/policy/operations"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { isPolicyError } from "@merkato/infra/policy/PolicyError"
@@ -83,6 +84,8 @@ type Outcome =
   | { readonly _tag: "Unavailable"; readonly retryAfterSeconds: number }
   /** It came to nothing and left nothing behind; the same key may be tried again. */
   | { readonly _tag: "GivenUp" }
+  /** Another checkout of the same cart is under way; the same key may be tried again. */
+  | { readonly _tag: "CartTaken" }
   | { readonly _tag: "Open" }
 
 /** Seconds a shopper waits before asking again about a payment that is not settled. */
@@ -348,10 +351,11 @@ export class OrderProcess extends Context.Service<
       })
 
       const finishUnavailable = (saga: SagaStore.Saga, seconds = 30) =>
-        finish(saga, "unavailable", withoutMoney(saga, "unavailable"), () => ({
-          _tag: "Unavailable",
-          retryAfterSeconds: seconds
-        }))
+        finish(saga, "unavailable", withoutMoney(saga, "unavailable"), ({ status }) =>
+          status === "CANCELED"
+            ? { _tag: "Refused", refusal: new NotPayable({ orderStatus: status }) }
+            : { _tag: "Unavailable", retryAfterSeconds: seconds }
+        )
 
       /** Nobody can tell yet: gives the process back, to be looked at again soon. */
       const wait = (saga: SagaStore.Saga) => Effect.as(sagas.postpone(saga, againMs), open)
@@ -360,12 +364,24 @@ export class OrderProcess extends Context.Service<
       const quote = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
         const { cartId, expectedTotal } = saga.work
         if (cartId === undefined) return yield* Effect.die(new Error(`Checkout ${saga.sagaId} has no cart`))
-        const { items } = yield* cart.GetCart({ cartId })
+        const { items, version } = yield* cart.GetCart({ cartId })
         if (items.length === 0) return yield* new CartEmpty({ cartId })
         const priced = yield* pricing.Quote({ items })
         const changed = priceChange(expectedTotal, priced)
-        return changed === undefined ? priced : yield* changed
+        return changed === undefined ? { priced, cartId, cart: `${cartId}@${version}` } : yield* changed
       })
+
+      /** Goes on with a cart that no other checkout turns into an order, or has: two keys do not buy it twice. */
+      const claim = (saga: SagaStore.Saga, { priced, cartId, cart }: Effect.Success<ReturnType<typeof quote>>) => {
+        const claimed = onTo(saga, "risk", { quote: priced }, cart)
+        return Effect.catchIf(claimed, isUniqueViolation, () =>
+          Effect.flatMap(sagas.holderOf(cart), (holder) => {
+            if (holder === undefined) return claimed
+            if (holder.step !== "done") return finishEarly(saga, "cart_taken", cartTaken)
+            return refused(saga, new CartOrdered({ cartId, orderId: holder.orderId }))
+          })
+        )
+      }
 
       /** Decides whether the money may be asked for at all, or somebody has to look first. */
       const assess = Effect.fnUntraced(function* (
@@ -484,8 +500,8 @@ export class OrderProcess extends Context.Service<
       const quoteOf = ({ sagaId, work }: SagaStore.Saga) =>
         work.quote === undefined ? Effect.die(new Error(`Checkout ${sagaId} has no quote`)) : Effect.succeed(work.quote)
 
-      const onTo = (saga: SagaStore.Saga, step: ProcessStep, found?: Partial<SagaStore.Work>) =>
-        Effect.map(sagas.move(saga, step, found), (moved): Turn => (moved === undefined ? open : moving(moved)))
+      const onTo = (...move: Parameters<typeof sagas.move>) =>
+        Effect.map(sagas.move(...move), (moved): Turn => (moved === undefined ? open : moving(moved)))
 
       /** One step; each says what comes next. What goes wrong for good ends the process, and undoes what it did. */
       const steps: Record<
@@ -494,7 +510,7 @@ export class OrderProcess extends Context.Service<
       > = {
         quote: (saga) =>
           quote(saga).pipe(
-            Effect.flatMap((priced) => onTo(saga, "risk", { quote: priced })),
+            Effect.flatMap((bought) => claim(saga, bought)),
             Effect.catchTags({
               CartNotFound: (refusal) => refused(saga, refusal),
               CartEmpty: (refusal) => refused(saga, refusal),
@@ -748,6 +764,8 @@ export class OrderProcess extends Context.Service<
             return yield* Effect.fail(outcome.refusal)
           case "GivenUp":
             return yield* new ServiceUnavailable({ service: "orders", retryAfterSeconds: 1 })
+          case "CartTaken":
+            return yield* new PaymentInProgress({ retryAfterSeconds })
           case "Unavailable":
             return yield* new PaymentUnavailable({ retryAfterSeconds: outcome.retryAfterSeconds, ...orderId })
           case "Open":
@@ -855,6 +873,7 @@ type Turn = Outcome | { readonly _tag: "Moving"; readonly saga: SagaStore.Saga }
 const moving = (saga: SagaStore.Saga): Turn => ({ _tag: "Moving", saga })
 const open: Outcome = { _tag: "Open" }
 const givenUp: Outcome = { _tag: "GivenUp" }
+const cartTaken: Outcome = { _tag: "CartTaken" }
 
 type StepError = ServiceUnavailable | Forbidden | PaymentVoided | SqlError.SqlError
 

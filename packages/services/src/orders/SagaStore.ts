@@ -109,17 +109,33 @@ export const make = Effect.gen(function* () {
     )
   })
 
-  /** Moves on, with what the step found out; undefined when somebody else has taken over. */
-  const move = Effect.fn("SagaStore.move")(function* (saga: Saga, to: ProcessStep, found: Partial<Work> = {}) {
+  /**
+   * Moves on, with what the step found out; undefined when somebody else has taken over. With `cart` it claims that, which is
+   * a `UniqueViolation` while another process has it.
+   */
+  const move = Effect.fn("SagaStore.move")(function* (
+    saga: Saga,
+    to: ProcessStep,
+    found: Partial<Work> = {},
+    cart: string | null = null
+  ) {
     const { now, until } = yield* times(to)
     const work = encodeWork({ ...saga.work, ...found })
     return yield* first(
       yield* sql`
         update orders.sagas set step = ${to}, deadline = ${until}, work = ${JSON.stringify(work)}::jsonb,
-          updated_at = ${now}
+          cart = coalesce(${cart}::text, cart), updated_at = ${now}
         where saga_id = ${saga.sagaId} and epoch = ${saga.epoch} and step = ${saga.step}
         returning ${fields}`
     )
+  })
+
+  /** Who has a cart: a process that runs, or one whose order lives. A claim that came to nothing is taken away. */
+  const holderOf = Effect.fn("SagaStore.holderOf")(function* (cart: string) {
+    yield* sql`
+      update orders.sagas s set cart = null where cart = ${cart} and step = 'done'
+        and not exists (select from orders.orders where order_id = s.order_id and status <> 'CANCELED')`
+    return yield* first(yield* sql`select ${fields} from orders.sagas where cart = ${cart}`)
   })
 
   /** Ends the process, and forgets its payment token; false when somebody else has taken over. */
@@ -153,5 +169,5 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decode(rows))
   })
 
-  return { find, ofOrder, begin, move, end, postpone, takeOver }
+  return { find, ofOrder, begin, move, holderOf, end, postpone, takeOver }
 })

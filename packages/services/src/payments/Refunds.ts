@@ -1,5 +1,5 @@
 import { Clock, Context, DateTime, Effect, Layer } from "effect"
-import { SqlError } from "effect/sql"
+import type { SqlError } from "effect/sql"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -15,7 +15,7 @@ import {
 import { evolve, RefundCompleted, RefundRequested, RefundWasRefused } from "@merkato/domain/payments/PaymentEvents"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
-import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
+import { isUniqueViolation, orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
 import * as GatewayCalls from "./GatewayCalls.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
 
@@ -107,9 +107,10 @@ export class Refunds extends Context.Service<
           })
           const event = RefundRequested.of(attemptId, taken.version + 1, { ...facts(taken, refund), reason })
           const after = yield* Effect.orDie(evolve(taken, { ...event, occurredAt }))
+          // Somebody may have used the refund id, or moved the payment, at the same moment.
           const saved = yield* retryLostRace(
             store.save(taken, after, [event], { refund: yield* store.adding(refund) })
-          ).pipe(Effect.catchIf(isTaken, () => Effect.succeed(undefined)))
+          ).pipe(Effect.catchIf(isUniqueViolation, () => Effect.succeed(undefined)))
           return saved === undefined ? yield* promise(request) : refund
         })
 
@@ -133,6 +134,7 @@ export class Refunds extends Context.Service<
                   reason: refusal ?? "refused"
                 })
           const after = yield* Effect.orDie(evolve(before, { ...event, occurredAt }))
+          // Somebody may have used the refund id, or moved the payment, at the same moment.
           const saved = yield* retryLostRace(
             store.save(before, after, [event], {
               refund: store.ending(ended),
@@ -197,7 +199,3 @@ export class Refunds extends Context.Service<
     })
   )
 }
-
-/** Somebody has used the refund id, or moved the payment, at the same moment. */
-const isTaken = (error: unknown): error is SqlError.SqlError =>
-  SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation"

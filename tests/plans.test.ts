@@ -1,0 +1,198 @@
+// How the statements behave when the shop has grown: tables are multiplied to hundreds of thousands of rows, people shop, and
+// Postgres tells the plan of every statement that ran, in the foreground and behind. None may touch more than a few rows.
+import { expect, test } from "bun:test"
+import { Effect, Layer, Redacted } from "effect"
+import { SqlClient } from "effect/sql"
+import { readFileSync, statSync } from "node:fs"
+import { dirname, join } from "node:path"
+import * as Database from "@merkato/infra/postgres/Database"
+import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { Client, text, tokenFor } from "./support/Client.ts"
+import { startApp, temporaryFolder } from "./support/Processes.ts"
+
+/** How many copies of what some shoppers did. */
+const copies = 3_000
+/** What a statement may touch in one step of its plan; pages of lists and batches of consumers have at most 500. */
+const fewRows = 1_000
+
+const settings = {
+  fsync: "off",
+  full_page_writes: "off",
+  synchronous_commit: "off",
+  session_preload_libraries: "auto_explain",
+  "auto_explain.log_analyze": "on",
+  "auto_explain.log_timing": "off",
+  "auto_explain.log_format": "json"
+}
+
+interface Plan {
+  readonly "Node Type": string
+  readonly "Relation Name"?: string
+  readonly "Index Name"?: string
+  readonly "Actual Rows": number
+  readonly "Actual Loops": number
+  readonly "Rows Removed by Filter"?: number
+  readonly "Rows Removed by Index Recheck"?: number
+  readonly Plans?: ReadonlyArray<Plan>
+}
+interface Explained {
+  readonly "Query Text": string
+  readonly Plan: Plan
+}
+
+const nodes = (plan: Plan): ReadonlyArray<Plan> => [plan, ...(plan.Plans ?? []).flatMap(nodes)]
+
+/** Rows that a step looked at, whether it kept them or not. */
+const touched = (plan: Plan) =>
+  (plan["Actual Rows"] + (plan["Rows Removed by Filter"] ?? 0) + (plan["Rows Removed by Index Recheck"] ?? 0)) *
+  plan["Actual Loops"]
+
+/** The plans in a piece of the server's log. */
+const explained = (log: string): ReadonlyArray<Explained> =>
+  [...log.matchAll(/plan:\n((?:\t.*\n)+)/g)].map(
+    ([, json = ""]) => JSON.parse(json.replaceAll(/^\t/gm, "")) as Explained
+  )
+
+/** Copies all rows of all tables, with ids of their own that fit together; queues and what there is one of stay as they are. */
+const multiply = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  const columns = yield* sql<{ table: string; column: string; distinguishes: boolean }>`
+    select format('%I.%I', n.nspname, c.relname) as table, a.attname as column,
+      format_type(a.atttypid, null) = 'text' and a.attname <> 'warehouse_id'
+        and not exists (select from pg_constraint where conrelid = c.oid and contype = 'c' and conkey = array[a.attnum])
+        and (a.attname like '%\_id' or bool_or(a.attnum = any(i.indkey) and i.indisunique)) as distinguishes
+    from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+    left join pg_index i on i.indrelid = c.oid
+    where c.relkind in ('r', 'p') and not c.relispartition and n.nspname not in ('pg_catalog', 'information_schema')
+      and c.relname not in ('outbox', 'migrations', 'warehouses', 'categories') and a.attidentity = '' and a.attgenerated = ''
+    group by c.oid, n.nspname, c.relname, a.attname, a.attnum, a.atttypid order by 1, a.attnum`
+  yield* sql.withTransaction(
+    Effect.gen(function* () {
+      // Neither foreign keys nor triggers: the copies fit together as their originals do.
+      yield* sql`set local session_replication_role = replica`
+      for (const [table, its] of Map.groupBy(columns, (column) => column.table)) {
+        const names = its.map(({ column }) => `"${column}"`).join(", ")
+        const values = its.map(({ column, distinguishes }) => `"${column}"${distinguishes ? " || '-' || n" : ""}`)
+        yield* sql.unsafe(
+          `insert into ${table} (${names}) select ${values.join(", ")} from ${table}, generate_series(1, ${copies}) n`
+        )
+      }
+    })
+  )
+  yield* sql`vacuum analyze`
+})
+
+/** What people do in a shop, once; `tag` makes it theirs. */
+const shopping = async (url: string, dataDir: string, tag: string) => {
+  const visitor = new Client(url)
+  const admin = visitor.as(await tokenFor(dataDir, "ADMIN", "admin"))
+  const account = { email: `${tag}@example.com`, password: "correct horse battery" }
+  await visitor.post("/api/v1/customers", { ...account, name: "Ada" })
+  const session = await visitor.post("/api/v1/sessions", account)
+  const ada = visitor.as(text(session, "accessToken"))
+  await visitor.post("/api/v1/sessions/refresh", { refreshToken: text(session, "refreshToken") })
+  const product = { sku: `SKU-${tag}`, name: `Kiwi ${tag}`, category: `Fruit ${tag}`, price: 1, currency: "USD" }
+  const productId = text(await admin.post("/api/v1/products", product), "productId")
+  await admin.request("PATCH", `/api/v1/products/${productId}`, { body: { description: `fresh ${tag}` } })
+  await admin.request("PUT", `/api/v1/products/${productId}/price`, {
+    body: { price: 2, currency: "USD", reason: "harvest" }
+  })
+  await admin.post(`/api/v1/inventory/${productId}/adjustments`, { delta: 100, reason: "delivery" })
+  for (const path of [
+    `products/${productId}`,
+    `products/${productId}/prices`,
+    `products?q=${tag}`,
+    `products?category=Fruit%20${tag}`,
+    "products",
+    "categories",
+    `inventory/${productId}`
+  ]) {
+    expect((await visitor.get(`/api/v1/${path}`)).status).toBe(200)
+  }
+  const guestCart = await visitor.post("/api/v1/carts")
+  const guest = visitor.as(text(guestCart, "guestToken"))
+  const fill = (who: Client, cartId: string) =>
+    who.request("PUT", `/api/v1/carts/${cartId}/items/${productId}`, { body: { qty: 2 } })
+  await fill(guest, text(guestCart, "cartId"))
+  const cartId = text(await ada.post("/api/v1/carts"), "cartId")
+  await ada.post(`/api/v1/carts/${cartId}/merge`, { guestToken: text(guestCart, "guestToken") })
+  await fill(ada, cartId)
+  const paymentToken = "tok_ok"
+  const bought = await ada.post("/api/v1/checkout", { cartId, paymentToken }, { key: `c-${tag}` })
+  expect([bought.status, bought.body["status"]]).toEqual([201, "PAID"])
+  const place = async (nth: number) =>
+    text(await ada.post("/api/v1/orders", { items: [{ productId, qty: 1 }] }, { key: `o-${tag}-${nth}` }), "orderId")
+  const [paid, canceled] = [await place(1), await place(2)]
+  expect((await ada.post(`/api/v1/orders/${paid}/pay`, { paymentToken }, { key: `p-${tag}` })).status).toBe(200)
+  await ada.post(`/api/v1/orders/${canceled}/cancel`)
+  expect((await admin.post(`/api/v1/orders/${paid}/fulfil`)).status).toBe(200)
+  const declined = { paymentToken: "tok_declined" }
+  await ada.post(`/api/v1/orders/${await place(3)}/pay`, declined, { key: `d-${tag}` })
+  for (const path of ["orders", `orders/${paid}`, `orders/${paid}/history`, "notifications"]) {
+    expect((await ada.get(`/api/v1/${path}`)).status).toBe(200)
+  }
+  for (const path of ["/api/v1/orders", `/ops/sagas/${paid}`, "/ops/risk/assessments"]) {
+    expect((await admin.get(path)).status).toBe(200)
+  }
+  await ada.request("DELETE", "/api/v1/sessions")
+}
+
+test(
+  "no statement touches more than a few rows, however many there are",
+  () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestDatabase.temporary("merkato-plans-", settings)
+      const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
+      /** Opens a shop, lets people in, and closes it when what they did has had its effects. */
+      const open = (tags: ReadonlyArray<string>) =>
+        Effect.gen(function* () {
+          const shop = yield* Effect.acquireRelease(
+            Effect.promise(() =>
+              startApp("shop", ["--no-seed", "--data-dir", folder.path], {
+                DATABASE_URL: Redacted.value(url),
+                MERKATO_TRACE_SAMPLING: "0"
+              })
+            ),
+            ({ end }) => Effect.promise(() => end("SIGTERM"))
+          )
+          for (const tag of tags) yield* Effect.promise(() => shopping(shop.url, folder.path, tag))
+          yield* Effect.sleep("4 seconds")
+        }).pipe(Effect.scoped)
+      const database = yield* Layer.build(
+        Database.layer({ url, maxConnections: 1, applicationName: "test", statementTimeoutMs: 0 })
+      )
+      const grow = Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* multiply
+        yield* sql`alter system set auto_explain.log_min_duration = 0`
+        yield* sql`select pg_reload_conf()`
+        const [size] = yield* sql<{ orders: number; events: number; folder: string }>`
+          select (select count(*) from orders.orders) as orders, (select count(*) from orders.events) as events,
+            current_setting('data_directory') as folder`
+        return size ?? { orders: 0, events: 0, folder: "" }
+      })
+
+      yield* open(["one", "two", "three"])
+      const { orders, events, folder: cluster } = yield* Effect.provide(grow, database)
+      expect(orders).toBeGreaterThan(30_000)
+      const log = join(dirname(cluster), "postgres.log")
+      const from = statSync(log).size
+      yield* open(["four", "five"])
+      const plans = explained(readFileSync(log, "utf8").slice(from))
+      const statements = new Set(plans.map((plan) => plan["Query Text"]))
+      console.log(`${statements.size} statements, ${plans.length} plans, ${orders} orders, ${events} events`)
+      const greedy = plans.flatMap((plan) =>
+        nodes(plan.Plan)
+          .filter((node) => touched(node) > fewRows)
+          .map((node) => ({
+            statement: plan["Query Text"].trim(),
+            step: `${node["Node Type"]} ${node["Index Name"] ?? node["Relation Name"] ?? ""}`,
+            rows: touched(node)
+          }))
+      )
+      expect(statements.size).toBeGreaterThan(80)
+      expect(greedy).toEqual([])
+    }).pipe(Effect.scoped, Effect.runPromise),
+  300_000
+)
