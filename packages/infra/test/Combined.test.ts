@@ -81,6 +81,8 @@ describe("combined calls", () => {
         const first = yield* fork("first")
         yield* reached(1)
         const fibers = yield* Effect.forEach(["a", "b", "c", "d"], fork)
+        // Whoever may go has gone after that many turns.
+        yield* Effect.repeat(Effect.yieldNow, { times: 20 })
         expect(asked()).toEqual([["first"]])
         for (const nth of [0, 1, 2]) yield* end(nth)
         expect(yield* all(first, ...fibers)).toEqual(answers("first", "a", "b", "c", "d"))
@@ -91,13 +93,17 @@ describe("combined calls", () => {
   test("requests of one key never share a batch, and keep their order", () =>
     run(
       Effect.gen(function* () {
-        const { fork, end, reached, asked } = yield* database({ lanes: 1, keyOf: (request) => request.slice(0, 1) })
+        const { fork, end, reached, asked } = yield* database({
+          lanes: 1,
+          most: 3,
+          keyOf: (request) => request.slice(0, 1)
+        })
         const first = yield* fork("x")
         yield* reached(1)
-        const fibers = yield* Effect.forEach(["a1", "b1", "a2", "c1", "a3", "b2"], fork)
+        const fibers = yield* Effect.forEach(["a1", "b1", "a2", "c1", "d1", "a3", "b2"], fork)
         for (const nth of [0, 1, 2, 3]) yield* end(nth)
         yield* all(first, ...fibers)
-        expect(asked()).toEqual([["x"], ["a1", "b1", "c1"], ["a2", "b2"], ["a3"]])
+        expect(asked()).toEqual([["x"], ["a1", "b1", "c1"], ["a2", "d1", "b2"], ["a3"]])
       })
     ))
 

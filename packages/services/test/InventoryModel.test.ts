@@ -490,6 +490,63 @@ describe("the stock", () => {
       })
     ))
 
+  test("those who ask at the same moment get what is there: nobody is refused for a neighbour who asks for too much", () =>
+    run(
+      Effect.gen(function* () {
+        const inventory = yield* Inventory
+        const sql = yield* SqlClient.SqlClient
+        for (let round = 0; round < 10; round++) {
+          yield* empty
+          yield* Effect.forEach([p1, p2], (productId) => inventory.adjust({ productId, delta: 5, reason: "test" }))
+          const wanted = [
+            [p1, 10],
+            [p1, 3],
+            [p2, 4],
+            [p1, 6],
+            [p1, 2],
+            [p2, 1]
+          ] as const
+          const outcomes = yield* Effect.forEach(
+            wanted,
+            ([productId, qty], index) => {
+              const reservationId = ReservationId.make(`W${index}`)
+              const items = [{ productId, qty }]
+              return Effect.result(
+                inventory.reserve({ reservationId, orderId: orderOf(reservationId), items, ttlMs: 60_000 })
+              )
+            },
+            { concurrency: "unbounded" }
+          )
+          const refused = outcomes.map((outcome) => (Result.isFailure(outcome) ? outcome.failure._tag : undefined))
+          expect(refused).toEqual(["OutOfStock", undefined, undefined, "OutOfStock", undefined, undefined])
+          for (const outcome of outcomes) {
+            if (Result.isSuccess(outcome) || outcome.failure._tag !== "OutOfStock") continue
+            expect(outcome.failure.products).toHaveLength(1)
+            for (const { requested, available } of outcome.failure.products) expect(available).toBeLessThan(requested)
+          }
+          // Each event tells the levels right after its own reservation.
+          const events = yield* sql<{ productId: string; version: number; qty: number; reserved: number }>`
+            select aggregate_id as "productId", version, (payload ->> 'qty')::int as qty,
+              (payload ->> 'reserved')::int as reserved
+            from inventory.events where payload ? 'reservationId' order by aggregate_id, version`
+          for (const productId of [p1, p2]) {
+            const own = events.filter((event) => event.productId === productId)
+            let sum = 0
+            expect(own.map(({ version, reserved }) => ({ version, reserved }))).toEqual(
+              own.map(({ qty }, index) => ({ version: index + 2, reserved: (sum += qty) }))
+            )
+            expect(own).toHaveLength(2)
+            expect(yield* inventory.levels(productId)).toMatchObject({
+              onHand: 5,
+              reserved: 5,
+              available: 0,
+              version: 3
+            })
+          }
+        }
+      })
+    ))
+
   test("gives a reservation to one of two who reserve, commit and release it at the same time", () =>
     run(
       Effect.gen(function* () {
