@@ -136,7 +136,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
   { weight: 3, arbitrary: fc.record({ _tag: fc.constant("Commit" as const), reservationId }) },
   { weight: 3, arbitrary: fc.record({ _tag: fc.constant("Release" as const), reservationId }) },
   { weight: 1, arbitrary: fc.constant({ _tag: "Expire" as const }) },
-  { weight: 4, arbitrary: fc.record({ _tag: fc.constant("Wait" as const), ms: fc.constantFrom(99, 100, 200) }) }
+  { weight: 4, arbitrary: fc.record({ _tag: fc.constant("Wait" as const), ms: fc.constantFrom(99, 100, 200, -99) }) }
 )
 
 /** Half of the sequences begin with something on the shelf, so that reservations come about. */
@@ -185,13 +185,9 @@ class Model {
         return Result.succeed(undefined)
       }
       case "Commit": {
-        const held = this.live(command.reservationId)
-        if (held === undefined) {
-          const committed = this.reservations.get(command.reservationId)?.status === "committed"
-          return committed ? Result.succeed(undefined) : this.closed(command.reservationId)
-        }
-        this.end(held, "committed")
-        return Result.succeed(undefined)
+        const known = this.reservations.get(command.reservationId)
+        if (known?.status === "held") this.end(known, known.expiresAt > this.now ? "committed" : "expired")
+        return known?.status === "committed" ? Result.succeed(undefined) : this.closed(command.reservationId)
       }
       case "Release": {
         const known = this.reservations.get(command.reservationId)
@@ -375,6 +371,15 @@ describe("the stock", () => {
       { _tag: "Expire" },
       { _tag: "Commit", reservationId: r1 },
       { _tag: "Release", reservationId: r1 }
+    ],
+    "a commit that comes too late stays refused, also when the next clock is behind": [
+      ten,
+      five,
+      { _tag: "Wait", ms: 100 },
+      { _tag: "Commit", reservationId: r1 },
+      { _tag: "Wait", ms: -50 },
+      { _tag: "Commit", reservationId: r1 },
+      { _tag: "Expire" }
     ],
     "an extended reservation lives as long as it was extended, and is never shortened": [
       ten,

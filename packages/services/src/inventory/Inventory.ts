@@ -156,11 +156,23 @@ export class Inventory extends Context.Service<
         provided
       )
 
+      /**
+       * Commits a reservation, or ends it when its time is over: a refusal is final. Else a commit that is under way, or
+       * whose clock is behind, might find it held after another one was told that the goods are gone.
+       */
       const commit = Effect.fn("Inventory.commit")(
         function* (reservationId: Ids.ReservationId) {
           yield* authorize("stock.reserve")
-          if (yield* store.close(reservationId, "committed", yield* stamp).pipe(retryLostRace)) return yield* wrote
-          if ((yield* store.known(reservationId))?.status !== "committed") return yield* closed(reservationId)
+          const now = yield* stamp
+          const end = (ending: "committed" | "expired") => store.close(reservationId, ending, now).pipe(retryLostRace)
+          for (;;) {
+            if (yield* end("committed")) return yield* wrote
+            if (yield* end("expired")) yield* wrote
+            const status = (yield* store.known(reservationId))?.status
+            if (status === "committed") return
+            // Still held when it was extended between the two.
+            if (status !== "held") return yield* closed(reservationId)
+          }
         },
         orAway,
         provided
