@@ -26,6 +26,7 @@ promises. A seed is a run: the same seed is the same history, to the byte.
   --seconds S     begin no run after so many seconds
   --only 3,17     do only these commands of the plan
   --without kill  leave these faults out
+  --alone         one process with one connection, so that no transaction overlaps another
   --stop          begin no run after the first one that is broken
   --no-shrink     do not look for a smaller run when one is broken
 
@@ -46,6 +47,7 @@ const options = {
   seconds: { type: "string" },
   only: { type: "string" },
   without: { type: "string", default: "" },
+  alone: { type: "boolean", default: false },
   stop: { type: "boolean", default: false },
   "no-shrink": { type: "boolean", default: false },
   worker: { type: "boolean", default: false },
@@ -100,6 +102,7 @@ export const main = async (args: Array<string>): Promise<number> => {
   const base = {
     commands,
     without: parseFaults(values.without),
+    alone: values.alone,
     trace: values.trace,
     ...(values.only === undefined ? {} : { only: parseNumbers(values.only) })
   }

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process"
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { parseArgs } from "node:util"
 
 const root = new URL("..", import.meta.url).pathname
 const folder = new URL("./mutants/", import.meta.url).pathname
@@ -40,29 +41,44 @@ const copy = (): string => {
   return to
 }
 
-/** Tries to find a mutant from a seed on: what the simulator said, and whether it found something. */
-export const hunt = async (name: string, seed: number): Promise<{ readonly found: boolean; readonly said: string }> => {
+export interface Hunt {
+  readonly found: boolean
+  /** Runs until it was found. */
+  readonly runs: number | undefined
+  /** Everything that the simulator said. */
+  readonly said: string
+}
+
+/** Tries to find a mutant from a seed on; `alone` in one process with one connection. */
+export const hunt = async (name: string, seed: number, alone = false): Promise<Hunt> => {
   const place = copy()
+  const range = ["--seed", String(seed), "--runs", String(withinRuns)]
   try {
     const patched = await run("git", ["apply", join(folder, `${name}.patch`)], place)
-    if (patched.exitCode !== 0) return { found: false, said: `The patch does not fit any more: ${patched.output}` }
+    if (patched.exitCode !== 0) {
+      return { found: false, runs: undefined, said: `The patch does not fit any more: ${patched.output}` }
+    }
     const { exitCode, output } = await run(
       process.execPath,
-      ["simulator/main.ts", "--seed", String(seed), "--runs", String(withinRuns), "--stop", "--no-shrink"],
+      ["simulator/main.ts", ...range, "--stop", "--no-shrink", ...(alone ? ["--alone"] : [])],
       place
     )
-    return { found: exitCode === 1 && output.includes("not so:"), said: output }
+    const broken = /^seed (\d+) is broken/m.exec(output)?.[1]
+    const found = exitCode === 1 && broken !== undefined
+    return { found, runs: found ? Number(broken) - seed + 1 : undefined, said: output }
   } finally {
     rmSync(place, { recursive: true, force: true })
   }
 }
 
 if (import.meta.main) {
-  for (const name of process.argv.length > 2 ? process.argv.slice(2) : names) {
-    const { found, said } = await hunt(name, 1)
-    const first = said.split("\n").filter((line) => /^seed \d+ is|not so:|^\d+ runs/.test(line))
-    console.log(
-      `${found ? "found" : "NOT FOUND"}: ${name}\n  ${(found ? first : [said.slice(-1_500)]).slice(0, 6).join("\n  ")}`
-    )
+  const { values, positionals } = parseArgs({
+    options: { seed: { type: "string", default: "1" }, alone: { type: "boolean", default: false } },
+    allowPositionals: true
+  })
+  for (const name of positionals.length > 0 ? positionals : names) {
+    const { found, runs, said } = await hunt(name, Number(values.seed), values.alone)
+    const told = found ? said.slice(said.indexOf("is broken"), said.indexOf("  smallest run")) : said.slice(-1_500)
+    console.log(`${found ? `found in run ${runs}` : "NOT FOUND"}: ${name} (from seed ${values.seed} on)\n  ${told}`)
   }
 }

@@ -9,12 +9,16 @@ const trouble: ReadonlyArray<readonly [what: string, of: (counts: Readonly<Recor
   ["deadlocks", (counts) => sum(counts, "deadlocks")],
   ["cancels", (counts) => sum(counts, "cancels")],
   ["kills", (counts) => sum(counts, "kill")],
-  ["pauses", (counts) => sum(counts, "pause")],
+  ["pauses", (counts) => sum(counts, "pause", "longPause")],
   ["clock jumps", (counts) => sum(counts, "clockJump", "leap", "leapAfterCharge")],
   ["lost connections", (counts) => sum(counts, "dropBeforeCommit", "dropBeforeStatement")],
   ["lost replies", (counts) => sum(counts, "dropAfterCommit", "dropAfterStatement", "replyLost", "publishAnswerLost")],
   ["lost requests", (counts) => sum(counts, "requestLost")],
-  ["delays", (counts) => sum(counts, "requestDelayed", "replyDelayed", "eventDelayed", "consumerSlow")],
+  [
+    "delays",
+    (counts) =>
+      sum(counts, "requestDelayed", "replyDelayed", "eventDelayed", "consumerSlow", "commitDelayed", "statementDelayed")
+  ],
   ["duplicates", (counts) => sum(counts, "requestDuplicated", "eventDuplicated", "redeliveries")],
   ["takeovers", (counts) => sum(counts, "takeovers")],
   ["late compensations", (counts) => sum(counts, "lateCompensations")],
@@ -29,7 +33,8 @@ const trouble: ReadonlyArray<readonly [what: string, of: (counts: Readonly<Recor
         "gatewayAnswersLate",
         "gatewayActsLate",
         "gatewayHearsTwice",
-        "gatewayTalksNonsense"
+        "gatewayTalksNonsense",
+        "gatewaySilentAboutRefund"
       )
   ]
 ]

@@ -85,8 +85,8 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
   const memory = new Memory()
   const hosts: Array<ShopProcess.Host> = []
   const network = new Network(world, () => hosts)
-  const surroundings = { world, gate, network, bus, books }
-  const topology = Topology.choose(stream(seed, "topology"))
+  const surroundings = { world, gate, network, bus, books, connections: settings.alone ? 1 : ShopProcess.connections }
+  const topology = settings.alone ? Topology.alone : Topology.choose(stream(seed, "topology"))
   const guard = stand(world)
   const extra = new Map<string, number>()
   const count = (what: string) => extra.set(what, (extra.get(what) ?? 0) + 1)
@@ -138,6 +138,11 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
         const host = victim()
         if (host !== undefined) world.pause(host.process, between(misfortune, 1_000, 30_000))
       }
+      if (faults.happens("longPause")) {
+        const host = victim()
+        // Longer than the lease of any step of the order process, shorter than Postgres lets a transaction idle.
+        if (host !== undefined) world.pause(host.process, between(misfortune, 31_000, 58_000))
+      }
       if (faults.happens("clockJump")) {
         const host = victim()
         if (host !== undefined) {
@@ -170,7 +175,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       )
     )
     const operator = world.spawn("operator")
-    lockRudely(surroundings, operator, memory)
+    if (!settings.alone) lockRudely(surroundings, operator, memory)
     await world.run(() => actors.every((ended) => ended()))
 
     faults.healed = true
@@ -194,6 +199,8 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     if (details.length > 0) problems.push({ invariant: name, details })
   }
   if (network.defects.length > 0) problems.push({ invariant: "nothing dies of a defect", details: network.defects })
+  if (world.errors.length > 0)
+    problems.push({ invariant: "no process finds a mistake of its own", details: world.errors })
   if (guard.leaks.length > 0) problems.push({ invariant: "nothing real is used past the gate", details: guard.leaks })
 
   const [sagas] = await server.query("select coalesce(sum(epoch - attempt), 0) from orders.sagas")
@@ -307,7 +314,10 @@ const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess
   })
   Effect.runForkWith(operator.context)(
     Effect.scoped(
-      Effect.provide(Effect.forever(Effect.ignoreCause(turn)), ShopProcess.database(surroundings, operator, 1))
+      Effect.provide(
+        Effect.forever(Effect.ignoreCause(turn)),
+        ShopProcess.database({ ...surroundings, connections: 1 }, operator)
+      )
     )
   )
 }

@@ -8,14 +8,17 @@ export interface Settings {
   readonly only?: ReadonlyArray<number>
   /** Faults that do not happen. */
   readonly without: ReadonlyArray<Fault>
+  /** One process with one connection to the database: no transaction ever overlaps another. */
+  readonly alone: boolean
   /** Whether the history is kept line by line. */
   readonly trace: boolean
 }
 
 /** The one command that runs the same again. */
-export const replay = ({ seed, commands, only, without }: Settings): string =>
+export const replay = ({ seed, commands, only, without, alone }: Settings): string =>
   [
     `bun run simulate --seed ${seed} --commands ${commands} --trace`,
+    ...(alone ? ["--alone"] : []),
     ...(only === undefined ? [] : [`--only ${only.join(",")}`]),
     ...(without.length === 0 ? [] : [`--without ${without.join(",")}`])
   ].join(" ")

@@ -33,6 +33,7 @@ export const acknowledged: ReadonlyArray<Invariant> = [
         ).map(({ reason, delta }) => [reason, delta])
       )
       return evidence.memory.acknowledged.flatMap((told): ReadonlyArray<string> => {
+        if (told._tag === "Refund") return []
         if (told._tag === "Adjusted") {
           const is = adjustments.get(told.reason)
           return is === told.delta ? [] : [`${told.reason} of ${told.delta} was acknowledged and is ${is ?? "missing"}`]

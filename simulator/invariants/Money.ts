@@ -46,12 +46,18 @@ export const money: ReadonlyArray<Invariant> = [
           .filter(({ netMinor, orderId }) => netMinor !== 0 && !known.has(orderId))
           .map(({ attemptId, orderId }) => `attempt ${attemptId} took money for ${orderId}, which does not exist`),
         ...orders.flatMap(({ order_id, status, total_minor }) => {
-          const charges = entries.filter(({ orderId, netMinor }) => orderId === order_id && netMinor !== 0)
           const sold = status === "PAID" || status === "FULFILLED"
-          const right = sold ? charges.length === 1 && charges[0]?.netMinor === total_minor : charges.length === 0
+          // What a sold order was charged stays charged when it is given back.
+          const charges = entries.filter(
+            (entry) => entry.orderId === order_id && (sold ? entry.status === "captured" : entry.netMinor !== 0)
+          )
+          const right = sold ? charges.length === 1 && charges[0]?.amountMinor === total_minor : charges.length === 0
           if (right || (sold && total_minor === 0)) return []
           const told = charges
-            .map(({ gateway, attemptId, netMinor }) => `${gateway} ${attemptId} ${netMinor}`)
+            .map(
+              ({ gateway, attemptId, amountMinor, netMinor }) =>
+                `${gateway} ${attemptId} ${amountMinor} (${netMinor} left)`
+            )
             .join(", ")
           return [`order ${order_id} is ${status} over ${total_minor}; charged: ${told || "nothing"}`]
         })

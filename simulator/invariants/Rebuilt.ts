@@ -34,6 +34,18 @@ const histories = async (evidence: Evidence, schema: string) => {
   return found
 }
 
+/** Of a refund, as both its row and its events have it. */
+const refundFields = [
+  "attempt_id",
+  "order_id",
+  "amount_minor",
+  "currency",
+  "status",
+  "reason",
+  "refusal",
+  "updated"
+] as const
+
 /** Compares what the events say with what the rows say, field by field of the row. */
 const differences = async <A extends object>(
   evidence: Evidence,
@@ -119,5 +131,38 @@ export const rebuilt: ReadonlyArray<Invariant> = [
           updated: DateTime.formatIso(payment.updatedAt)
         })
       })
+  },
+  {
+    name: "refunds rebuilt from their payments' events equal their rows",
+    broken: async (evidence) => {
+      const rows = await objects<Readonly<Record<string, unknown>>>(
+        evidence,
+        `select *, to_char(updated_at, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as updated from payments.refunds`
+      )
+      const told = new Map<string, Readonly<Record<string, unknown>>>()
+      for (const history of (await histories(evidence, "payments")).values()) {
+        for (const refund of Effect.runSync(PaymentEvents.rebuildRefunds(history))) {
+          told.set(refund.refundId, {
+            attempt_id: refund.attemptId,
+            order_id: refund.orderId,
+            amount_minor: refund.amountMinor,
+            currency: refund.currency,
+            status: refund.status,
+            reason: refund.reason,
+            refusal: refund.refusal,
+            updated: DateTime.formatIso(refund.updatedAt)
+          })
+        }
+      }
+      const kept = new Map(rows.map((row) => [String(row["refund_id"]), row]))
+      return [...new Set([...told.keys(), ...kept.keys()])].flatMap((id) =>
+        refundFields
+          .filter((field) => JSON.stringify(kept.get(id)?.[field]) !== JSON.stringify(told.get(id)?.[field]))
+          .map(
+            (field) =>
+              `${id}: ${field} is ${String(kept.get(id)?.[field])}, its events say ${String(told.get(id)?.[field])}`
+          )
+      )
+    }
   }
 ]

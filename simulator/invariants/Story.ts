@@ -114,6 +114,24 @@ export const story: ReadonlyArray<Invariant> = [
        when 'CAPTURED' then '^IG*AC[QRN]*$' when 'DECLINED' then '^IG*D$' else '^IG*A?V$' end`
   ),
   none(
+    "a cart becomes one order",
+    // Nobody in the model fills a cart again that they have bought.
+    `select work ->> 'cartId', string_agg(order_id || ' ' || status, ', ') from orders.sagas join orders.orders using (order_id)
+     where kind = 'checkout' and status <> 'CANCELED' group by 1 having count(distinct order_id) > 1`
+  ),
+  none(
+    "what was ordered is taken out of its cart once",
+    `with ordered as (
+       select payload ->> 'cartId' as cart_id, correlation_id, count(*) as times from orders.events
+       where event_type in (${list([OrderEvents.OrderPaid.type, OrderEvents.OrderHeld.type])}) and payload ? 'cartId'
+       group by 1, 2
+     )
+     -- Who fills a cart has another correlation id than who buys it.
+     select cart_id, ordered.correlation_id, times, count(e.event_id) from ordered
+     left join cart.events e on e.aggregate_id = cart_id and e.correlation_id = ordered.correlation_id
+     group by cart_id, ordered.correlation_id, times having count(e.event_id) <> times`
+  ),
+  none(
     "shoppers are told once of each thing that happened to their orders",
     `select e.event_type, e.aggregate_id, n.kind, n.order_id
      from (select * from orders.events where event_type in (${list(told)})) e

@@ -3,7 +3,15 @@ import { goods } from "./Goods.ts"
 import type { Invariant } from "./Invariant.ts"
 import { money } from "./Money.ts"
 import { rebuilt } from "./Rebuilt.ts"
+import { refunds } from "./Refunds.ts"
 import { story } from "./Story.ts"
 
 /** Every promise that is checked after each run. */
-export const invariants: ReadonlyArray<Invariant> = [...goods, ...money, ...acknowledged, ...story, ...rebuilt]
+export const invariants: ReadonlyArray<Invariant> = [
+  ...goods,
+  ...money,
+  ...refunds,
+  ...acknowledged,
+  ...story,
+  ...rebuilt
+]

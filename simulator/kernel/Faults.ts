@@ -5,14 +5,17 @@ const chances = {
   /** Per step of the world. */
   kill: 0.0008,
   pause: 0.0004,
+  longPause: 0.0002,
   clockJump: 0.0008,
   leap: 0.0004,
   /** Per statement. */
   dropBeforeStatement: 0.0008,
   dropAfterStatement: 0.0008,
   cancelStatement: 0.001,
+  statementDelayed: 0.002,
   dropBeforeCommit: 0.01,
   dropAfterCommit: 0.015,
+  commitDelayed: 0.03,
   /** Per message between processes. */
   requestLost: 0.012,
   requestDelayed: 0.05,
@@ -28,6 +31,9 @@ const chances = {
   gatewayActsLate: 0.06,
   gatewayHearsTwice: 0.06,
   gatewayTalksNonsense: 0.04,
+  /** Per refund. */
+  gatewayRefusesRefund: 0.1,
+  gatewaySilentAboutRefund: 0.2,
   /** The machine sleeps between the charge and the goods, for longer than those are held. */
   leapAfterCharge: 0.06,
   /** Per trip to the bus, or per event. */

@@ -1,4 +1,4 @@
-import { Clock, Context, Duration, Effect, Logger, Random, References, Scheduler } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Logger, Random, References, Scheduler } from "effect"
 import { stream } from "./Prng.ts"
 import type { SimProcess, World } from "./World.ts"
 
@@ -45,7 +45,11 @@ export const make = (world: World, self: () => SimProcess, name: string): Contex
       })
   }
 
-  const logger = Logger.make(({ message, logLevel }) => {
+  const logger = Logger.make(({ message, logLevel, cause }) => {
+    if (logLevel === "Error" || logLevel === "Fatal") {
+      const [reason = ""] = Cause.pretty(cause).split("\n", 1)
+      world.errors.push(`${self().name}: ${String(message)} (${reason})`)
+    }
     world.history.remark(() => `  log ${self().name} ${logLevel} ${String(message)}`)
   })
 

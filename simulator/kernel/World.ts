@@ -67,6 +67,8 @@ export class World {
   /** The world outside of the shop: shoppers, operators, the network, the database server. */
   readonly outside: SimProcess
   readonly processes: Array<SimProcess> = []
+  /** What processes of the shop logged as an error: never what somebody else did to them. */
+  readonly errors: Array<string> = []
   /** Asked after each step. */
   afterStep: () => void = () => {}
   /** Asked after each operation; the gate looks for locks that were granted. */

@@ -4,18 +4,23 @@ import { defaultRegion } from "@merkato/domain/kernel/Region"
 import { emptyTraceParent, Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import type { Order } from "@merkato/domain/orders/Order"
 import { PaymentToken, type Rail } from "@merkato/domain/payments/Payment"
-import { Sku } from "@merkato/domain/catalogue/Product"
+import { type Product, Sku } from "@merkato/domain/catalogue/Product"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import type { Clients } from "../shop/Contracts.ts"
-import type { Memory } from "./Memory.ts"
-import type { Command } from "./Plan.ts"
+import type { Asked, AskedRefund, Memory } from "./Memory.ts"
+import { type Command, shoppers } from "./Plan.ts"
 
 const productCount = 4
 const firstUnits = 30
+
+/** Units of the scarce product that come in now and then, and how many want some of them at once. */
+const fewUnits = 2
+const rushing = 3
 
 /** Payment tokens, with how often each is used. */
 const paymentTokens = [
@@ -35,7 +40,7 @@ const paymentTokens = [
 /** How often somebody asks again before they let it be. What nobody can answer yet ends by itself. */
 const patience = 4
 
-/** Virtual milliseconds before somebody asks again. */
+/** Virtual milliseconds before somebody asks again for the first time; then four times as long each time. */
 const againMs = 300
 
 /** Answers that are none: the same request is sent again, under the same key. */
@@ -48,8 +53,9 @@ const notAnswered: ReadonlySet<string> = new Set([
 
 const at = <A>(list: ReadonlyArray<A>, chance: number): A | undefined => list[Math.floor(chance * list.length)]
 
+/** The shop sees somebody who asks for something; the correlation id finds what came of it. */
 const as =
-  (userId: string) =>
+  (userId: string, correlationId = "simulated") =>
   <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.provideService(effect, RequestContext, {
       principal: new Principal({
@@ -57,7 +63,7 @@ const as =
         role: userId.startsWith("ADMIN") ? "admin" : "shopper",
         region: defaultRegion
       }),
-      correlationId: "simulated",
+      correlationId,
       traceParent: emptyTraceParent
     })
 
@@ -70,7 +76,7 @@ const insist = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<Result.
     for (let tries = 1; ; tries++) {
       const answer = yield* Effect.result(request)
       if (Result.isSuccess(answer) || tries === patience || !notAnswered.has(tagOf(answer.failure))) return answer
-      yield* Effect.sleep(againMs)
+      yield* Effect.sleep(againMs * 4 ** (tries - 1))
     }
   })
 
@@ -79,8 +85,8 @@ export const furnish = (memory: Memory): Effect.Effect<void, unknown, Clients> =
   Effect.gen(function* () {
     const catalogue = yield* CatalogueRpc
     const inventory = yield* InventoryRpc
-    for (let nth = 1; nth <= productCount; nth++) {
-      const product = yield* catalogue.AddProduct({
+    const add = (nth: number) =>
+      catalogue.AddProduct({
         sku: Sku.make(`SKU-${nth}`),
         name: `Product ${nth}`,
         description: "",
@@ -88,9 +94,12 @@ export const furnish = (memory: Memory): Effect.Effect<void, unknown, Clients> =
         priceMinor: 100 * nth + 99,
         currency: "USD"
       })
+    for (let nth = 1; nth <= productCount; nth++) {
+      const product = yield* add(nth)
       yield* inventory.Adjust({ productId: product.productId, delta: firstUnits, reason: "first stock" })
       memory.products.push(product)
     }
+    memory.scarce = yield* add(productCount + 1)
   }).pipe(as("ADMIN-1"))
 
 type PlaceRequest = Parameters<typeof OrdersRpc.Service.Place>[0]
@@ -118,6 +127,7 @@ export const tidyUp = (memory: Memory, orderIds: ReadonlyArray<string>): Effect.
 export const perform = (memory: Memory, command: Command): Effect.Effect<void, never, Clients> => {
   const { n, actor, kind, chances } = command
   const [a, b, c, d, e, f] = chances
+  const correlationId = `command ${n}`
   const key = (suffix = "") => Ids.IdempotencyKey.make(`${kind}-${n}${suffix}`)
 
   const itemsOf = () => {
@@ -158,10 +168,10 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       }
       const refusal = answer.failure._tag === "Replayed" ? answer.failure.refusal : answer.failure
       memory.count(refusal._tag)
-      if (notAnswered.has(refusal._tag) || refusal._tag === "IdempotencyKeyReused") return
-      compare(userId, request.idempotencyKey, refusal._tag, () => {
-        memory.answered.push({ key: request.idempotencyKey, userId, repeat: "place", request, answer: refusal._tag })
-      })
+      if (refusal._tag === "IdempotencyKeyReused") return
+      const asked: Asked = { key: request.idempotencyKey, userId, repeat: "place", request }
+      if (notAnswered.has(refusal._tag)) return void memory.unanswered.push(asked)
+      compare(userId, asked.key, refusal._tag, () => memory.answered.push({ ...asked, answer: refusal._tag }))
     })
 
   /** Asks for money to be taken, for an order that is there or for a cart. */
@@ -189,10 +199,10 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       const { failure } = answer
       const refusal = "refusal" in failure ? failure.refusal : failure
       memory.count(`${repeat}: ${refusal._tag}`)
-      if (notAnswered.has(refusal._tag) || refusal._tag === "IdempotencyKeyReused") return
-      compare(userId, requestKey, refusal._tag, () => {
-        memory.answered.push({ key: requestKey, userId, repeat, request, answer: refusal._tag })
-      })
+      if (refusal._tag === "IdempotencyKeyReused") return
+      const asked: Asked = { key: requestKey, userId, repeat, request }
+      if (notAnswered.has(refusal._tag)) return void memory.unanswered.push(asked)
+      compare(userId, requestKey, refusal._tag, () => memory.answered.push({ ...asked, answer: refusal._tag }))
     })
 
   const pay = (request: PayRequest, userId = actor) =>
@@ -220,7 +230,69 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       if (Result.isFailure(set)) return undefined
     }
     return cart.cartId
+  }).pipe(as(actor, `${correlationId} fills a cart`))
+
+  /** Asks the same under the same key, as whoever asked before. */
+  const again = ({ repeat, request, userId }: Asked) =>
+    as(
+      userId,
+      correlationId
+    )(
+      repeat === "place"
+        ? place(request as PlaceRequest, userId)
+        : repeat === "pay"
+          ? pay(request as PayRequest, userId)
+          : checkout(request as CheckoutRequest, userId)
+    )
+
+  const adjust = (product: Product, delta: number) =>
+    Effect.gen(function* () {
+      const reason = `adjustment ${n}`
+      const answer = yield* Effect.result((yield* InventoryRpc).Adjust({ productId: product.productId, delta, reason }))
+      if (Result.isSuccess(answer)) memory.note({ _tag: "Adjusted", reason, delta })
+    })
+
+  /** How an order was paid, as an admin sees it; rather one that is paid. */
+  const paymentOf = Effect.gen(function* () {
+    const orders = yield* OrdersRpc
+    const orderId = b < 0.9 ? at(memory.paid, a) : at(memory.orders, a)?.orderId
+    if (orderId === undefined) return undefined
+    const process = yield* insist(orders.Process({ id: orderId }))
+    const order = yield* insist(orders.Get({ orderId: Ids.OrderId.make(orderId) }))
+    if (Result.isFailure(process) || Result.isFailure(order)) return undefined
+    return { orderId, attemptId: process.success.attemptId, paidMinor: order.success.totalMinor }
   })
+
+  const refund = (asked: AskedRefund) =>
+    Effect.gen(function* () {
+      const { refundId, attemptId, amountMinor, paidMinor } = asked
+      memory.refunds.push(asked)
+      const answer = yield* insist(
+        (yield* PaymentsRpc).Refund({
+          attemptId: Ids.AttemptId.make(attemptId),
+          refundId: Ids.RefundId.make(refundId),
+          amountMinor,
+          reason: `refund ${n}`
+        })
+      )
+      const told = Result.isSuccess(answer) ? answer.success.status : answer.failure._tag
+      memory.count(`refund: ${told}`)
+      const wrong = (why: string) => memory.complaints.push(`refund ${refundId} of ${amountMinor}: ${told}, ${why}`)
+      if (Result.isSuccess(answer)) {
+        if (answer.success.amountMinor !== amountMinor || answer.success.attemptId !== attemptId) wrong("of another")
+        return memory.note({ _tag: "Refund", refund: asked, status: answer.success.status })
+      }
+      if (told === "RefundDenied") memory.note({ _tag: "Refund", refund: asked, status: "REFUSED" })
+      const underId = memory.refunds.filter((each) => each.refundId === refundId)
+      if (told === "RefundIdReused" && underId.every((each) => each.amountMinor === amountMinor))
+        wrong("never for another")
+      if (told === "RefundExceedsPayment") {
+        const ids = new Map(memory.refunds.map((each) => [each.refundId, each]))
+        const all = [...ids.values()].filter((each) => each.attemptId === attemptId && each.refundId !== refundId)
+        const sum = all.reduce((minor, each) => minor + each.amountMinor, amountMinor)
+        if (sum <= paidMinor) wrong(`but all that was ever wanted of ${paidMinor} is ${sum}`)
+      }
+    })
 
   const cancel = (orderId: string) =>
     Effect.gen(function* () {
@@ -244,6 +316,19 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
   const act = Effect.gen(function* () {
     const orders = yield* OrdersRpc
     switch (kind) {
+      case "rush": {
+        const { scarce } = memory
+        if (scarce === undefined) return
+        const wanting = Array.from({ length: rushing }, (_, index) => {
+          const userId = shoppers[(shoppers.indexOf(actor) + index) % shoppers.length] ?? actor
+          const qty = 1 + Math.floor((chances[index] ?? 0) * fewUnits)
+          const request = { idempotencyKey: key(`-${index}`), items: [{ productId: scarce.productId, qty }] }
+          return as(userId, correlationId)(place(request, userId))
+        })
+        yield* as("ADMIN-1", correlationId)(adjust(scarce, fewUnits))
+        yield* Effect.all(wanting, { concurrency: rushing, discard: true })
+        return
+      }
       case "putInCart": {
         const carts = yield* CartRpc
         let cartId = memory.carts.get(actor)
@@ -269,11 +354,13 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       case "placeForWrongTotal":
         return yield* place({ idempotencyKey: key(), items: itemsOf(), expectedTotal: 0.01 })
       case "checkout":
-      case "checkoutTwiceAtOnce": {
+      case "checkoutTwiceAtOnce":
+      case "checkoutUnderTwoKeys": {
         const cartId = yield* filledCart
         if (cartId === undefined) return
         const request: CheckoutRequest = { idempotencyKey: key(), cartId, paymentToken: paymentToken(), rail }
-        const times = kind === "checkout" ? [request] : [request, request]
+        const second = kind === "checkoutUnderTwoKeys" ? { ...request, idempotencyKey: key("-other") } : request
+        const times = kind === "checkout" ? [request] : [request, second]
         yield* Effect.forEach(times, (each) => checkout(each), { concurrency: 2, discard: true })
         return
       }
@@ -312,14 +399,13 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       }
       case "repeatKey": {
         const before = at(memory.answered, a)
-        if (before === undefined) return
-        const again =
-          before.repeat === "place"
-            ? place(before.request as PlaceRequest, before.userId)
-            : before.repeat === "pay"
-              ? pay(before.request as PayRequest, before.userId)
-              : checkout(before.request as CheckoutRequest, before.userId)
-        return yield* as(before.userId)(again)
+        if (before !== undefined) yield* again(before)
+        return
+      }
+      case "askAgain": {
+        const before = at(memory.unanswered, a)
+        if (before !== undefined) yield* again(before)
+        return
       }
       case "reuseKeyForSomethingElse": {
         const before = at(
@@ -352,12 +438,7 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       case "adjustStock": {
         const product = at(memory.products, a)
         if (product === undefined) return
-        const delta = b < 0.7 ? 1 + Math.floor(c * 12) : -1 - Math.floor(c * 12)
-        const reason = `adjustment ${n}`
-        const answer = yield* Effect.result(
-          (yield* InventoryRpc).Adjust({ productId: product.productId, delta, reason })
-        )
-        if (Result.isSuccess(answer)) memory.note({ _tag: "Adjusted", reason, delta })
+        yield* adjust(product, b < 0.7 ? 1 + Math.floor(c * 12) : -1 - Math.floor(c * 12))
         return
       }
       case "changePrice": {
@@ -386,10 +467,36 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
         if (order !== undefined) yield* cancel(order.orderId)
         return
       }
+      case "refund":
+      case "refundTwiceAtOnce":
+      case "refundTwoAtOnce": {
+        const paid = yield* paymentOf
+        if (paid === undefined || paid.paidMinor === 0) return
+        const { attemptId, paidMinor } = paid
+        const of = (amountMinor: number, suffix = "") =>
+          refund({ refundId: `REFUND-${n}${suffix}`, attemptId, amountMinor, paidMinor })
+        const part = Math.max(1, Math.floor(paidMinor * d * 0.4))
+        const more = paidMinor + part
+        // Each alone would do; together they are more than was paid.
+        const most = Math.floor(paidMinor / 2) + 1
+        const refunds =
+          kind === "refundTwoAtOnce"
+            ? [of(most, "-1"), of(most, "-2")]
+            : kind === "refundTwiceAtOnce"
+              ? [of(part), of(part)]
+              : [of(c < 0.2 ? paidMinor : c < 0.95 ? part : more)]
+        yield* Effect.all(refunds, { concurrency: 2, discard: true })
+        return
+      }
+      case "refundAgain": {
+        const before = at(memory.refunds, a)
+        if (before !== undefined) yield* refund(b < 0.8 ? before : { ...before, amountMinor: before.amountMinor + 1 })
+        return
+      }
     }
   })
   return act.pipe(
-    as(actor),
+    as(actor, correlationId),
     Effect.exit,
     Effect.flatMap((exit) =>
       Effect.sync(() => {

@@ -1,5 +1,6 @@
 import type { Order } from "@merkato/domain/orders/Order"
 import type { Product } from "@merkato/domain/catalogue/Product"
+import type { RefundStatus } from "@merkato/domain/payments/Payment"
 
 /** What somebody outside was told, and may rely on from then on. */
 export type Acknowledgement =
@@ -8,6 +9,7 @@ export type Acknowledgement =
   | { readonly _tag: "Canceled"; readonly orderId: string }
   | { readonly _tag: "Fulfilled"; readonly orderId: string }
   | { readonly _tag: "Adjusted"; readonly reason: string; readonly delta: number }
+  | { readonly _tag: "Refund"; readonly refund: AskedRefund; readonly status: RefundStatus }
 
 /** An order as its shopper knows it, with what was tried to pay for it. */
 export interface KnownOrder {
@@ -15,22 +17,40 @@ export interface KnownOrder {
   readonly userId: string
 }
 
-/** A request whose answer came: it must come again for the same key. */
-export interface Answered {
+/** A request under a key. */
+export interface Asked {
   readonly key: string
   readonly userId: string
   readonly repeat: "place" | "pay" | "checkout"
   /** What was asked, to be asked again. */
   readonly request: unknown
+}
+
+/** A request whose answer came: it must come again for the same key. */
+export interface Answered extends Asked {
   /** The answer, in a form that can be compared. */
   readonly answer: string
+}
+
+/** Money that an admin wants to be given back, and of how much. */
+export interface AskedRefund {
+  readonly refundId: string
+  readonly attemptId: string
+  readonly amountMinor: number
+  /** What the whole payment was. */
+  readonly paidMinor: number
 }
 
 /** What those outside of the shop remember. */
 export class Memory {
   readonly products: Array<Product> = []
+  /** What there are only a few units of, ever; several want them at once. */
+  scarce: Product | undefined = undefined
   readonly orders: Array<KnownOrder> = []
   readonly answered: Array<Answered> = []
+  /** Requests that somebody gave up on before there was an answer. */
+  readonly unanswered: Array<Asked> = []
+  readonly refunds: Array<AskedRefund> = []
   /** Orders that were answered as held for review. */
   readonly held: Array<string> = []
   readonly carts = new Map<string, string>()
@@ -46,6 +66,11 @@ export class Memory {
 
   count(answer: string): void {
     this.answers.set(answer, (this.answers.get(answer) ?? 0) + 1)
+  }
+
+  /** Orders that somebody was told are paid. */
+  get paid(): ReadonlyArray<string> {
+    return this.acknowledged.flatMap((told) => (told._tag === "Paid" ? [told.orderId] : []))
   }
 
   of(userId: string): ReadonlyArray<KnownOrder> {

@@ -7,13 +7,16 @@ const weights = {
   place: 24,
   placeTwiceAtOnce: 5,
   placeForWrongTotal: 2,
+  rush: 5,
   checkout: 14,
   checkoutTwiceAtOnce: 3,
+  checkoutUnderTwoKeys: 3,
   pay: 26,
   payAndCancelAtOnce: 6,
   payTwiceAtOnce: 4,
   cancel: 8,
   repeatKey: 8,
+  askAgain: 6,
   reuseKeyForSomethingElse: 2,
   readOrder: 4,
   readNotifications: 2,
@@ -22,7 +25,11 @@ const weights = {
   fulfil: 8,
   cancelAsAdmin: 3,
   release: 4,
-  reject: 2
+  reject: 2,
+  refund: 6,
+  refundTwiceAtOnce: 3,
+  refundTwoAtOnce: 3,
+  refundAgain: 3
 } as const
 
 export type Kind = keyof typeof weights
@@ -33,7 +40,11 @@ const admins: ReadonlySet<Kind> = new Set<Kind>([
   "fulfil",
   "cancelAsAdmin",
   "release",
-  "reject"
+  "reject",
+  "refund",
+  "refundTwiceAtOnce",
+  "refundTwoAtOnce",
+  "refundAgain"
 ])
 
 /** One thing that somebody does. Everything that is left to chance about it is drawn here, so that it can be left out alone. */

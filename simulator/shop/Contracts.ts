@@ -27,7 +27,8 @@ export const clients = Layer.mergeAll(
   CatalogueRpc.client,
   InventoryRpc.client,
   NotificationsRpc.client,
-  OrdersRpc.client
+  OrdersRpc.client,
+  PaymentsRpc.client
 )
 
 export type Clients = Layer.Success<typeof clients>

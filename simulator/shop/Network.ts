@@ -18,8 +18,8 @@ export interface Described {
 /** How long a caller waits for another process; after that nobody knows what it did (as in `Contract.remote`). */
 const answerWithin = "15 seconds"
 
-/** How long the network may hold a message back. */
-const latestMs = 3_000
+/** How long the network may hold a message back: seldom longer than the order process leaves its owner for a step. */
+const latestMs = 14_000
 
 /** Operations that are not safe to repeat: no client of theirs does, so neither does the network. */
 const notRepeatable = new Set(["inventory.Adjust", "catalogue.AddProduct", "cart.CreateCart"])
@@ -121,7 +121,7 @@ export class Network {
         if (!faults.happens("replyDelayed")) return arrive()
         world.timer(
           world.outside,
-          between(() => faults.amount("replyDelayed"), 1, latestMs),
+          between(() => faults.amount("replyDelayed") ** 4, 1, latestMs),
           arrive
         )
       }
@@ -165,7 +165,7 @@ export class Network {
         if (!faults.happens("requestDelayed")) return arrive()
         world.timer(
           world.outside,
-          between(() => faults.amount("requestDelayed"), 1, latestMs),
+          between(() => faults.amount("requestDelayed") ** 4, 1, latestMs),
           arrive
         )
       }

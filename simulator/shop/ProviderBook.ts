@@ -9,11 +9,18 @@ export interface BookEntry {
   reason: string | null
   /** Minor units given back, by refund id. */
   readonly refunds: Map<string, number>
+  /** Refund ids that it has refused, for good. */
+  readonly refused: Set<string>
 }
+
+/** Requests for one refund that a silent provider leaves without an answer: more than one call of the shop makes. */
+const silentRequests = 6
 
 /** The book of a payment provider: part of the world, so it outlives every process of the shop. */
 export class ProviderBook {
   readonly entries = new Map<string, BookEntry>()
+  /** Requests that it will still not answer, by refund id. */
+  readonly silences = new Map<string, number>()
 
   constructor(readonly name: string) {}
 
@@ -35,10 +42,18 @@ export class ProviderBook {
       amountMinor,
       status: declined ? "declined" : "authorised",
       reason: declined ? "insufficient_funds" : null,
-      refunds: new Map()
+      refunds: new Map(),
+      refused: new Set()
     }
     this.entries.set(attemptId, entry)
     return ProviderBook.answer(entry)
+  }
+
+  /** Whether it leaves this request unanswered. `falls`: asked for this refund for the first time, it falls silent. */
+  isSilentAbout(refundId: string, falls: () => boolean): boolean {
+    const left = this.silences.get(refundId) ?? (falls() ? silentRequests : 0)
+    this.silences.set(refundId, Math.max(0, left - 1))
+    return left > 0
   }
 
   find(attemptId: string): GatewayAttempt | undefined {
@@ -60,7 +75,8 @@ export class ProviderBook {
       amountMinor: 0,
       status: "authorised",
       reason: null,
-      refunds: new Map()
+      refunds: new Map(),
+      refused: new Set()
     }
     this.entries.set(attemptId, entry)
     if (entry.status === "authorised") {
@@ -70,14 +86,21 @@ export class ProviderBook {
     return ProviderBook.answer(entry)
   }
 
-  /** Why it refuses, if it does. */
-  refund(attemptId: string, refundId: string, amountMinor: number): string | undefined {
+  /** Why it refuses, if it does. `unwilling`: asked for this refund for the first time, it refuses for a reason of its own. */
+  refund(attemptId: string, refundId: string, amountMinor: number, unwilling = () => false): string | undefined {
     const entry = this.entries.get(attemptId)
     if (entry?.status !== "captured") return "nothing was captured"
     if (entry.refunds.has(refundId)) return undefined
+    if (entry.refused.has(refundId)) return "refused before"
     const given = [...entry.refunds.values()].reduce((sum, each) => sum + each, 0)
-    if (given + amountMinor > entry.amountMinor) return "more than was captured"
-    entry.refunds.set(refundId, amountMinor)
-    return undefined
+    const refusal =
+      given + amountMinor > entry.amountMinor
+        ? "more than was captured"
+        : unwilling()
+          ? "the account is closed"
+          : undefined
+    if (refusal === undefined) entry.refunds.set(refundId, amountMinor)
+    else entry.refused.add(refundId)
+    return refusal
   }
 }

@@ -37,10 +37,12 @@ export interface Surroundings {
   readonly bus: VirtualBus
   /** Of the provider that is asked over SOAP, and of the one over REST. */
   readonly books: readonly [soap: ProviderBook, rest: ProviderBook]
+  /** Connections to the database that a process has at most. */
+  readonly connections: number
 }
 
 /** Connections of a process: few, so that waiting for one is part of what is simulated. */
-const maxConnections = 4
+export const connections = 4
 
 const encodePrincipal = Schema.encodeSync(Schema.fromJsonString(Principal))
 const decodePrincipal = Schema.decodeUnknownEffect(Schema.fromJsonString(Principal))
@@ -79,7 +81,7 @@ const environment = ConfigProvider.fromUnknown({
 })
 
 /** The pool of a process: the real one, over the gate. */
-export const database = ({ gate }: Surroundings, process: SimProcess, connections = maxConnections) =>
+export const database = ({ gate, connections }: Surroundings, process: SimProcess) =>
   Database.layer({
     url: Redacted.make("postgres://shop@simulated:5432/shop?sslmode=disable"),
     maxConnections: connections,

@@ -20,12 +20,15 @@ const front: ReadonlyArray<Simulated> = ["catalogue", "pricing", "cart", "orders
 /** Which processes there are, and which contexts each runs. Two that run the same share its database, as in a cluster. */
 export type Topology = ReadonlyArray<ReadonlyArray<Simulated>>
 
+/** Everything in one process. */
+export const alone: Topology = [simulated]
+
 const times = <A>(count: number, value: A): ReadonlyArray<A> => Array.from({ length: count }, () => value)
 
 /** The seed's choice among the ways to deploy the shop. */
 export const choose = (draw: Draw): Topology =>
   oneOf<() => Topology>(draw, [
-    () => [simulated],
+    () => alone,
     () => times(2, simulated),
     () => [
       ...times(2, front),

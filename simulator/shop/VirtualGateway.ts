@@ -134,9 +134,16 @@ export const connect = (
     capture: (attemptId) => request(`capture ${attemptId}`, () => known(book.capture(attemptId))),
     void: (attemptId) => request(`void ${attemptId}`, () => Result.succeed(book.void(attemptId))),
     refund: ({ attemptId, refundId, amountMinor }) =>
-      request(`refund ${refundId} of ${attemptId}`, () => {
-        const refusal = book.refund(attemptId, refundId, amountMinor)
-        return refusal === undefined ? Result.void : Result.fail(new RefundRefused({ reason: refusal }))
+      Effect.suspend(() => {
+        const silent = !faults.healed && book.isSilentAbout(refundId, () => faults.happens("gatewaySilentAboutRefund"))
+        return request(
+          `refund ${refundId} of ${attemptId}`,
+          () => {
+            const refusal = book.refund(attemptId, refundId, amountMinor, () => faults.happens("gatewayRefusesRefund"))
+            return refusal === undefined ? Result.void : Result.fail(new RefundRefused({ reason: refusal }))
+          },
+          silent ? (faults.amount("gatewaySilentAboutRefund") < 0.5 ? "lost" : "timeout") : "ok"
+        )
       })
   }
 }

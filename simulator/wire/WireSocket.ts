@@ -1,5 +1,6 @@
 import { EventEmitter } from "node:events"
 import type { Duplex } from "node:stream"
+import { between } from "../kernel/Prng.ts"
 import type { Breakable, SimProcess } from "../kernel/World.ts"
 import type { Backend } from "./Backend.ts"
 import * as Frames from "./Frames.ts"
@@ -12,6 +13,9 @@ export interface Batch {
   readonly label: string
   readonly kind: "connect" | "begin" | "commit" | "rollback" | "statement"
 }
+
+/** How long the network may hold a batch back, in virtual milliseconds: within a transaction, its locks are held as long. */
+const latestMs = 1_000
 
 const kindOf = (sql: string): Batch["kind"] => {
   const word = /^\s*(\w+)/.exec(sql)?.[1]?.toLowerCase()
@@ -114,7 +118,14 @@ export class WireSocket extends EventEmitter implements Breakable {
     this.underWay = batch !== undefined
     if (batch === undefined) return
     const { world } = this.gate
-    world.operation(this.process, `c${this.id} ${batch.label}`, () => this.gate.execute(this, batch))
+    const send = () => world.operation(this.process, `c${this.id} ${batch.label}`, () => this.gate.execute(this, batch))
+    const fault = batch.kind === "commit" ? "commitDelayed" : "statementDelayed"
+    if (!world.faults.happens(fault)) return send()
+    world.timer(
+      this.process,
+      between(() => world.faults.amount(fault), 1, latestMs),
+      send
+    )
   }
 
   /** The answer arrives. */

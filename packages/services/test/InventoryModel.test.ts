@@ -326,11 +326,15 @@ const follow = (commands: ReadonlyArray<Command>) =>
   })
 
 describe("the stock", () => {
-  test("is what the model says after every command of any sequence, with the same answers and refusals", () =>
-    fc.assert(
-      fc.asyncProperty(commands, (commands) => run(follow(commands))),
-      { numRuns: 60 }
-    ))
+  test(
+    "is what the model says after every command of any sequence, with the same answers and refusals",
+    () =>
+      fc.assert(
+        fc.asyncProperty(commands, (commands) => run(follow(commands))),
+        { numRuns: 60 }
+      ),
+    300_000
+  )
 
   const [p1, p2] = [ProductId.make("P1"), ProductId.make("P2")]
   const [r1, r2] = [ReservationId.make("R1"), ReservationId.make("R2")]

@@ -1,4 +1,4 @@
-import { Clock, Context, DateTime, Effect, Layer, Metric } from "effect"
+import { Cause, Clock, Context, DateTime, Effect, Layer, Metric } from "effect"
 import type { SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import type * as Ids from "@merkato/domain/kernel/Ids"
@@ -403,9 +403,13 @@ export class Payments extends Context.Service<
           open,
           (payment) =>
             settle(payment).pipe(
-              Effect.catchTag("PaymentUnknown", () => Effect.void),
+              orAway,
+              // Nobody can tell yet, or the database is away: told already, and tried again.
+              Effect.catchTags({ PaymentUnknown: () => Effect.void, ServiceUnavailable: () => Effect.void }),
               Effect.tapCause((cause) =>
-                Effect.logError("A payment cannot be reconciled; it will be tried again", cause)
+                Cause.hasInterruptsOnly(cause)
+                  ? Effect.void
+                  : Effect.logError("A payment cannot be reconciled; it will be tried again", cause)
               ),
               Effect.ignoreCause
             ),

@@ -1,4 +1,4 @@
-import { Clock, Context, DateTime, Effect, Layer } from "effect"
+import { Cause, Clock, Context, DateTime, Effect, Layer } from "effect"
 import type { SqlError } from "effect/sql"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
@@ -185,8 +185,13 @@ export class Refunds extends Context.Service<
           open,
           (refund) =>
             carryOut(refund).pipe(
+              orAway,
+              // The database is away: told already, and tried again.
+              Effect.catchTag("ServiceUnavailable", () => Effect.void),
               Effect.tapCause((cause) =>
-                Effect.logError("A refund cannot be carried out; it will be tried again", cause)
+                Cause.hasInterruptsOnly(cause)
+                  ? Effect.void
+                  : Effect.logError("A refund cannot be carried out; it will be tried again", cause)
               ),
               Effect.ignoreCause
             ),
