@@ -2,7 +2,7 @@
 // the server's and not the client's. Keep-alive, one request at a time per connection, bodies by Content-Length.
 
 export interface Sent {
-  readonly method: "GET" | "POST"
+  readonly method: "GET" | "POST" | "PUT"
   readonly path: string
   readonly headers?: string
   readonly body?: string
@@ -13,14 +13,18 @@ export interface Load {
   readonly port: number
   readonly clients: number
   readonly seconds: number
-  readonly next: (client: number, nth: number) => Sent
+  /** Requests that make one operation, one after the other; 1 unless told. */
+  readonly steps?: number
+  /** The next request of a client: which operation of it, which step, and what the step before answered. */
+  readonly next: (client: number, nth: number, step: number, before: string) => Sent
 }
 
 export interface Result {
-  readonly requests: number
+  /** Operations whose every step was answered below 400. */
+  readonly operations: number
   readonly perSecond: number
   readonly byStatus: ReadonlyMap<number, number>
-  /** Milliseconds. */
+  /** Milliseconds of a whole operation. */
   readonly p50: number
   readonly p95: number
   readonly p99: number
@@ -29,8 +33,8 @@ export interface Result {
 
 const headersEnd = Buffer.from("\r\n\r\n")
 
-/** Loads a server; answers that began within the time count. */
-export const run = async ({ host, port, clients, seconds, next }: Load): Promise<Result> => {
+/** Loads a server; operations that began within the time count. */
+export const run = async ({ host, port, clients, seconds, steps = 1, next }: Load): Promise<Result> => {
   const latencies: Array<number> = []
   const byStatus = new Map<number, number>()
   const begun = performance.now()
@@ -39,13 +43,16 @@ export const run = async ({ host, port, clients, seconds, next }: Load): Promise
   const client = (id: number) =>
     new Promise<void>((resolve, reject) => {
       let nth = 0
-      let sentAt = 0
+      let step = 0
+      let begunAt = 0
+      let before = ""
       let pending = Buffer.alloc(0)
       let wanted = -1
+      let bodyAt = 0
       let status = 0
       const send = (socket: Bun.Socket) => {
-        const { method, path, headers = "", body } = next(id, nth++)
-        sentAt = performance.now()
+        const { method, path, headers = "", body } = next(id, nth, step, before)
+        if (step === 0) begunAt = performance.now()
         const length =
           body === undefined ? "" : `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
         socket.write(`${method} ${path} HTTP/1.1\r\nhost: ${host}\r\n${headers}${length}\r\n${body ?? ""}`)
@@ -62,19 +69,26 @@ export const run = async ({ host, port, clients, seconds, next }: Load): Promise
               if (end < 0) return
               const head = pending.toString("latin1", 0, end)
               status = Number(head.slice(9, 12))
-              wanted = end + 4 + Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0)
+              bodyAt = end + 4
+              wanted = bodyAt + Number(/content-length: (\d+)/i.exec(head)?.[1] ?? 0)
             }
             if (pending.length < wanted) return
             const now = performance.now()
-            latencies.push(now - sentAt)
             byStatus.set(status, (byStatus.get(status) ?? 0) + 1)
+            if (steps > 1) before = pending.toString("utf8", bodyAt, wanted)
             pending = Buffer.alloc(0)
             wanted = -1
-            if (now < until) send(socket)
-            else {
-              socket.end()
-              resolve()
+            step += 1
+            if (status >= 400 || step === steps) {
+              if (status < 400) latencies.push(now - begunAt)
+              step = 0
+              nth += 1
+              if (now >= until) {
+                socket.end()
+                return resolve()
+              }
             }
+            send(socket)
           },
           error: (_, error) => reject(error),
           close: () => resolve(),
@@ -88,7 +102,7 @@ export const run = async ({ host, port, clients, seconds, next }: Load): Promise
   latencies.sort((a, b) => a - b)
   const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0
   return {
-    requests: latencies.length,
+    operations: latencies.length,
     perSecond: latencies.length / elapsed,
     byStatus,
     p50: at(0.5),

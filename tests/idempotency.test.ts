@@ -370,6 +370,26 @@ const untilWaiting = (shop: ShopProcess, statements: number) =>
     })
   )
 
+/**
+ * Waits until so many orders are being written: their stock is held, and a statement waits for its lock. Orders share
+ * statements; those that are in none yet stand behind one.
+ */
+const untilWriting = async (shop: ShopProcess, orders: number) => {
+  await shop.sql(
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql<{ held: number }>`select count(*) as held from inventory.reservations where status = 'held'`.pipe(
+        Effect.repeat({
+          until: ([row]) => Number(row?.held) >= orders,
+          schedule: Schedule.spaced("10 millis"),
+          times: 1_000
+        })
+      )
+    })
+  )
+  await untilWaiting(shop, 1)
+}
+
 /** Ends the connections whose statements wait for a lock, as the database does when their process is gone. */
 const breakOffWaiting = (shop: ShopProcess) =>
   shop.sql(
@@ -526,9 +546,12 @@ describe("a connection that is cut", () => {
       withShop(async (shop) => {
         const productId = await shop.onShelf(100)
         const ada = await shop.as("ADA")
-        const cutWhileWriting = (requests: ReadonlyArray<readonly [path: string, key: string, body: unknown]>) =>
+        const cutWhileWriting = (
+          until: typeof untilWaiting,
+          requests: ReadonlyArray<readonly [path: string, key: string, body: unknown]>
+        ) =>
           whileLocked(shop, "orders.orders", async () => {
-            const cut = untilWaiting(shop, requests.length)
+            const cut = until(shop, requests.length)
             const seen = await Promise.all(
               requests.map(([path, key, body]) =>
                 cutConnection({ url: shop.url(), path, token: ada.token ?? "", key, body, sent: "all", cut })
@@ -538,7 +561,10 @@ describe("a connection that is cut", () => {
             // Long enough for the shop to notice that nobody waits any more.
             await Bun.sleep(200)
           })
-        await cutWhileWriting(many(8).map((nth) => ["/api/v1/orders", `cut-${nth}`, order(productId)]))
+        await cutWhileWriting(
+          untilWriting,
+          many(8).map((nth) => ["/api/v1/orders", `cut-${nth}`, order(productId)])
+        )
         await untilOrders(ada, (statuses) => statuses.length >= 8)
         const orders: Array<string> = []
         for (const nth of many(8)) {
@@ -547,6 +573,7 @@ describe("a connection that is cut", () => {
           orders.push(text(found, "orderId"))
         }
         await cutWhileWriting(
+          untilWaiting,
           orders.map((orderId) => [`/api/v1/orders/${orderId}/pay`, `pay-${orderId}`, { paymentToken: "tok_ok" }])
         )
         await untilOrders(ada, (statuses) => statuses.filter((status) => status === "PAID").length >= 8)

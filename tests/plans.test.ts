@@ -19,6 +19,7 @@ const settings = {
   fsync: "off",
   full_page_writes: "off",
   synchronous_commit: "off",
+  autovacuum: "off",
   session_preload_libraries: "auto_explain",
   "auto_explain.log_analyze": "on",
   "auto_explain.log_timing": "off",

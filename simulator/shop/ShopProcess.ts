@@ -7,6 +7,7 @@ import { Tokens } from "@merkato/infra/auth/Tokens"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventBus } from "@merkato/infra/events/EventBus"
 import { Policies } from "@merkato/infra/policy/Policies"
+import * as Combined from "@merkato/infra/postgres/Combined"
 import * as Database from "@merkato/infra/postgres/Database"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { contexts } from "@merkato/services/contexts"
@@ -130,7 +131,11 @@ export const start = (surroundings: Surroundings, name: string, names: ReadonlyA
       host.calls = Context.get(context, Switchboard).calls
       return yield* Effect.never
     })
-  ).pipe(Effect.provideService(ConfigProvider.ConfigProvider, environment))
+  ).pipe(
+    Effect.provideService(ConfigProvider.ConfigProvider, environment),
+    // The server's own clock is real: no statement may depend on it.
+    Effect.provideService(Combined.LockPatience, 0)
+  )
   Effect.runForkWith(process.context)(
     live.pipe(
       Effect.tapCause((cause) => Effect.logWarning("A process could not start", cause)),

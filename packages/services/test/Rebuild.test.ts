@@ -197,7 +197,7 @@ const stories: Readonly<
   ],
   "runs out": [runOut, "CANCELED", []],
   "runs out while the gateway is silent": [
-    (order) => expecting("PaymentUnavailable", payTooLate(order, "tok_timeout")),
+    (order) => expecting("NotPayable", payTooLate(order, "tok_timeout")),
     "CANCELED",
     ["VOIDED"]
   ],

@@ -2,7 +2,7 @@ import { Context, Effect, Layer, Schema } from "effect"
 import { SqlClient, type SqlError, type Statement } from "effect/sql"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import { Region } from "@merkato/domain/kernel/Region"
-import { eventIds, stamp } from "./Stamp.ts"
+import { eventIds, type Stamp, stamp } from "./Stamp.ts"
 
 /** An event as it lies in a context's store. */
 export const StoredEvent = Schema.Struct({
@@ -18,6 +18,13 @@ export const StoredEvent = Schema.Struct({
   payload: Schema.Unknown
 })
 export type StoredEvent = typeof StoredEvent.Type
+
+/** An event with its own id and stamp: what is appended together with the events of other commands. */
+export interface StampedEvent {
+  readonly event: NewEvent
+  readonly eventId: string
+  readonly stamp: Stamp
+}
 
 /** Something to be told when events have been committed: the context's relay. */
 export class RelaySignal extends Context.Service<RelaySignal, { readonly wake: Effect.Effect<void> }>()(
@@ -42,6 +49,8 @@ export class EventStore extends Context.Service<
       occurredAt: Date,
       when?: Statement.Fragment
     ) => Effect.Effect<Statement.Fragment>
+    /** The same for the first events of several commands; only those whose aggregate is in `among`, a column `id` of one row each. */
+    readonly appendingEach: (events: ReadonlyArray<StampedEvent>, among: Statement.Fragment) => Statement.Fragment
     /** To be run after the commit of a statement with `appending`. */
     readonly committed: Effect.Effect<void>
     /** An aggregate's events, oldest first. */
@@ -57,31 +66,44 @@ export class EventStore extends Context.Service<
         const events = sql(`${schema}.events`)
         const outbox = sql(`${schema}.outbox`)
 
-        const appending = Effect.fnUntraced(function* (
-          batch: ReadonlyArray<NewEvent>,
-          occurredAt: Date,
-          when?: Statement.Fragment
-        ) {
-          const { region, traceParent, correlationId } = yield* stamp
-          const ids = yield* eventIds(batch.length)
-          return sql`event_rows as (
+        const insertion = (batch: ReadonlyArray<StampedEvent>, where: Statement.Fragment) => sql`event_rows as (
             insert into ${events}
               (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload)
-            select event_id, event_type, aggregate_id, version, ${occurredAt}, ${region}, ${traceParent}, ${correlationId}, payload
+            select event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload
             from unnest(
-              ${ids}::text[],
-              ${batch.map((event) => event.eventType)}::text[],
-              ${batch.map((event) => event.aggregateId)}::text[],
-              ${batch.map((event) => event.version)}::int[],
-              ${batch.map((event) => JSON.stringify(event.payload))}::text[]::jsonb[]
-            ) with ordinality as e (event_id, event_type, aggregate_id, version, payload, line)
-            ${when === undefined ? sql.literal("") : sql`where ${when}`}
+              ${batch.map(({ eventId }) => eventId)}::text[],
+              ${batch.map(({ event }) => event.eventType)}::text[],
+              ${batch.map(({ event }) => event.aggregateId)}::text[],
+              ${batch.map(({ event }) => event.version)}::int[],
+              ${batch.map(({ stamp }) => stamp.occurredAt.toISOString())}::text[]::timestamptz[],
+              ${batch.map(({ stamp }) => stamp.region)}::text[],
+              ${batch.map(({ stamp }) => stamp.traceParent)}::text[],
+              ${batch.map(({ stamp }) => stamp.correlationId)}::text[],
+              ${batch.map(({ event }) => JSON.stringify(event.payload))}::text[]::jsonb[]
+            ) with ordinality as e
+              (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload, line)
+            ${where}
             order by line
             returning position, aggregate_id, version
           ), outbox_rows as (
             insert into ${outbox} (position, aggregate_id, version) select position, aggregate_id, version from event_rows
           )`
+
+        const appending = Effect.fnUntraced(function* (
+          batch: ReadonlyArray<NewEvent>,
+          occurredAt: Date,
+          when?: Statement.Fragment
+        ) {
+          const ofCommand = { ...(yield* stamp), occurredAt }
+          const ids = yield* eventIds(batch.length)
+          return insertion(
+            batch.map((event, index) => ({ event, eventId: ids[index] ?? "", stamp: ofCommand })),
+            when === undefined ? sql.literal("") : sql`where ${when}`
+          )
         })
+
+        const appendingEach = (batch: ReadonlyArray<StampedEvent>, among: Statement.Fragment) =>
+          insertion(batch, sql`join ${among} on id = aggregate_id`)
 
         const append = Effect.fn("EventStore.append")(function* (batch: ReadonlyArray<NewEvent>, occurredAt: Date) {
           if (batch.length === 0) return
@@ -98,7 +120,7 @@ export class EventStore extends Context.Service<
           return yield* Effect.orDie(decode(rows))
         })
 
-        return EventStore.of({ append, appending, committed: relay.wake, history })
+        return EventStore.of({ append, appending, appendingEach, committed: relay.wake, history })
       })
     )
 }

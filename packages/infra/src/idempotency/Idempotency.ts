@@ -39,10 +39,14 @@ export class Idempotency extends Context.Service<
     readonly keyed: (operation: string, key: string, payload: unknown) => Effect.Effect<Keyed>
     readonly find: (request: Keyed) => Effect.Effect<Found, IdempotencyKeyReused | SqlError.SqlError>
     /**
-     * A common table expression `kept` that writes the answer if the key is free (or its record older than 24 h) and then
-     * has one row; the rest of the statement hangs on `exists (select from kept)`.
+     * A common table expression `kept (caller, operation, key)` that writes those of the answers whose key is free (or its
+     * record older than 24 h); the rest of the statement is for what is in it. No two may have the same key. The
+     * statement waits at most `lockTimeoutMs` for a lock, unless that is 0.
      */
-    readonly keeping: (request: Keyed, answer: unknown) => Effect.Effect<Statement.Fragment>
+    readonly keeping: (
+      answers: ReadonlyArray<{ readonly request: Keyed; readonly answer: unknown }>,
+      lockTimeoutMs: number
+    ) => Effect.Effect<Statement.Fragment>
     /** Writes the answer if the key is free; whether it was. */
     readonly keep: (request: Keyed, answer: unknown) => Effect.Effect<boolean, SqlError.SqlError>
     /**
@@ -93,22 +97,30 @@ export class Idempotency extends Context.Service<
             : { _tag: "Answered", answer: row.answer }
         })
 
-        const keeping = Effect.fnUntraced(function* (request: Keyed, answer: unknown) {
+        const keeping: Idempotency["Service"]["keeping"] = Effect.fnUntraced(function* (answers, lockTimeoutMs) {
           const now = yield* Clock.currentTimeMillis
+          // In the order of their keys: two statements with the same ones wait for each other, and not both.
           return sql`kept as (
             insert into ${table} as known (caller, operation, key, payload_hash, answer, lease_until, created_at)
-            values (${request.caller}, ${request.operation}, ${request.key}, ${request.payloadHash},
-              ${JSON.stringify(answer)}::jsonb, null, ${new Date(now)})
+            select caller, operation, key, payload_hash, answer, null, ${new Date(now)} from unnest(
+              ${answers.map(({ request }) => request.caller)}::text[],
+              ${answers.map(({ request }) => request.operation)}::text[],
+              ${answers.map(({ request }) => request.key)}::text[],
+              ${answers.map(({ request }) => request.payloadHash)}::text[],
+              ${answers.map(({ answer }) => JSON.stringify(answer))}::text[]::jsonb[]
+            ) as given (caller, operation, key, payload_hash, answer),
+              set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+            order by caller, operation, key
             on conflict (caller, operation, key) do update
               set payload_hash = excluded.payload_hash, answer = excluded.answer, lease_until = null,
                 created_at = excluded.created_at
               where known.created_at <= ${new Date(now - keptMs)}
-            returning 1
+            returning caller, operation, key
           )`
         })
 
         const keep = Effect.fnUntraced(function* (request: Keyed, answer: unknown) {
-          const rows = yield* sql`with ${yield* keeping(request, answer)} select from kept`
+          const rows = yield* sql`with ${yield* keeping([{ request, answer }], 0)} select from kept`
           return rows.length > 0
         })
 

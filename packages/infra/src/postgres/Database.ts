@@ -128,6 +128,9 @@ const isAway = (error: SqlError.SqlError): boolean => {
   }
 }
 
+/** The statement was refused for what is in it: another one, or a part of it, may well pass. */
+export const isRefused = (error: SqlError.SqlError): boolean => !isAway(error)
+
 /**
  * Turns failures of the database into the one typed error that callers see. After it the outcome of a write is unknown:
  * it is repeated under the same idempotency key, or not at all.

@@ -48,14 +48,22 @@ export const rpcPath = (contract: string): `/${string}` => `/rpc/${contract}`
 /** How long another process may take to answer; after that nobody knows what it did, and the caller repeats by key. */
 const answerWithin = "15 seconds"
 
-/** What of the caller's fiber a handler may see: the span, whether tracing is on, the request context, the ids for its logs. */
-const visible = Context.pick(
-  Tracer.ParentSpan,
-  Tracer.DisablePropagation,
-  RequestContext,
-  References.TracerEnabled,
-  References.CurrentLogAnnotations
-)
+const onTop = <I, S>(context: Context.Context<never>, caller: Context.Context<never>, key: Context.Key<I, S>) => {
+  const value = Context.getOrUndefined(caller, key)
+  return value === undefined ? context : Context.addUnsafe<never, never, S>(context, key.key, value)
+}
+
+/**
+ * A handler's services, and what of its caller's fiber it may see: the span, whether tracing is on, the request context,
+ * the ids for its logs. Put on top one by one: to merge would copy all the services of both at each call.
+ */
+const seenFrom = (handler: Context.Context<never>, caller: Context.Context<never>): Context.Context<never> => {
+  let context = onTop(handler, caller, Tracer.ParentSpan)
+  context = onTop(context, caller, Tracer.DisablePropagation)
+  context = onTop(context, caller, RequestContext)
+  context = onTop(context, caller, References.TracerEnabled)
+  return onTop(context, caller, References.CurrentLogAnnotations)
+}
 
 /**
  * A contract is an RpcGroup with a name and a service tag for its typed client. The client is always there and finds its
@@ -76,6 +84,7 @@ export const Contract =
         // The group's own `toHandlers` put a `Rpc.Handler` under this key; the erased map forgets it.
         const handler = handlers.mapUnsafe.get(rpc.key) as Rpc.Handler<string>
         const isQuery = Context.get(rpc.annotations, IsQuery)
+        const own = Context.makeUnsafe<never>(new Map(handler.context.mapUnsafe), { maxDepth: 16 })
         return (payload) => {
           const answer = Effect.suspend(
             () =>
@@ -86,9 +95,7 @@ export const Contract =
                 rpc
               }) as Effect.Effect<unknown, unknown>
           )
-          const run = Effect.updateContext(answer, (caller: Context.Context<never>) =>
-            Context.merge(handler.context, visible(caller))
-          )
+          const run = Effect.updateContext(answer, (caller: Context.Context<never>) => seenFrom(own, caller))
           return isQuery ? run : detached(run, scope)
         }
       }
@@ -113,7 +120,8 @@ export const Contract =
               const callers = Context.getOption(fiber.context, SqlClient.SqlClient)
               const inTransaction = [sql, callers].some(
                 (database) =>
-                  Option.isSome(database) && fiber.context.mapUnsafe.has(database.value.transactionService.key)
+                  Option.isSome(database) &&
+                  Context.getOrUndefined(fiber.context, database.value.transactionService) !== undefined
               )
               if (inTransaction) return Effect.die(new CallInsideTransaction({ contract: name, operation: tag }))
               const answer = switchboard.calls(name)?.get(tag)

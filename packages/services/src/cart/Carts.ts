@@ -1,5 +1,4 @@
 import { Clock, Context, Effect, Layer } from "effect"
-import { SqlClient } from "effect/sql"
 import { Cart, CartFull, CartNotFound, InvalidGuestToken, merge, without } from "@merkato/domain/cart/Cart"
 import { CartUpdated } from "@merkato/domain/cart/CartEvents"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
@@ -9,7 +8,8 @@ import { regionCurrency } from "@merkato/domain/kernel/Region"
 import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { type Item, maxLines } from "@merkato/domain/pricing/Quote"
 import { guestTokenSeconds, Tokens } from "@merkato/infra/auth/Tokens"
-import { allowed, authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
@@ -50,7 +50,7 @@ export class Carts extends Context.Service<
       const events = yield* EventStore
       const tokens = yield* Tokens
       const catalogue = yield* CatalogueRpc
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("cart")
       const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
 
@@ -72,7 +72,7 @@ export class Carts extends Context.Service<
         if (!stranger) return { cart }
         const guest = new Principal({ userId: ownerId, role: "guest", region: principal.region })
         return { cart, guestToken: yield* tokens.issue(guest, guestTokenSeconds) }
-      }).pipe(orAway, Effect.provideContext(provided), Effect.withSpan("Carts.create"))
+      }).pipe(orAway, provided, Effect.withSpan("Carts.create"))
 
       /** The cart, if it is the caller's; else it does not exist for them. */
       const owned = Effect.fnUntraced(function* (cartId: Ids.CartId, cart: Cart | undefined) {
@@ -87,7 +87,7 @@ export class Carts extends Context.Service<
           return yield* owned(cartId, yield* store.find(cartId))
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const put = Effect.fnUntraced(function* (cart: Cart, items: ReadonlyArray<Item>) {
@@ -122,14 +122,14 @@ export class Carts extends Context.Service<
           })
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const removeItem = Effect.fn("Carts.removeItem")(
         ({ cartId, productId }: { readonly cartId: Ids.CartId; readonly productId: Ids.ProductId }) =>
           changing(cartId, ({ items }) => Effect.succeed(items.filter((item) => item.productId !== productId))),
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const mergeCart = Effect.fn("Carts.merge")(
@@ -151,7 +151,7 @@ export class Carts extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const takeOrdered = Effect.fn("Carts.takeOrdered")(
@@ -164,7 +164,7 @@ export class Carts extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       return Carts.of({ takeOrdered, create, get, setItem, removeItem, merge: mergeCart })

@@ -12,11 +12,11 @@ import {
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
 import type { Forbidden, InvalidValue, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
-import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
-import { SqlClient } from "effect/sql"
 import * as CatalogueStore from "./CatalogueStore.ts"
 
 interface Page<A> {
@@ -86,7 +86,7 @@ export class Catalogue extends Context.Service<
     Effect.gen(function* () {
       const store = yield* CatalogueStore.make
       const events = yield* EventStore
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("catalogue")
 
       const add = Effect.fn("Catalogue.add")(
@@ -100,7 +100,7 @@ export class Catalogue extends Context.Service<
           return product
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       /** Applies a change to the product as it is now, with its event, as one transaction. */
@@ -137,7 +137,7 @@ export class Catalogue extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const setPrice = Effect.fn("Catalogue.setPrice")(
@@ -151,7 +151,7 @@ export class Catalogue extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const get = Effect.fn("Catalogue.get")(function* (productId: Ids.ProductId) {

@@ -2,6 +2,7 @@ import { Effect, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { Price, Product } from "@merkato/domain/catalogue/Product"
 import { Currency, Minor } from "@merkato/domain/kernel/Money"
+import * as Combined from "@merkato/infra/postgres/Combined"
 
 const decodeProducts = Schema.decodeUnknownEffect(Schema.Array(Product))
 const decodePrices = Schema.decodeUnknownEffect(Schema.Array(Price))
@@ -86,12 +87,33 @@ export const make = Effect.gen(function* () {
       from ended`
   })
 
-  const pricesOf = Effect.fn("CatalogueStore.pricesOf")(function* (productIds: ReadonlyArray<string>) {
+  const pricesOfAll = Effect.fn("CatalogueStore.pricesOfAll")(function* (
+    callers: ReadonlyArray<ReadonlyArray<string>>
+  ) {
+    const productIds = [...new Set(callers.flat())]
     const rows = yield* sql`
       select product_id as "productId", price_minor as "priceMinor", currency from catalogue.products
       where product_id = any(${productIds}::text[])`
-    return yield* Effect.orDie(decodePrices(rows))
+    const prices = new Map<string, Price>(
+      (yield* Effect.orDie(decodePrices(rows))).map((price) => [price.productId, price])
+    )
+    return callers.map((wanted) =>
+      wanted.flatMap((productId) => {
+        const price = prices.get(productId)
+        return price === undefined ? [] : [price]
+      })
+    )
   })
+
+  const offer = yield* Combined.make({
+    name: "CatalogueStore.pricesOf together",
+    together: pricesOfAll
+  })
+
+  /** The prices that hold now, read with those that others ask for at the same moment. */
+  const pricesOf = Effect.fn("CatalogueStore.pricesOf")((productIds: ReadonlyArray<string>) =>
+    offer([...new Set(productIds)])
+  )
 
   /** Newest first, after a product. */
   const list = Effect.fn("CatalogueStore.list")(function* (

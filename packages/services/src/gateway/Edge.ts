@@ -80,25 +80,24 @@ export const Edge = HttpRouter.middleware(
               ? unsampled(request.headers["traceparent"], random)
               : `00-${span.traceId}-${span.spanId}-01`
 
-          const known = (principal: Principal) =>
-            Context.merge(
-              Context.make(RequestContext, { principal, correlationId, traceParent }),
-              Context.make(References.CurrentLogAnnotations, { traceId: traceParent.slice(3, 35), correlationId })
-            )
-          const strangers =
-            span === undefined ? Context.add(known(anonymous), References.TracerEnabled, false) : known(anonymous)
+          // Put on top one by one: `Context.merge` would copy all the services there are.
+          const annotations = { traceId: traceParent.slice(3, 35), correlationId }
+          const known =
+            (principal: Principal) =>
+            (context: Context.Context<never>): Context.Context<never> =>
+              Context.add(context, RequestContext, { principal, correlationId, traceParent })
+          const strangers = (context: Context.Context<never>): Context.Context<never> => {
+            const named = Context.add(known(anonymous)(context), References.CurrentLogAnnotations, annotations)
+            return span === undefined ? Context.add(named, References.TracerEnabled, false) : named
+          }
           const token = isEntry(request) ? undefined : bearer(request.headers["authorization"])
           const answer =
             token === undefined
               ? handler
-              : Effect.flatMap(tokens.verify(token), (principal) =>
-                  Effect.updateContext(handler, (context: Context.Context<never>) =>
-                    Context.merge(context, known(principal))
-                  )
-                )
+              : Effect.flatMap(tokens.verify(token), (principal) => Effect.updateContext(handler, known(principal)))
           return answer.pipe(
             Effect.catchCause((cause) => ofCause(cause)),
-            Effect.updateContext((context: Context.Context<never>) => Context.merge(context, strangers)),
+            Effect.updateContext(strangers),
             Effect.map((response) => {
               latency.updateUnsafe(clock.currentTimeMillisUnsafe() - begun, fiber.context)
               classes[Math.floor(response.status / 100) - 1]?.updateUnsafe(1, fiber.context)

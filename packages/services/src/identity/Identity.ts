@@ -1,5 +1,4 @@
 import { Clock, Context, Effect, Layer } from "effect"
-import { SqlClient } from "effect/sql"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken, Session } from "@merkato/domain/identity/Identity"
 import { UserRegistered } from "@merkato/domain/identity/IdentityEvents"
 import * as Ids from "@merkato/domain/kernel/Ids"
@@ -9,7 +8,8 @@ import { Principal, RequestContext, type Role } from "@merkato/domain/kernel/Req
 import { Passwords } from "@merkato/infra/auth/Passwords"
 import { Secrets } from "@merkato/infra/auth/Secrets"
 import { accessTokenSeconds, Tokens } from "@merkato/infra/auth/Tokens"
-import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { sha256 } from "@merkato/infra/idempotency/Digest"
 import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
@@ -48,7 +48,7 @@ export class Identity extends Context.Service<
       const passwords = yield* Passwords
       const secrets = yield* Secrets
       const tokens = yield* Tokens
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("identity")
 
       /** Compared when nobody has the address, so that the answer takes as long as for a wrong password. */
@@ -68,7 +68,7 @@ export class Identity extends Context.Service<
           return { userId }
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const open = Effect.fnUntraced(function* (user: {
@@ -131,7 +131,7 @@ export class Identity extends Context.Service<
         yield* authorize("session.end")
         const { principal } = yield* RequestContext
         if (principal.sessionId !== undefined) yield* store.endSession(principal.sessionId, principal.userId)
-      }).pipe(orAway, Effect.provideContext(provided), Effect.withSpan("Identity.signOut"))
+      }).pipe(orAway, provided, Effect.withSpan("Identity.signOut"))
 
       return Identity.of({ register, signIn, refresh, signOut })
     })

@@ -14,7 +14,8 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { mergeItems } from "@merkato/domain/pricing/Quote"
-import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
 import { orUnavailable, retryLostRace, transaction } from "@merkato/infra/postgres/Database"
@@ -69,7 +70,7 @@ export class Inventory extends Context.Service<
       const events = yield* EventStore
       const catalogue = yield* CatalogueRpc
       const sql = yield* SqlClient.SqlClient
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("inventory")
       /** Tells the relay about events that a statement of the store wrote; at once, or when the transaction around it commits. */
       const wrote = sql.afterCommit(events.committed)
@@ -113,7 +114,7 @@ export class Inventory extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const reserve = Effect.fn("Inventory.reserve")(
@@ -123,9 +124,7 @@ export class Inventory extends Context.Service<
           const expiresAt = new Date(now.occurredAt.getTime() + ttlMs)
           // The statement wants each product once: two lines of one would each be measured against the whole stock.
           const lines = mergeItems(items)
-          const attempt = yield* store
-            .reserve({ reservationId, orderId, items: lines, expiresAt }, defaultWarehouse, now)
-            .pipe(retryLostRace)
+          const attempt = yield* store.reserve({ reservationId, orderId, items: lines, expiresAt }, now)
           if (attempt.made) {
             yield* wrote
             return { orderId }
@@ -137,7 +136,7 @@ export class Inventory extends Context.Service<
           return yield* new OutOfStock({ products: attempt.shortages })
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const closed = Effect.fnUntraced(function* (reservationId: Ids.ReservationId) {
@@ -154,17 +153,29 @@ export class Inventory extends Context.Service<
           }
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
+      /**
+       * Commits a reservation, or ends it when its time is over: a refusal is final. Else a commit that is under way, or
+       * whose clock is behind, might find it held after another one was told that the goods are gone.
+       */
       const commit = Effect.fn("Inventory.commit")(
         function* (reservationId: Ids.ReservationId) {
           yield* authorize("stock.reserve")
-          if (yield* store.close(reservationId, "committed", yield* stamp).pipe(retryLostRace)) return yield* wrote
-          if ((yield* store.known(reservationId))?.status !== "committed") return yield* closed(reservationId)
+          const now = yield* stamp
+          const end = (ending: "committed" | "expired") => store.close(reservationId, ending, now).pipe(retryLostRace)
+          for (;;) {
+            if (yield* end("committed")) return yield* wrote
+            if (yield* end("expired")) yield* wrote
+            const status = (yield* store.known(reservationId))?.status
+            if (status === "committed") return
+            // Still held when it was extended between the two.
+            if (status !== "held") return yield* closed(reservationId)
+          }
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const release = Effect.fn("Inventory.release")(
@@ -184,7 +195,7 @@ export class Inventory extends Context.Service<
           if ((yield* store.known(reservationId))?.status === "committed") return yield* closed(reservationId)
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const expireDue = Effect.gen(function* () {

@@ -6,15 +6,27 @@ import {
   StockReleased,
   StockReserved
 } from "@merkato/domain/inventory/InventoryEvents"
-import { maxUnits, ReservationStatus, Shortage, StockLevels } from "@merkato/domain/inventory/Stock"
+import { defaultWarehouse, maxUnits, ReservationStatus, Shortage, StockLevels } from "@merkato/domain/inventory/Stock"
 import { OrderId } from "@merkato/domain/kernel/Ids"
 import { eventIds, type Stamp } from "@merkato/infra/events/Stamp"
+import * as Combined from "@merkato/infra/postgres/Combined"
+import { retryLostRace } from "@merkato/infra/postgres/Database"
 
 const LevelsRow = Schema.Array(StockLevels)
 const decodeLevels = Schema.decodeUnknownEffect(LevelsRow)
 
-const Attempt = Schema.Struct({ made: Schema.Boolean, shortages: Schema.Array(Shortage) })
-const decodeAttempt = Schema.decodeUnknownEffect(Schema.Tuple([Attempt]))
+const AttemptRow = Schema.Struct({
+  reservationId: Schema.String,
+  made: Schema.Boolean,
+  shortages: Schema.Array(Shortage)
+})
+const decodeAttempts = Schema.decodeUnknownEffect(Schema.Array(AttemptRow))
+
+/** What came of a wish. */
+type Attempt = Pick<typeof AttemptRow.Type, "made" | "shortages">
+
+/** There is a reservation with this id already. */
+const taken: Attempt = { made: false, shortages: [] }
 
 const Known = Schema.Struct({ orderId: OrderId, status: ReservationStatus })
 const decodeKnown = Schema.decodeUnknownEffect(Schema.Array(Known))
@@ -24,6 +36,13 @@ export interface Hold {
   readonly orderId: string
   readonly items: ReadonlyArray<{ readonly productId: string; readonly qty: number }>
   readonly expiresAt: Date
+}
+
+/** A reservation to be, with the ids of its events. */
+interface Wish {
+  readonly hold: Hold
+  readonly stamp: Stamp
+  readonly eventIds: ReadonlyArray<string>
 }
 
 /** How a reservation ends. */
@@ -72,48 +91,118 @@ export const make = Effect.gen(function* () {
   })
 
   /**
-   * Holds all items or none; `made` is false when something is short or the id is taken. The new levels are made of the
-   * locked ones in every column that a check looks at: an update that meets a row which changed since the statement began
-   * is checked once with the old values before it is done with the new ones.
+   * Holds for each caller all its items or none, as one statement. What several want of one product is counted up in the
+   * order of the callers, refused ones included: so whoever is granted surely has it, and a caller that is granted
+   * nothing is `short` only if what is left after all the granted is not enough for it. One that stood behind a refused
+   * one may be neither, and is to be asked again. Waits at most `lockTimeoutMs` for a lock, unless that is 0.
+   *
+   * The new levels are made of the locked ones in every column that a check looks at: an update that meets a row which
+   * changed since the statement began is checked once with the old values before it is done with the new ones.
    */
-  const reserve = Effect.fn("InventoryStore.reserve")(function* (hold: Hold, warehouseId: string, stamp: Stamp) {
-    const { reservationId, orderId, expiresAt } = hold
+  const reserveAll = Effect.fn("InventoryStore.reserveAll")(function* (
+    wishes: ReadonlyArray<Wish>,
+    warehouseId: string,
+    lockTimeoutMs: number
+  ) {
+    const each = <A>(of: (wish: Wish) => A) => wishes.map(of)
+    const lines = wishes.flatMap(({ hold, eventIds }) =>
+      hold.items.map((item, index) => ({ ...item, reservationId: hold.reservationId, eventId: eventIds[index] ?? "" }))
+    )
     const rows = yield* sql`
-      with wanted as materialized (
-        select product_id, qty, event_id from unnest(
-          ${hold.items.map((item) => item.productId)}::text[],
-          ${hold.items.map((item) => item.qty)}::int[],
-          ${yield* eventIds(hold.items.length)}::text[]
-        ) as w (product_id, qty, event_id)
+      with wish as materialized (
+        select w.* from unnest(
+          ${each(({ hold }) => hold.reservationId)}::text[],
+          ${each(({ hold }) => hold.orderId)}::text[],
+          ${each(({ hold }) => hold.expiresAt.toISOString())}::text[]::timestamptz[],
+          ${each(({ stamp }) => stamp.occurredAt.toISOString())}::text[]::timestamptz[],
+          ${each(({ stamp }) => stamp.region)}::text[],
+          ${each(({ stamp }) => stamp.traceParent)}::text[],
+          ${each(({ stamp }) => stamp.correlationId)}::text[]
+        ) with ordinality as w
+          (reservation_id, order_id, expires_at, occurred_at, region, trace_parent, correlation_id, nth),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+        -- A scalar "exists" and a lateral "offset 0" stay look-ups by key; as joins they may become scans of the table.
+        where not (select exists (select from inventory.reservations r where r.reservation_id = w.reservation_id))
+      ), line as materialized (
+        select * from wish join unnest(
+          ${lines.map(({ reservationId }) => reservationId)}::text[],
+          ${lines.map(({ productId }) => productId)}::text[],
+          ${lines.map(({ qty }) => qty)}::int[],
+          ${lines.map(({ eventId }) => eventId)}::text[]
+        ) as l (reservation_id, product_id, qty, event_id) using (reservation_id)
+      ), wanted as materialized (
+        select distinct product_id from line order by product_id
       ), stock as materialized (
-        select s.product_id, s.on_hand, s.reserved, s.version
-        from inventory.inventory_stock s join wanted using (product_id)
-        where s.warehouse_id = ${warehouseId}
-          and not exists (select from inventory.reservations where reservation_id = ${reservationId})
-        order by s.product_id
-        for update of s
-      ), verdict as materialized (
-        select product_id, qty, coalesce(on_hand - reserved, 0) as available
-        from wanted left join stock using (product_id)
+        select s.product_id, s.on_hand, s.reserved, s.version, s.on_hand - s.reserved as available
+        from wanted cross join lateral (
+          select * from inventory.inventory_stock stock
+          where stock.product_id = wanted.product_id and stock.warehouse_id = ${warehouseId}
+          offset 0 for update
+        ) s
+      ), counted as materialized (
+        select line.*, coalesce(available, 0) as available,
+          sum(qty) over (partition by product_id order by nth) as needed
+        from line left join stock using (product_id)
       ), made as (
         insert into inventory.reservations
           (reservation_id, order_id, warehouse_id, status, product_ids, quantities, expires_at, created_at)
-        select ${reservationId}, ${orderId}, ${warehouseId}, 'held', array_agg(product_id), array_agg(qty),
-          ${expiresAt}, ${stamp.occurredAt}
-        from verdict having bool_and(available >= qty)
+        select reservation_id, order_id, ${warehouseId}, 'held', array_agg(product_id), array_agg(qty), expires_at,
+          occurred_at
+        from counted group by reservation_id, order_id, expires_at, occurred_at having bool_and(available >= needed)
+        order by reservation_id
         on conflict (reservation_id) do nothing
         returning reservation_id
+      ), granted as materialized (
+        select counted.*, sum(qty) over in_turn as taken, row_number() over in_turn as step
+        from counted join made using (reservation_id)
+        window in_turn as (partition by product_id order by nth rows unbounded preceding)
+      ), total as materialized (
+        select product_id, sum(qty) as taken, count(*) as steps from granted group by product_id
       ), changed as (
         update inventory.inventory_stock s
-        set on_hand = stock.on_hand, reserved = stock.reserved + w.qty, version = stock.version + 1
-        from stock join wanted w using (product_id), made
+        set on_hand = stock.on_hand, reserved = stock.reserved + total.taken, version = stock.version + total.steps
+        from stock join total using (product_id)
         where s.product_id = stock.product_id and s.warehouse_id = ${warehouseId}
-        returning s.product_id, s.warehouse_id, s.on_hand, s.reserved, s.version, w.qty, w.event_id
-      ), ${levelEvents(StockReserved.type, stamp, sql`jsonb_build_object('qty', qty, 'reservationId', ${reservationId}::text, 'orderId', ${orderId}::text)`)}
-      select exists (select from made) as made, coalesce(
-        (select jsonb_agg(jsonb_build_object('productId', product_id, 'requested', qty, 'available', available)
-          order by product_id) from verdict where available < qty), '[]') as shortages`
-    return (yield* Effect.orDie(decodeAttempt(rows)))[0]
+      ), event_rows as (
+        insert into inventory.events
+          (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload)
+        select event_id, ${StockReserved.type}, product_id, version + step, occurred_at, region, trace_parent,
+          correlation_id, jsonb_build_object('productId', product_id, 'warehouseId', ${warehouseId}::text,
+            'onHand', on_hand, 'reserved', reserved + taken, 'available', on_hand - reserved - taken,
+            'version', version + step, 'qty', qty, 'reservationId', reservation_id, 'orderId', order_id)
+        from granted join stock using (product_id) order by product_id, step
+        returning position, aggregate_id, version
+      ), outbox_rows as (
+        insert into inventory.outbox (position, aggregate_id, version)
+        select position, aggregate_id, version from event_rows
+      )
+      select reservation_id as "reservationId", reservation_id in (select reservation_id from made) as made, coalesce(
+        jsonb_agg(jsonb_build_object('productId', product_id, 'requested', qty,
+          'available', available - coalesce(total.taken, 0)) order by product_id)
+          filter (where qty > available - coalesce(total.taken, 0)), '[]') as shortages
+      from counted left join total using (product_id) group by reservation_id`
+    const attempts = new Map((yield* Effect.orDie(decodeAttempts(rows))).map((row) => [row.reservationId, row]))
+    return each(({ hold }): Attempt => attempts.get(hold.reservationId) ?? taken)
+  })
+
+  const alone = (wish: Wish) =>
+    Effect.map(reserveAll([wish], defaultWarehouse, 0).pipe(retryLostRace), ([attempt]) => attempt ?? taken)
+
+  const offer = yield* Combined.make({
+    name: "InventoryStore.reserve together",
+    together: (wishes: ReadonlyArray<Wish>, lockTimeoutMs) =>
+      reserveAll(wishes, defaultWarehouse, lockTimeoutMs).pipe(retryLostRace),
+    keyOf: ({ hold }) => hold.reservationId
+  })
+
+  /**
+   * Holds all items or none, with those who ask at the same moment; `made` is false when something is short or the id is
+   * taken.
+   */
+  const reserve = Effect.fn("InventoryStore.reserve")(function* (hold: Hold, stamp: Stamp) {
+    const wish = { hold, stamp, eventIds: yield* eventIds(hold.items.length) }
+    const attempt = yield* offer(wish)
+    return attempt.made || attempt.shortages.length > 0 || attempt === taken ? attempt : yield* alone(wish)
   })
 
   /** Ends a held reservation; false when it is not held (any more), or too late to be committed, or too early to expire. */

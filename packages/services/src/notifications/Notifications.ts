@@ -42,7 +42,7 @@ export class Notifications extends Context.Service<
     Notifications,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const provided = yield* Effect.context<Authorizer>()
+      const authorizer = yield* Authorizer
       const orAway = orUnavailable("notifications")
 
       const tell = Effect.fn("Notifications.tell")(function* (told: ReadonlyArray<Notification>) {
@@ -76,7 +76,7 @@ export class Notifications extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        Effect.provideService(Authorizer, authorizer)
       )
 
       return Notifications.of({ tell, list })

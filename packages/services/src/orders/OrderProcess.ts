@@ -43,7 +43,8 @@ import {
 } from "@merkato/domain/payments/Payment"
 import type { Quote } from "@merkato/domain/pricing/Quote"
 import { Encryption } from "@merkato/infra/auth/Encryption"
-import { allowed, authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { currentTraceParent } from "@merkato/infra/events/Stamp"
 import { answerOf, Idempotency, inProgress, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import { derivedId } from "@merkato/infra/idempotency/Digest"
@@ -168,7 +169,7 @@ export class OrderProcess extends Context.Service<
       const inventory = yield* InventoryRpc
       const payments = yield* PaymentsRpc
       const sql = yield* SqlClient.SqlClient
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const owner = yield* Ids.next
       const orAway = orUnavailable("orders")
       const policies = yield* Policies
@@ -599,7 +600,7 @@ export class OrderProcess extends Context.Service<
               orAway,
               // Whoever is away may be back soon: nobody has to wait for the end of this owner's time.
               Effect.tapError(() => Effect.ignore(sagas.postpone(saga, againMs))),
-              Effect.provideContext(provided),
+              provided,
               Effect.flatMap((turn) => (turn._tag === "Moving" ? drive(turn.saga) : Effect.succeed(turn)))
             )
 
@@ -802,7 +803,7 @@ export class OrderProcess extends Context.Service<
           return yield* conclude(keyed, yield* beginPay(keyed, request))
         },
         orAway,
-        Effect.provideContext(provided),
+        provided,
         refusing(isPayRefusal)
       )
 
@@ -814,7 +815,7 @@ export class OrderProcess extends Context.Service<
           return yield* conclude(keyed, yield* beginCheckout(keyed, request))
         },
         orAway,
-        Effect.provideContext(provided),
+        provided,
         refusing(isCheckoutRefusal)
       )
 
@@ -825,7 +826,7 @@ export class OrderProcess extends Context.Service<
           return saga === undefined ? yield* new OrderProcessNotFound({ id }) : new OrderProcessState(saga)
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       /** Goes on with a process in the name of whoever began it; one that has not come to an order in time is undone. */
@@ -860,7 +861,7 @@ export class OrderProcess extends Context.Service<
           { concurrency: 4, discard: true }
         )
         return overdue.length
-      }).pipe(orAway, Effect.provideContext(provided), Effect.withTracerEnabled(false))
+      }).pipe(orAway, provided, Effect.withTracerEnabled(false))
 
       return OrderProcess.of({ pay, checkout, state, takeOver })
     })

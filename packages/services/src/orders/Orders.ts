@@ -1,5 +1,4 @@
 import { Clock, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
-import { SqlClient } from "effect/sql"
 import type { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import { reservationTtlMs, type OutOfStock } from "@merkato/domain/inventory/Stock"
@@ -33,11 +32,12 @@ import {
   OrderReservationLost
 } from "@merkato/domain/orders/OrderEvents"
 import { type CurrencyNotSupported, type Item, type Quote } from "@merkato/domain/pricing/Quote"
-import { allowed, authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { derivedId } from "@merkato/infra/idempotency/Digest"
 import { answerOf, Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import * as Cursor from "@merkato/infra/paging/Cursor"
-import { orUnavailable, retryLostRace, transaction } from "@merkato/infra/postgres/Database"
+import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { PlaceRefusal } from "@merkato/rpc/orders/OrdersRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
@@ -119,7 +119,7 @@ export class Orders extends Context.Service<
       const idempotency = yield* Idempotency
       const pricing = yield* PricingRpc
       const inventory = yield* InventoryRpc
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("orders")
 
       const now = Effect.map(Clock.currentTimeMillis, (millis) => DateTime.makeUnsafe(millis))
@@ -244,7 +244,7 @@ export class Orders extends Context.Service<
           })
           yield* Effect.annotateCurrentSpan({ orderId })
           const answer = encodeAnswer({ _tag: "Done", value: order })
-          const placed = yield* store.place(order, created(order), keyed, answer).pipe(retryLostRace)
+          const placed = yield* store.place(order, created(order), keyed, answer)
           if (!placed) return yield* yieldToFirst(keyed, order)
           yield* Metric.update(ordersCreated, 1)
           yield* Effect.logDebug("Order placed").pipe(Effect.annotateLogs({ orderId, userId: principal.userId }))
@@ -252,7 +252,7 @@ export class Orders extends Context.Service<
           return { answer: order, replayed: false }
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       /** Changes an order by one event, as one transaction. */
@@ -304,7 +304,7 @@ export class Orders extends Context.Service<
           return canceled
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const fulfil = Effect.fn("Orders.fulfil")(
@@ -317,7 +317,7 @@ export class Orders extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       /** Decides about a held order. */
@@ -338,7 +338,7 @@ export class Orders extends Context.Service<
             OrderReleased.of(orderId, version + 1, { orderId, userId, releasedBy })
           ),
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const reject = Effect.fn("Orders.reject")(
@@ -348,7 +348,7 @@ export class Orders extends Context.Service<
             stockBack
           ),
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       /** The order, if the caller may see it; else it does not exist for them. */
@@ -360,7 +360,7 @@ export class Orders extends Context.Service<
         return order
       })
 
-      const get = Effect.fn("Orders.get")(visible, orAway, Effect.provideContext(provided))
+      const get = Effect.fn("Orders.get")(visible, orAway, provided)
 
       const history = Effect.fn("Orders.history")(
         function* (orderId: Ids.OrderId) {
@@ -368,7 +368,7 @@ export class Orders extends Context.Service<
           return yield* store.historyOf(orderId)
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const list = Effect.fn("Orders.list")(
@@ -384,7 +384,7 @@ export class Orders extends Context.Service<
           return Cursor.page(rows, limit, ({ orderId }) => listCursor.encode({ orderId }))
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const reservationExpired = Effect.fn("Orders.reservationExpired")(
@@ -408,7 +408,7 @@ export class Orders extends Context.Service<
           }).pipe(Effect.catchTag("OrderNotFound", () => Effect.void))
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       return Orders.of({ place, cancel, fulfil, release, reject, get, list, history, reservationExpired })

@@ -5,9 +5,13 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import { Currency, Minor } from "@merkato/domain/kernel/Money"
 import { Region } from "@merkato/domain/kernel/Region"
 import { Order, OrderHistoryEntry, OrderStatus } from "@merkato/domain/orders/Order"
+import { OrderCreated } from "@merkato/domain/orders/OrderEvents"
 import { Line } from "@merkato/domain/pricing/Quote"
-import { EventStore } from "@merkato/infra/events/EventStore"
+import { EventStore, type StampedEvent } from "@merkato/infra/events/EventStore"
+import { stamp } from "@merkato/infra/events/Stamp"
 import { Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
+import * as Combined from "@merkato/infra/postgres/Combined"
+import { retryLostRace } from "@merkato/infra/postgres/Database"
 
 const Row = Schema.Struct({
   orderId: Ids.OrderId,
@@ -43,6 +47,14 @@ const decodeHistory = Schema.decodeUnknownEffect(Schema.Array(HistoryRow))
 const Reason = Schema.Struct({ reason: Schema.String })
 const reasonOf = (event: NewEvent): string | null => (Schema.is(Reason)(event.payload) ? event.payload.reason : null)
 
+/** A new order, its first event, and the answer to be kept under the request's key. */
+export interface Placing {
+  readonly order: Order
+  readonly created: StampedEvent
+  readonly request: Keyed
+  readonly answer: unknown
+}
+
 /** The SQL of orders. */
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
@@ -62,40 +74,82 @@ export const make = Effect.gen(function* () {
     Effect.map(Effect.orDie(decodeRows(rows)), (orders) => orders.map((order) => new Order(order)))
 
   /**
-   * Writes a new order, its first event and the answer under its key as one statement; false when the key has an answer
-   * already, and then nothing was written.
+   * Writes new orders, their first events and the answers under their keys as one statement; for each, whether it was
+   * written: not when its key has an answer already. No two may have the same key.
    */
+  const placeAll = Effect.fn("OrdersStore.placeAll")(function* (
+    placings: ReadonlyArray<Placing>,
+    lockTimeoutMs: number
+  ) {
+    const each = <A>(of: (placing: Placing) => A) => placings.map(of)
+    const lines = placings.flatMap(({ order }) =>
+      order.items.map((item, index) => ({ ...item, orderId: order.orderId, line: index + 1 }))
+    )
+    const rows = yield* sql<{ orderId: string }>`
+      with ${yield* idempotency.keeping(placings, lockTimeoutMs)}, placed as (
+        insert into orders.orders (order_id, user_id, region, status, items_minor, discount_minor, tax_minor,
+          shipping_minor, total_minor, currency, reservation_id, reservation_lost, version, created_at, updated_at)
+        select order_id, user_id, region, status, items_minor, discount_minor, tax_minor, shipping_minor, total_minor,
+          currency, reservation_id, false, 1, at, at
+        from kept join unnest(
+          ${each(({ request }) => request.caller)}::text[],
+          ${each(({ request }) => request.operation)}::text[],
+          ${each(({ request }) => request.key)}::text[],
+          ${each(({ order }) => order.orderId)}::text[],
+          ${each(({ order }) => order.userId)}::text[],
+          ${each(({ order }) => order.region)}::text[],
+          ${each(({ order }) => order.status)}::text[],
+          ${each(({ order }) => String(order.itemsMinor))}::text[]::bigint[],
+          ${each(({ order }) => String(order.discountMinor))}::text[]::bigint[],
+          ${each(({ order }) => String(order.taxMinor))}::text[]::bigint[],
+          ${each(({ order }) => String(order.shippingMinor))}::text[]::bigint[],
+          ${each(({ order }) => String(order.totalMinor))}::text[]::bigint[],
+          ${each(({ order }) => order.currency)}::text[],
+          ${each(({ order }) => order.reservationId)}::text[],
+          ${each(({ created }) => created.stamp.occurredAt.toISOString())}::text[]::timestamptz[]
+        ) as o (caller, operation, key, order_id, user_id, region, status, items_minor, discount_minor, tax_minor,
+          shipping_minor, total_minor, currency, reservation_id, at) using (caller, operation, key)
+        order by order_id
+        returning order_id, status, created_at
+      ), item_rows as (
+        insert into orders.order_items (order_id, line, product_id, qty, price_minor)
+        select order_id, line, product_id, qty, price_minor from placed join unnest(
+          ${lines.map(({ orderId }) => orderId)}::text[],
+          ${lines.map(({ line }) => line)}::int[],
+          ${lines.map(({ productId }) => productId)}::text[],
+          ${lines.map(({ qty }) => qty)}::int[],
+          ${lines.map(({ priceMinor }) => String(priceMinor))}::text[]::bigint[]
+        ) as i (order_id, line, product_id, qty, price_minor) using (order_id)
+      ), history_rows as (
+        insert into orders.order_status_history (order_id, version, status, event, occurred_at)
+        select order_id, 1, status, ${OrderCreated.type}, created_at from placed
+      ), ${events.appendingEach(
+        each(({ created }) => created),
+        sql`(select order_id as id from placed) as placed`
+      )}
+      select order_id as "orderId" from placed`
+    const placed = new Set(rows.map(({ orderId }) => orderId))
+    if (placed.size > 0) yield* events.committed
+    return each(({ order }) => placed.has(order.orderId))
+  })
+
+  const offer = yield* Combined.make({
+    name: "OrdersStore.place together",
+    together: (placings: ReadonlyArray<Placing>, lockTimeoutMs) =>
+      placeAll(placings, lockTimeoutMs).pipe(retryLostRace),
+    keyOf: ({ request: { caller, operation, key } }) => JSON.stringify([caller, operation, key])
+  })
+
+  /** Writes a new order with those of the same moment; false when its key has an answer already. */
   const place = Effect.fn("OrdersStore.place")(function* (
     order: Order,
     event: NewEvent,
     request: Keyed,
     answer: unknown
   ) {
-    const at = new Date(order.createdAt.epochMilliseconds)
-    const placing = sql`exists (select from kept)`
-    const rows = yield* sql`
-      with ${yield* idempotency.keeping(request, answer)}, placed as (
-        insert into orders.orders (order_id, user_id, region, status, items_minor, discount_minor, tax_minor,
-          shipping_minor, total_minor, currency, reservation_id, reservation_lost, version, created_at, updated_at)
-        select ${order.orderId}, ${order.userId}, ${order.region}, ${order.status}, ${order.itemsMinor}::bigint,
-          ${order.discountMinor}::bigint, ${order.taxMinor}::bigint, ${order.shippingMinor}::bigint,
-          ${order.totalMinor}::bigint, ${order.currency}, ${order.reservationId}, false, 1, ${at}, ${at}
-        from kept
-        returning order_id
-      ), item_rows as (
-        insert into orders.order_items (order_id, line, product_id, qty, price_minor)
-        select placed.order_id, line, product_id, qty, price_minor from placed, unnest(
-          ${order.items.map((item) => item.productId)}::text[],
-          ${order.items.map((item) => item.qty)}::int[],
-          ${order.items.map((item) => String(item.priceMinor))}::text[]::bigint[]
-        ) with ordinality as i (product_id, qty, price_minor, line)
-      ), history_rows as (
-        insert into orders.order_status_history (order_id, version, status, event, occurred_at)
-        select order_id, 1, ${order.status}, ${event.eventType}, ${at} from placed
-      ), ${yield* events.appending([event], at, placing)}
-      select order_id from placed`
-    if (rows.length > 0) yield* events.committed
-    return rows.length > 0
+    const occurredAt = new Date(order.createdAt.epochMilliseconds)
+    const created = { event, eventId: yield* Ids.next, stamp: { ...(yield* stamp), occurredAt } }
+    return yield* offer({ order, created, request, answer })
   })
 
   /** Writes the row of a new order as it is after its first events, which `save` stores; both in one transaction. */

@@ -1,5 +1,5 @@
 import { Cause, Clock, Context, DateTime, Effect, Layer, Metric } from "effect"
-import type { SqlClient, SqlError } from "effect/sql"
+import type { SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { type Currency, toDecimal } from "@merkato/domain/kernel/Money"
@@ -22,7 +22,8 @@ import {
   PaymentWasDeclined,
   PaymentWasVoided
 } from "@merkato/domain/payments/PaymentEvents"
-import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
 import * as GatewayCalls from "./GatewayCalls.ts"
 import type { GatewayAttempt } from "./PaymentGateways.ts"
@@ -101,7 +102,7 @@ export class Payments extends Context.Service<
     Effect.gen(function* () {
       const store = yield* PaymentsStore.make
       const gateways = yield* GatewayCalls.make
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("payments")
 
       const facts = (payment: Pick<Payment, "attemptId" | "orderId" | "userId" | "amountMinor" | "currency">) => ({
@@ -234,7 +235,7 @@ export class Payments extends Context.Service<
           return yield* outcome(yield* settle(yield* known(attempt.attemptId)))
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       /** Becomes one who asks, beside others: what they may have done at the gateway is looked at first. */
@@ -351,7 +352,7 @@ export class Payments extends Context.Service<
           )
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const capture = Effect.fn("Payments.capture")(
@@ -368,7 +369,7 @@ export class Payments extends Context.Service<
           return captured.status === "CAPTURED" ? captured : yield* new PaymentVoided({ attemptId })
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       /** Calls an attempt off where it is, and where it has gone on to meanwhile. */
@@ -393,7 +394,7 @@ export class Payments extends Context.Service<
           return yield* voidWherever(payment, reason)
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const reconcile = Effect.gen(function* () {
@@ -415,7 +416,7 @@ export class Payments extends Context.Service<
           { concurrency: 4, discard: true }
         )
         return open.length
-      }).pipe(orAway, Effect.withTracerEnabled(false), Effect.provideContext(provided))
+      }).pipe(orAway, Effect.withTracerEnabled(false), provided)
 
       return Payments.of({ authorise, resolve, capture, void: voidAttempt, reconcile })
     })

@@ -1,5 +1,5 @@
 import { Cause, Clock, Context, DateTime, Effect, Layer } from "effect"
-import type { SqlClient, SqlError } from "effect/sql"
+import type { SqlError } from "effect/sql"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -13,7 +13,8 @@ import {
   refundableMinor
 } from "@merkato/domain/payments/Payment"
 import { evolve, RefundCompleted, RefundRequested, RefundWasRefused } from "@merkato/domain/payments/PaymentEvents"
-import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { authorize } from "@merkato/infra/authorizer/Authorizer"
+import * as Provided from "@merkato/infra/context/Provided"
 import { isUniqueViolation, orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
 import * as GatewayCalls from "./GatewayCalls.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
@@ -46,7 +47,7 @@ export class Refunds extends Context.Service<
     Effect.gen(function* () {
       const store = yield* PaymentsStore.make
       const gateways = yield* GatewayCalls.make
-      const provided = yield* Effect.context<Authorizer | SqlClient.SqlClient>()
+      const provided = yield* Provided.provided
       const orAway = orUnavailable("payments")
 
       const facts = (
@@ -175,7 +176,7 @@ export class Refunds extends Context.Service<
             : ended
         },
         orAway,
-        Effect.provideContext(provided)
+        provided
       )
 
       const reconcile = Effect.gen(function* () {
@@ -197,7 +198,7 @@ export class Refunds extends Context.Service<
           { concurrency: 4, discard: true }
         )
         return open.length
-      }).pipe(orAway, Effect.withTracerEnabled(false), Effect.provideContext(provided))
+      }).pipe(orAway, Effect.withTracerEnabled(false), provided)
 
       return Refunds.of({ refund, reconcile })
     })

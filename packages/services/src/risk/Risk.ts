@@ -67,7 +67,7 @@ export class Risk extends Context.Service<
     Effect.gen(function* () {
       const rules = yield* JsonSetting.read("MERKATO_RISK_RULES", RiskRules)
       const store = yield* RiskStore.make
-      const provided = yield* Effect.context<Authorizer>()
+      const authorizer = yield* Authorizer
       const orAway = orUnavailable("risk")
 
       const count = Effect.fnUntraced(function* ({ assessmentId, decision, orderId, reasons, score }: Assessment) {
@@ -107,7 +107,7 @@ export class Risk extends Context.Service<
           return (yield* store.find(assessmentId)) ?? (yield* Effect.die(new Error(`No assessment ${assessmentId}`)))
         },
         orAway,
-        Effect.provideContext(provided)
+        Effect.provideService(Authorizer, authorizer)
       )
 
       const get = Effect.fn("Risk.get")(
@@ -116,7 +116,7 @@ export class Risk extends Context.Service<
           return (yield* store.find(assessmentId)) ?? (yield* new AssessmentNotFound({ assessmentId }))
         },
         orAway,
-        Effect.provideContext(provided)
+        Effect.provideService(Authorizer, authorizer)
       )
 
       const list = Effect.fn("Risk.list")(
@@ -130,7 +130,7 @@ export class Risk extends Context.Service<
           return { items: items.map(({ assessment }) => assessment), nextCursor }
         },
         orAway,
-        Effect.provideContext(provided)
+        Effect.provideService(Authorizer, authorizer)
       )
 
       const expire = Effect.gen(function* () {

@@ -1,0 +1,264 @@
+// What a run of the bench stands on: a Postgres of its own with default durability, a shop with goods on its shelf, the
+// twin's tables beside it, and the counters that say where the time went.
+import { spawn } from "node:child_process"
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { PgClient } from "@effect/sql-pg"
+import { Effect, Layer, Redacted } from "effect"
+import { SqlClient } from "effect/sql"
+import { UserId } from "@merkato/domain/kernel/Ids"
+import { Principal } from "@merkato/domain/kernel/RequestContext"
+import { KeyRing } from "@merkato/infra/auth/KeyRing"
+import { Tokens } from "@merkato/infra/auth/Tokens"
+import { EmbeddedPostgres } from "@merkato/infra/postgres/EmbeddedPostgres"
+import * as Cpu from "./Cpu.ts"
+
+const root = new URL("..", import.meta.url).pathname
+
+/** Different goods on the shelf, a million of each. */
+const products = 1_000
+
+/** The share of requests that are traced: their spans go to a collector that throws them away. */
+const sampling = 0.01
+
+export interface Stage {
+  readonly shop: { readonly port: number; readonly pid: number }
+  readonly dataDir: string
+  readonly productIds: ReadonlyArray<string>
+  readonly admin: string
+  /** Access tokens of shoppers who have signed in. */
+  readonly shoppers: ReadonlyArray<string>
+  /** Databases of the server: `shop`, `twin`. */
+  readonly database: (name: string) => URL
+  readonly sql: (name: string) => Layer.Layer<SqlClient.SqlClient>
+  /** Transactions that the shop's database has committed so far. */
+  readonly commits: Effect.Effect<number>
+  /** Statements since this was asked last, those that took longest first. */
+  readonly statements: Effect.Effect<ReadonlyArray<Statement>>
+  /** CPU seconds so far. */
+  readonly cpu: () => Used
+  /** Events that wait for their relay. */
+  readonly unpublished: Effect.Effect<number>
+}
+
+/** A statement of the shop, background work included; `begin` and `commit` are statements, too. Each call is a round trip. */
+export interface Statement {
+  readonly text: string
+  readonly calls: number
+  /** Milliseconds in the server, of all calls together. */
+  readonly ms: number
+}
+
+export interface Used {
+  readonly shop: number
+  readonly postgres: number
+  /** The generator: this process. */
+  readonly generator: number
+}
+
+const freshPort = () => {
+  const server = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() })
+  const { port } = server
+  void server.stop(true)
+  return port ?? 0
+}
+
+const startShop = async (options: {
+  readonly databaseUrl: string
+  readonly dataDir: string
+  readonly collector: string
+  readonly profile: string | undefined
+}) => {
+  const port = freshPort()
+  const { profile } = options
+  const child = spawn(
+    process.execPath,
+    [
+      ...(profile === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${profile}`]),
+      join(root, "apps/shop/src/main.ts"),
+      "--port",
+      String(port),
+      "--data-dir",
+      options.dataDir,
+      "--no-seed"
+    ],
+    {
+      env: {
+        ...process.env,
+        DATABASE_URL: options.databaseUrl,
+        MERKATO_LOG_LEVEL: "Warn",
+        MERKATO_TRACE_SAMPLING: String(sampling),
+        OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: options.collector
+      },
+      stdio: ["ignore", "ignore", "inherit"]
+    }
+  )
+  const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()))
+  for (let waited = 0; waited < 1_200; waited++) {
+    const ready = await fetch(`http://127.0.0.1:${port}/readyz`).then(
+      (answer) => answer.ok,
+      () => false
+    )
+    if (ready) {
+      return {
+        port,
+        pid: child.pid ?? 0,
+        stop: () => {
+          child.kill("SIGTERM")
+          return ended
+        }
+      }
+    }
+    await Bun.sleep(50)
+  }
+  child.kill("SIGKILL")
+  throw new Error("The shop did not become ready")
+}
+
+const tokens = (dataDir: string, users: number) =>
+  Effect.gen(function* () {
+    const { issue } = yield* Tokens
+    const admin = yield* issue(new Principal({ userId: UserId.make("ADMIN"), role: "admin", region: "us" }), 7_200)
+    const shoppers = yield* Effect.forEach(
+      Array.from({ length: users }, (_, n) => n),
+      (n) => issue(new Principal({ userId: UserId.make(`SHOPPER-${n}`), role: "shopper", region: "us" }), 7_200)
+    )
+    return { admin, shoppers }
+  }).pipe(Effect.provide(Tokens.layer.pipe(Layer.provide(KeyRing.layer(dataDir)))))
+
+const fillShelf = async (port: number, admin: string) => {
+  const ids: Array<string> = []
+  const post = async (path: string, body: unknown): Promise<Record<string, unknown>> => {
+    const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
+      method: "POST",
+      headers: { authorization: `Bearer ${admin}`, "content-type": "application/json" },
+      body: JSON.stringify(body)
+    })
+    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`)
+    return Object.fromEntries(Object.entries(Object(await answer.json())))
+  }
+  const one = async (n: number) => {
+    const product = await post("/api/v1/products", {
+      sku: `BENCH-${n}`,
+      name: `Product ${n}`,
+      description: "x".repeat(200),
+      category: "Bench",
+      price: 10 + (n % 90),
+      currency: "USD"
+    })
+    const id = String(product["productId"])
+    await post(`/api/v1/inventory/${id}/adjustments`, { delta: 1_000_000, reason: "bench" })
+    ids.push(id)
+  }
+  for (let n = 0; n < products; n += 20) await Promise.all(Array.from({ length: 20 }, (_, k) => one(n + k)))
+  return ids
+}
+
+/** Sets everything up; what it started ends with the scope. `profile` is a folder for a CPU profile of the shop. */
+export const make = Effect.fnUntraced(function* (options: {
+  readonly shoppers: number
+  readonly profile: string | undefined
+}) {
+  const folder = yield* Effect.acquireRelease(
+    Effect.sync(() => {
+      const path = mkdtempSync(join(tmpdir(), "merkato-bench-"))
+      chmodSync(path, 0o755) // the embedded Postgres runs as another user when this is root
+      return path
+    }),
+    (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+  )
+  const postgres = yield* EmbeddedPostgres.start({
+    dataDir: join(folder, "postgres-data"),
+    settings: { shared_preload_libraries: "pg_stat_statements", "pg_stat_statements.track_planning": "off" }
+  })
+  const url = new URL(Redacted.value(postgres.url))
+  const postmaster = Number(readFileSync(join(folder, "postgres-data/postgres/postmaster.pid"), "utf8").split("\n")[0])
+  const database = (name: string) => {
+    const copy = new URL(url)
+    copy.pathname = `/${name}`
+    return copy
+  }
+  const sql = (name: string) =>
+    Layer.orDie(PgClient.layer({ url: Redacted.make(database(name).href), maxConnections: 1 }))
+  yield* Effect.gen(function* () {
+    const client = yield* SqlClient.SqlClient
+    yield* client.unsafe("create database shop")
+    yield* client.unsafe("create database twin")
+    yield* client.unsafe("create extension pg_stat_statements")
+  }).pipe(Effect.provide(sql("postgres")))
+  yield* Effect.gen(function* () {
+    const client = yield* SqlClient.SqlClient
+    const schema = readFileSync(join(root, "bench/sql/twin.sql"), "utf8").replaceAll(/^--.*$/gm, "")
+    for (const statement of schema.split(/;\s*$/m)) if (statement.trim() !== "") yield* client.unsafe(statement)
+  }).pipe(Effect.provide(sql("twin")))
+
+  const collector = yield* Effect.acquireRelease(
+    Effect.sync(() => Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("{}") })),
+    (server) => Effect.promise(() => server.stop(true))
+  )
+  const dataDir = join(folder, "shop-data")
+  const shop = yield* Effect.acquireRelease(
+    Effect.promise(() =>
+      startShop({
+        databaseUrl: database("shop").href,
+        dataDir,
+        collector: `http://127.0.0.1:${collector.port}/v1/traces`,
+        profile: options.profile
+      })
+    ),
+    ({ stop }) => Effect.promise(stop)
+  )
+  const { admin, shoppers } = yield* tokens(dataDir, options.shoppers)
+  const productIds = yield* Effect.promise(() => fillShelf(shop.port, admin))
+
+  /** A backend tells its share a second after its last transaction. */
+  const commits = Effect.andThen(
+    Effect.sleep("1200 millis"),
+    Effect.gen(function* () {
+      const client = yield* SqlClient.SqlClient
+      const [told] = yield* client<{ commits: string }>`
+        select xact_commit::text as commits from pg_stat_database where datname = 'shop'`
+      return Number(told?.commits)
+    }).pipe(Effect.provide(sql("postgres")))
+  )
+
+  const statements = Effect.gen(function* () {
+    const client = yield* SqlClient.SqlClient
+    const rows = yield* client<{ text: string; calls: string; ms: number }>`
+      select query as text, sum(calls)::text as calls, sum(total_exec_time)::float8 as ms
+      from pg_stat_statements join pg_database on oid = dbid where datname = 'shop' group by query order by ms desc`
+    yield* client`select pg_stat_statements_reset()`
+    return rows.map(({ text, calls, ms }) => ({ text, calls: Number(calls), ms }))
+  }).pipe(Effect.provide(sql("postgres")))
+
+  const unpublished = Effect.gen(function* () {
+    const client = yield* SqlClient.SqlClient
+    const [told] = yield* client<{ waiting: string }>`
+      select ((select count(*) from orders.outbox) + (select count(*) from inventory.outbox))::text as waiting`
+    return Number(told?.waiting)
+  }).pipe(Effect.provide(sql("shop")))
+
+  const cpu = (): Used => {
+    const own = process.cpuUsage()
+    return {
+      shop: Cpu.ofTree(shop.pid),
+      postgres: Cpu.ofTree(postmaster),
+      generator: (own.user + own.system) / 1_000_000
+    }
+  }
+
+  return {
+    shop,
+    dataDir,
+    productIds,
+    admin,
+    shoppers,
+    database,
+    sql,
+    commits: Effect.orDie(commits),
+    statements: Effect.orDie(statements),
+    cpu,
+    unpublished: Effect.orDie(unpublished)
+  } satisfies Stage
+})

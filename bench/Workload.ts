@@ -1,0 +1,55 @@
+import { Effect } from "effect"
+import * as HttpLoad from "./HttpLoad.ts"
+import type { Stage, Statement, Used } from "./Stage.ts"
+
+/** What one turn of a workload showed. */
+export interface Turn extends HttpLoad.Result {
+  /** CPU milliseconds per operation. */
+  readonly cpu: Used
+  /** Per operation, background work included; of the statements their calls and milliseconds. */
+  readonly commits: number
+  readonly statements: ReadonlyArray<Statement>
+  /** Events that the relays had not published yet when the load ended. */
+  readonly unpublished: number
+}
+
+/** Something the shop does, beside what the machine can do at most. */
+export interface Workload {
+  /** What `--only` chooses it by. */
+  readonly name: string
+  readonly title: string
+  readonly twin: string
+  /** What the issue or a promise asks of the ratio; printed beside it. */
+  readonly wanted?: number
+  /** Loads the shop for so many seconds. */
+  readonly ours: (seconds: number) => Effect.Effect<Turn>
+  /** The twin's operations a second. */
+  readonly theirs: (seconds: number) => Effect.Effect<number>
+  /** Looks whether what was promised was kept; a sentence about it. */
+  readonly check?: Effect.Effect<string>
+}
+
+/** Loads the shop and says what each operation cost. */
+export const load = (stage: Stage, options: Omit<HttpLoad.Load, "host" | "port">): Effect.Effect<Turn> =>
+  Effect.gen(function* () {
+    const committed = yield* stage.commits
+    yield* stage.statements
+    const before = stage.cpu()
+    const result = yield* Effect.promise(() => HttpLoad.run({ host: "127.0.0.1", port: stage.shop.port, ...options }))
+    const after = stage.cpu()
+    const unpublished = yield* stage.unpublished
+    const statements = (yield* stage.statements).map(({ text, calls, ms }) => ({
+      text,
+      calls: calls / Math.max(1, result.operations),
+      ms: ms / Math.max(1, result.operations)
+    }))
+    const operations = Math.max(1, result.operations)
+    const ms = (part: keyof Used) => ((after[part] - before[part]) * 1_000) / operations
+    return {
+      ...result,
+      cpu: { shop: ms("shop"), postgres: ms("postgres"), generator: ms("generator") },
+      commits: ((yield* stage.commits) - committed) / operations,
+      statements,
+      unpublished
+    }
+  })

@@ -1,0 +1,16 @@
+import { Effect } from "effect"
+import { SqlClient } from "effect/sql"
+import { Authorizer } from "../authorizer/Authorizer.ts"
+
+/**
+ * Gives use cases the Authorizer and the database of where they are made. `Effect.provideContext` would copy every service
+ * of both sides at each call; this puts two on top.
+ */
+export const provided = Effect.map(
+  Effect.all([Authorizer, SqlClient.SqlClient]),
+  ([authorizer, sql]) =>
+    <A, E, R>(
+      effect: Effect.Effect<A, E, R>
+    ): Effect.Effect<A, E, Exclude<Exclude<R, Authorizer>, SqlClient.SqlClient>> =>
+      effect.pipe(Effect.provideService(Authorizer, authorizer), Effect.provideService(SqlClient.SqlClient, sql))
+)
