@@ -242,6 +242,19 @@ describe("a checkout", () => {
     expect(statusOf(await checkout(ada, cartId))).toEqual([201, "PAID"])
   }, 60_000)
 
+  test("of a cart that was only repeated is of the same cart: what changes nothing makes no new version", async () => {
+    const ada = await somebody()
+    const [milk, bread] = [await shop().product({}, 5), await shop().product({}, 5)]
+    const cartId = await cartOf(ada, [[milk, 2]])
+    const version = () => shop().rows(`select version from cart.carts where cart_id = '${cartId}'`)
+    const before = await version()
+    await put(ada, cartId, milk, 2)
+    await ada.request("DELETE", `/api/v1/carts/${cartId}/items/${bread}`)
+    expect(await version()).toEqual(before)
+    await put(ada, cartId, milk, 3)
+    expect(await version()).not.toEqual(before)
+  }, 60_000)
+
   test("under another key does not buy again while its order waits for its money; when that is canceled, it does", async () => {
     const ada = await somebody()
     const productId = await shop().product({}, 5)

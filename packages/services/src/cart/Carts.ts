@@ -98,11 +98,13 @@ export class Carts extends Context.Service<
         return after
       })
 
+      /** What changes nothing makes no new version: a request that is repeated makes no other cart for a checkout. */
       const changing = <E>(cartId: Ids.CartId, items: (cart: Cart) => Effect.Effect<ReadonlyArray<Item>, E>) =>
         transaction(
           Effect.gen(function* () {
             const cart = yield* owned(cartId, yield* store.lock(cartId))
-            return yield* put(cart, yield* items(cart))
+            const after = yield* items(cart)
+            return isSame(cart.items, after) ? cart : yield* put(cart, after)
           })
         )
 
@@ -171,3 +173,7 @@ export class Carts extends Context.Service<
     })
   )
 }
+
+const isSame = (before: ReadonlyArray<Item>, after: ReadonlyArray<Item>): boolean =>
+  before.length === after.length &&
+  before.every(({ productId, qty }, index) => after[index]?.productId === productId && after[index]?.qty === qty)
