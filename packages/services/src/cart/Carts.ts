@@ -1,6 +1,5 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Result } from "effect"
 import { Cart, CartFull, CartNotFound, InvalidGuestToken, merge, without } from "@merkato/domain/cart/Cart"
-import { CartUpdated } from "@merkato/domain/cart/CartEvents"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -10,13 +9,17 @@ import { type Item, maxLines } from "@merkato/domain/pricing/Quote"
 import { guestTokenSeconds, Tokens } from "@merkato/infra/auth/Tokens"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
-import { EventStore } from "@merkato/infra/events/EventStore"
+import { type Stamp, stamp } from "@merkato/infra/events/Stamp"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import * as CartStore from "./CartStore.ts"
 
-const updated = (cart: Cart) =>
-  CartUpdated.of(cart.cartId, cart.version, { cartId: cart.cartId, userId: cart.ownerId, items: cart.items })
+/** What was ordered from a cart, and whose event tells of it. */
+export interface Ordered {
+  readonly cartId: Ids.CartId
+  readonly items: ReadonlyArray<Item>
+  readonly stamp: Stamp
+}
 
 /** The use cases of carts, of users and of guests. */
 export class Carts extends Context.Service<
@@ -39,20 +42,18 @@ export class Carts extends Context.Service<
       readonly cartId: Ids.CartId
       readonly guestToken: string
     }): Effect.Effect<Cart, CartNotFound | InvalidGuestToken | ServiceUnavailable>
-    /** Takes out what was ordered; what came in since stays. */
-    takeOrdered(cartId: Ids.CartId, ordered: ReadonlyArray<Item>): Effect.Effect<void, ServiceUnavailable>
+    /** Takes out what was ordered, from all the carts or none; what came in since stays. */
+    takeOrdered(ordered: ReadonlyArray<Ordered>): Effect.Effect<void, ServiceUnavailable>
   }
 >()("merkato/cart/Carts") {
   static readonly layer = Layer.effect(
     Carts,
     Effect.gen(function* () {
       const store = yield* CartStore.make
-      const events = yield* EventStore
       const tokens = yield* Tokens
       const catalogue = yield* CatalogueRpc
       const provided = yield* Provided.provided
       const orAway = orUnavailable("cart")
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
 
       const create = Effect.gen(function* () {
         yield* authorize("cart.create")
@@ -67,8 +68,8 @@ export class Carts extends Context.Service<
           currency: regionCurrency[principal.region],
           version: 1
         })
-        const at = yield* now
-        yield* transaction(Effect.andThen(store.insert(cart, at), events.append([updated(cart)], at)))
+        const made = yield* store.write({ cart, before: [], stamp: yield* stamp })
+        if (!made) return yield* Effect.die(new Error(`There is a cart ${cart.cartId} already`))
         if (!stranger) return { cart }
         const guest = new Principal({ userId: ownerId, role: "guest", region: principal.region })
         return { cart, guestToken: yield* tokens.issue(guest, guestTokenSeconds) }
@@ -90,33 +91,41 @@ export class Carts extends Context.Service<
         provided
       )
 
-      const put = Effect.fnUntraced(function* (cart: Cart, items: ReadonlyArray<Item>) {
-        const after = new Cart({ ...cart, items, version: cart.version + 1 })
-        const at = yield* now
-        yield* store.save(after, at)
-        yield* events.append([updated(after)], at)
-        return after
-      })
-
-      /** What changes nothing makes no new version: a request that is repeated makes no other cart for a checkout. */
-      const changing = <E>(cartId: Ids.CartId, items: (cart: Cart) => Effect.Effect<ReadonlyArray<Item>, E>) =>
-        transaction(
+      /**
+       * Changes a cart that was just looked at. Usually nobody else has changed it since; else it is locked and looked at
+       * again. What changes nothing makes no new version: a request that is repeated makes no other cart for a checkout.
+       */
+      const changing = Effect.fnUntraced(function* <E>(
+        seen: Cart,
+        decide: (items: ReadonlyArray<Item>) => Result.Result<ReadonlyArray<Item>, E>
+      ) {
+        const decided = Effect.fnUntraced(function* (cart: Cart) {
+          const items = yield* Effect.fromResult(decide(cart.items))
+          return isSame(cart.items, items) ? undefined : changed(cart, items, yield* stamp)
+        })
+        const change = yield* decided(seen)
+        if (change === undefined) return seen
+        if (yield* store.write(change)) return change.cart
+        return yield* transaction(
           Effect.gen(function* () {
-            const cart = yield* owned(cartId, yield* store.lock(cartId))
-            const after = yield* items(cart)
-            return isSame(cart.items, after) ? cart : yield* put(cart, after)
+            const cart = (yield* store.lock([seen.cartId])).get(seen.cartId) ?? seen
+            const again = yield* decided(cart)
+            if (again === undefined) return cart
+            yield* store.writeLocked([again])
+            return again.cart
           })
         )
+      })
 
       const setItem = Effect.fn("Carts.setItem")(
         function* ({ cartId, productId, qty }: Item & { readonly cartId: Ids.CartId }) {
-          yield* owned(cartId, yield* store.find(cartId))
+          const cart = yield* owned(cartId, yield* store.find(cartId))
           const prices = yield* catalogue.PricesOf({ productIds: [productId] })
           if (prices.length === 0) return yield* new ProductNotFound({ productIds: [productId] })
-          return yield* changing(cartId, ({ items }) => {
+          return yield* changing(cart, (items) => {
             const present = items.some((item) => item.productId === productId)
-            if (!present && items.length >= maxLines) return Effect.fail(new CartFull())
-            return Effect.succeed(
+            if (!present && items.length >= maxLines) return Result.fail(new CartFull())
+            return Result.succeed(
               present
                 ? items.map((item) => (item.productId === productId ? { productId, qty } : item))
                 : [...items, { productId, qty }]
@@ -128,8 +137,10 @@ export class Carts extends Context.Service<
       )
 
       const removeItem = Effect.fn("Carts.removeItem")(
-        ({ cartId, productId }: { readonly cartId: Ids.CartId; readonly productId: Ids.ProductId }) =>
-          changing(cartId, ({ items }) => Effect.succeed(items.filter((item) => item.productId !== productId))),
+        function* ({ cartId, productId }: { readonly cartId: Ids.CartId; readonly productId: Ids.ProductId }) {
+          const cart = yield* owned(cartId, yield* store.find(cartId))
+          return yield* changing(cart, (items) => Result.succeed(items.filter((item) => item.productId !== productId)))
+        },
         orAway,
         provided
       )
@@ -140,15 +151,19 @@ export class Carts extends Context.Service<
           if (guest.role !== "guest") return yield* new InvalidGuestToken()
           return yield* transaction(
             Effect.gen(function* () {
-              const into = yield* owned(cartId, yield* store.lock(cartId))
-              const guestCarts = yield* store.lockOfOwner(guest.userId)
-              let items: ReadonlyArray<Item> = into.items
-              for (const cart of guestCarts) {
-                if (cart.cartId === into.cartId || cart.items.length === 0) continue
-                items = merge(items, cart.items)
-                yield* put(cart, [])
-              }
-              return items === into.items ? into : yield* put(into, items)
+              const guestCarts = yield* store.idsOf(guest.userId)
+              const carts = yield* store.lock([cartId, ...guestCarts])
+              const into = yield* owned(cartId, carts.get(cartId))
+              const emptied = guestCarts.flatMap((guestCart) => {
+                const cart = carts.get(guestCart)
+                return cart === undefined || cart.cartId === cartId || cart.items.length === 0 ? [] : [cart]
+              })
+              if (emptied.length === 0) return into
+              const items = emptied.reduce((items, cart) => merge(items, cart.items), into.items)
+              const at = yield* stamp
+              const merged = changed(into, items, at)
+              yield* store.writeLocked([...emptied.map((cart) => changed(cart, [], at)), merged])
+              return merged.cart
             })
           )
         },
@@ -157,12 +172,28 @@ export class Carts extends Context.Service<
       )
 
       const takeOrdered = Effect.fn("Carts.takeOrdered")(
-        function* (cartId: Ids.CartId, ordered: ReadonlyArray<Item>) {
+        function* (ordered: ReadonlyArray<Ordered>) {
+          // Orders of the same cart, one after the other.
+          const rounds: Array<Map<string, Ordered>> = []
+          for (const order of ordered) {
+            const free = rounds.find((round) => !round.has(order.cartId))
+            if (free === undefined) rounds.push(new Map([[order.cartId, order]]))
+            else free.set(order.cartId, order)
+          }
           yield* transaction(
-            Effect.gen(function* () {
-              const cart = yield* store.lock(cartId)
-              if (cart !== undefined) yield* put(cart, without(cart.items, ordered))
-            })
+            Effect.forEach(
+              rounds,
+              Effect.fnUntraced(function* (round) {
+                const carts = yield* store.lock([...round.keys()])
+                yield* store.writeLocked(
+                  [...carts.values()].flatMap((cart) => {
+                    const order = round.get(cart.cartId)
+                    return order === undefined ? [] : [changed(cart, without(cart.items, order.items), order.stamp)]
+                  })
+                )
+              }),
+              { discard: true }
+            )
           )
         },
         orAway,
@@ -173,6 +204,12 @@ export class Carts extends Context.Service<
     })
   )
 }
+
+const changed = (cart: Cart, items: ReadonlyArray<Item>, stamp: Stamp): CartStore.Change => ({
+  cart: new Cart({ ...cart, items, version: cart.version + 1 }),
+  before: cart.items,
+  stamp
+})
 
 const isSame = (before: ReadonlyArray<Item>, after: ReadonlyArray<Item>): boolean =>
   before.length === after.length &&
