@@ -10,6 +10,7 @@ import { guestTokenSeconds, Tokens } from "@merkato/infra/auth/Tokens"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { type Stamp, stamp } from "@merkato/infra/events/Stamp"
+import * as VersionedCache from "@merkato/infra/cache/VersionedCache"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import * as CartStore from "./CartStore.ts"
@@ -20,6 +21,15 @@ export interface Ordered {
   readonly items: ReadonlyArray<Item>
   readonly stamp: Stamp
 }
+
+/** A cart that a command is about: as it is now, or as this process saw it last. */
+interface Recalled {
+  readonly cart: Cart
+  readonly isNow: boolean
+}
+
+/** How long what was seen of carts and products is remembered. */
+const rememberedMs = 60_000
 
 /** The use cases of carts, of users and of guests. */
 export class Carts extends Context.Service<
@@ -54,6 +64,14 @@ export class Carts extends Context.Service<
       const catalogue = yield* CatalogueRpc
       const provided = yield* Provided.provided
       const orAway = orUnavailable("cart")
+      const carts = yield* VersionedCache.make<Cart>({ name: "cart", capacity: 4_096, ttlMs: rememberedMs })
+      /** Products that there are; a product never goes. */
+      const products = yield* VersionedCache.make<true>({
+        name: "cart_product",
+        capacity: 20_000,
+        ttlMs: rememberedMs
+      })
+      const remember = (cart: Cart) => Effect.as(carts.put(cart.cartId, cart.version, cart), cart)
 
       const create = Effect.gen(function* () {
         yield* authorize("cart.create")
@@ -70,6 +88,7 @@ export class Carts extends Context.Service<
         })
         const made = yield* store.write({ cart, before: [], stamp: yield* stamp })
         if (!made) return yield* Effect.die(new Error(`There is a cart ${cart.cartId} already`))
+        yield* remember(cart)
         if (!stranger) return { cart }
         const guest = new Principal({ userId: ownerId, role: "guest", region: principal.region })
         return { cart, guestToken: yield* tokens.issue(guest, guestTokenSeconds) }
@@ -83,46 +102,62 @@ export class Carts extends Context.Service<
         return cart
       })
 
-      const get = Effect.fn("Carts.get")(
-        function* (cartId: Ids.CartId) {
-          return yield* owned(cartId, yield* store.find(cartId))
-        },
-        orAway,
-        provided
-      )
+      const look = Effect.fnUntraced(function* (cartId: Ids.CartId) {
+        return yield* remember(yield* owned(cartId, yield* store.find(cartId)))
+      })
+
+      const get = Effect.fn("Carts.get")(look, orAway, provided)
+
+      const recall = Effect.fnUntraced(function* (cartId: Ids.CartId) {
+        const cart = yield* carts.get(cartId)
+        if (cart === undefined) return { cart: yield* look(cartId), isNow: true } satisfies Recalled
+        return { cart: yield* owned(cartId, cart), isNow: false } satisfies Recalled
+      })
 
       /**
-       * Changes a cart that was just looked at. Usually nobody else has changed it since; else it is locked and looked at
-       * again. What changes nothing makes no new version: a request that is repeated makes no other cart for a checkout.
+       * Changes a cart. One that is remembered is good enough to write its next version, which is refused when somebody
+       * else has written that; for every other answer the cart is looked at. Who loses a race then locks it. What changes
+       * nothing makes no new version: a request that is repeated makes no other cart for a checkout.
        */
       const changing = Effect.fnUntraced(function* <E>(
-        seen: Cart,
+        { cart, isNow }: Recalled,
         decide: (items: ReadonlyArray<Item>) => Result.Result<ReadonlyArray<Item>, E>
       ) {
+        const { cartId } = cart
         const decided = Effect.fnUntraced(function* (cart: Cart) {
           const items = yield* Effect.fromResult(decide(cart.items))
           return isSame(cart.items, items) ? undefined : changed(cart, items, yield* stamp)
         })
-        const change = yield* decided(seen)
-        if (change === undefined) return seen
-        if (yield* store.write(change)) return change.cart
+        const early = isNow ? undefined : yield* Effect.orElseSucceed(decided(cart), () => undefined)
+        if (early !== undefined && (yield* store.write(early))) return yield* remember(early.cart)
+        const before = isNow ? cart : yield* look(cartId)
+        const change = yield* decided(before)
+        if (change === undefined) return before
+        if (yield* store.write(change)) return yield* remember(change.cart)
         return yield* transaction(
           Effect.gen(function* () {
-            const cart = (yield* store.lock([seen.cartId])).get(seen.cartId) ?? seen
-            const again = yield* decided(cart)
-            if (again === undefined) return cart
+            const locked = (yield* store.lock([cartId])).get(cartId) ?? before
+            const again = yield* decided(locked)
+            if (again === undefined) return locked
             yield* store.writeLocked([again])
             return again.cart
           })
-        )
+        ).pipe(Effect.flatMap(remember))
+      })
+
+      const isSold = Effect.fnUntraced(function* (productId: Ids.ProductId) {
+        if ((yield* products.get(productId)) === true) return true
+        const prices = yield* catalogue.PricesOf({ productIds: [productId] })
+        if (prices.length === 0) return false
+        yield* products.put(productId, 1, true)
+        return true
       })
 
       const setItem = Effect.fn("Carts.setItem")(
         function* ({ cartId, productId, qty }: Item & { readonly cartId: Ids.CartId }) {
-          const cart = yield* owned(cartId, yield* store.find(cartId))
-          const prices = yield* catalogue.PricesOf({ productIds: [productId] })
-          if (prices.length === 0) return yield* new ProductNotFound({ productIds: [productId] })
-          return yield* changing(cart, (items) => {
+          const recalled = yield* recall(cartId)
+          if (!(yield* isSold(productId))) return yield* new ProductNotFound({ productIds: [productId] })
+          return yield* changing(recalled, (items) => {
             const present = items.some((item) => item.productId === productId)
             if (!present && items.length >= maxLines) return Result.fail(new CartFull())
             return Result.succeed(
@@ -138,8 +173,10 @@ export class Carts extends Context.Service<
 
       const removeItem = Effect.fn("Carts.removeItem")(
         function* ({ cartId, productId }: { readonly cartId: Ids.CartId; readonly productId: Ids.ProductId }) {
-          const cart = yield* owned(cartId, yield* store.find(cartId))
-          return yield* changing(cart, (items) => Result.succeed(items.filter((item) => item.productId !== productId)))
+          const recalled = yield* recall(cartId)
+          return yield* changing(recalled, (items) =>
+            Result.succeed(items.filter((item) => item.productId !== productId))
+          )
         },
         orAway,
         provided
