@@ -59,22 +59,24 @@ const scope = Scope.makeUnsafe()
 type Services = Payments | Refunds | EventStore | SqlClient.SqlClient | Policies
 let context: Context.Context<Services> | undefined
 
-beforeAll(() =>
-  Effect.gen(function* () {
-    const { url } = yield* TestDatabase.fresh
-    const database = Database.layer({ url, maxConnections: 16, applicationName: "test" })
-    yield* Effect.provide(PaymentsContext.migrate, database)
-    context = yield* Layer.build(
-      Layer.mergeAll(Payments.layer, Refunds.layer).pipe(
-        Layer.provideMerge(EventStore.layer("payments")),
-        Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
-        Layer.provide(Authorizer.layerRules),
-        Layer.provide(Layer.succeed(PaymentGateways, { inOrder: gateways })),
-        Layer.provideMerge(Policies.layerWith(calm)),
-        Layer.provideMerge(database)
+beforeAll(
+  () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestDatabase.fresh
+      const database = Database.layer({ url, maxConnections: 16, applicationName: "test" })
+      yield* Effect.provide(PaymentsContext.migrate, database)
+      context = yield* Layer.build(
+        Layer.mergeAll(Payments.layer, Refunds.layer).pipe(
+          Layer.provideMerge(EventStore.layer("payments")),
+          Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
+          Layer.provide(Authorizer.layerRules),
+          Layer.provide(Layer.succeed(PaymentGateways, { inOrder: gateways })),
+          Layer.provideMerge(Policies.layerWith(calm)),
+          Layer.provideMerge(database)
+        )
       )
-    )
-  }).pipe(Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Scope.provide(scope), Effect.runPromise)
+    }).pipe(Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Scope.provide(scope), Effect.runPromise),
+  60_000
 )
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 beforeEach(() => {
@@ -917,6 +919,20 @@ describe("whatever the gateways do", () => {
     declines: fc.nat({ max: 9 }),
     steps: fc.array(fc.array(step, { minLength: 1, maxLength: 3 }), { minLength: 2, maxLength: 7, size: "max" })
   })
+  type Story = typeof story extends fc.Arbitrary<infer A> ? A : never
+  /** One story for each way that an attempt can end at each gateway: by chance alone some are rare. */
+  const sure = (["ok", "down"] as const).flatMap((soapUsually) =>
+    ([[], ["void"], ["capture"]] as const).map(
+      (then): Story => ({
+        soap: [],
+        rest: [],
+        soapUsually,
+        restUsually: "ok",
+        declines: 1,
+        steps: [["authorise"], [...then]]
+      })
+    )
+  )
 
   test(
     "money is never at two of them, is taken at most once, and our books say what theirs say",
@@ -928,7 +944,7 @@ describe("whatever the gateways do", () => {
           const payments = yield* Payments
           const refunds = yield* Refunds
           const seen = new Map<string, number>()
-          for (const { steps, ...told } of fc.sample(story, 150)) {
+          for (const { steps, ...told } of [...sure, ...fc.sample(story, 150)]) {
             for (const gateway of gateways) gateway.reset()
             const attempt = newAttempt()
             soap.script = [...told.soap]
@@ -1015,7 +1031,7 @@ describe("whatever the gateways do", () => {
             expect(books?.receivable).toBe(status === "captured" ? attempt.amountMinor - back : 0)
             // And its row is what its events make of it.
             const history = yield* events.history(attempt.attemptId)
-            const store = yield* PaymentsStore.make
+            const store = yield* Effect.scoped(PaymentsStore.make)
             expect(yield* rebuild(history)).toEqual(yield* store.find(attempt.attemptId))
             for (const refund of yield* rebuildRefunds(history)) {
               expect(yield* store.findRefund(refund.refundId)).toEqual(refund)
