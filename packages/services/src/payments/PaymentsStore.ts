@@ -271,7 +271,7 @@ export const make = Effect.gen(function* () {
         order by attempt_id
       ), locked as materialized (
         select p.attempt_id from wish cross join lateral (
-          select * from payments.payments p where p.attempt_id = wish.attempt_id offset 0 for update
+          select * from payments.payments p where p.attempt_id = wish.attempt_id offset 0 for no key update
         ) as p
       ), changed as (
         update payments.payments p set status = w.status, reason = w.reason #>> '{}', gateway = w.gateway,
