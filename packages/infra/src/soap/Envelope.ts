@@ -1,7 +1,6 @@
 /** SOAP 1.1 messages, document/literal: written and read. What is in them is the caller's business. */
-import { XMLBuilder } from "fast-xml-parser"
 import { Data, Result } from "effect"
-import { type Element, type Fields, parse, sayable } from "./Xml.ts"
+import { type Element, escaped, type Fields, parse, written } from "./Xml.ts"
 
 export const envelopeNamespace = "http://schemas.xmlsoap.org/soap/envelope/"
 
@@ -32,43 +31,13 @@ export class NotSoap extends Data.TaggedError("NotSoap")<{
   }
 }
 
-const builder = new XMLBuilder({
-  ignoreAttributes: false,
-  attributeNamePrefix: "@",
-  suppressEmptyNode: true,
-  processEntities: true
-})
+const begin = `<?xml version="1.0" encoding="UTF-8"?><soap:Envelope xmlns:soap="${envelopeNamespace}">`
 
-const cleaned = (fields: Fields): Record<string, unknown> =>
-  Object.fromEntries(
-    Object.entries(fields).flatMap(([name, value]) =>
-      value === undefined ? [] : [[name, typeof value === "string" ? sayable(value) : cleaned(value)]]
-    )
-  )
-
-const envelope = (headers: Fields | undefined, body: Record<string, unknown>) =>
-  `<?xml version="1.0" encoding="UTF-8"?>${builder.build({
-    "soap:Envelope": {
-      "@xmlns:soap": envelopeNamespace,
-      ...(headers === undefined ? {} : { "soap:Header": cleaned(headers) }),
-      "soap:Body": body
-    }
-  })}`
+const envelope = (header: string | undefined, body: string) =>
+  `${begin}${header === undefined ? "" : `<soap:Header>${header}</soap:Header>`}<soap:Body>${body}</soap:Body></soap:Envelope>`
 
 /** Elements of one namespace, declared at each, so that their names need no prefix. */
-const within = (namespace: string, elements: Fields): Fields =>
-  Object.fromEntries(
-    Object.entries(elements).flatMap(([name, value]) =>
-      value === undefined
-        ? []
-        : [
-            [
-              name,
-              typeof value === "string" ? { "@xmlns": namespace, "#text": value } : { "@xmlns": namespace, ...value }
-            ]
-          ]
-    )
-  )
+const within = (namespace: string, elements: Fields): string => written(elements, ` xmlns="${escaped(namespace)}"`)
 
 /** A request or an answer: `name` with its fields, and headers, all of one namespace. */
 export const write = (options: {
@@ -79,7 +48,7 @@ export const write = (options: {
 }): string =>
   envelope(
     options.headers === undefined ? undefined : within(options.namespace, options.headers),
-    cleaned(within(options.namespace, { [options.name]: options.fields }))
+    within(options.namespace, { [options.name]: options.fields })
   )
 
 export const writeFault = (fault: {
@@ -87,14 +56,11 @@ export const writeFault = (fault: {
   readonly reason: string
   readonly namespace: string
   readonly detail?: Fields
-}): string =>
-  envelope(undefined, {
-    "soap:Fault": cleaned({
-      faultcode: `soap:${fault.code}`,
-      faultstring: fault.reason,
-      detail: fault.detail === undefined ? undefined : within(fault.namespace, fault.detail)
-    })
-  })
+}): string => {
+  const detail = fault.detail === undefined ? "" : `<detail>${within(fault.namespace, fault.detail)}</detail>`
+  const told = written({ faultcode: `soap:${fault.code}`, faultstring: fault.reason })
+  return envelope(undefined, `<soap:Fault>${told}${detail}</soap:Fault>`)
+}
 
 const mustUnderstand = `{${envelopeNamespace}}mustUnderstand`
 
