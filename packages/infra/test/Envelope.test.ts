@@ -1,9 +1,8 @@
 import { describe, expect, test } from "bun:test"
 import * as fc from "fast-check"
 import { Result } from "effect"
-import { XMLBuilder, XMLValidator } from "fast-xml-parser"
 import { faultOf, read, write, writeFault } from "../src/soap/Envelope.ts"
-import { type Element, fields, parse } from "../src/soap/Xml.ts"
+import { fields, parse } from "../src/soap/Xml.ts"
 
 const namespace = "urn:test"
 
@@ -130,98 +129,4 @@ test("a fault says whose fault it is, why, and in detail", () => {
   expect(fault).toMatchObject({ code: "Server.Busy", reason: "a < b" })
   expect(fault?.detail === undefined ? undefined : fields(fault.detail)).toEqual({ code: "Busy" })
   expect(faultOf(Result.getOrThrow(read(write({ namespace, name: "Fault", fields: { x: "1" } }))))).toBeUndefined()
-})
-
-describe("beside a library for XML", () => {
-  /** An element as the library's builder takes it, in the order of its children. */
-  interface Node {
-    readonly tag: string
-    readonly id: string | undefined
-    readonly children: ReadonlyArray<Node | string>
-  }
-  const text = fc.string({ unit: "grapheme", minLength: 1, maxLength: 8 })
-  const { node } = fc.letrec<{ node: Node }>((tie) => ({
-    node: fc.record({
-      tag: fc.constantFrom("a", "b-c", "_d", "e.f", "größe"),
-      id: fc.option(text, { nil: undefined }),
-      children: fc.oneof({ maxDepth: 3 }, fc.constant([]), fc.array(fc.oneof(tie("node"), text), { maxLength: 3 }))
-    })
-  }))
-  const builder = new XMLBuilder({
-    preserveOrder: true,
-    ignoreAttributes: false,
-    attributeNamePrefix: "",
-    processEntities: true
-  })
-  const built = ({ tag, id, children }: Node): unknown => ({
-    [tag]: children.map((child) => (typeof child === "string" ? { "#text": child } : built(child))),
-    ...(id === undefined ? {} : { ":@": { id } })
-  })
-  const plain = ({ tag, id, children }: Node): unknown => ({
-    name: tag,
-    id,
-    text: children.filter((child) => typeof child === "string").join(""),
-    children: children.flatMap((child) => (typeof child === "string" ? [] : plain(child)))
-  })
-  const seen = ({ name, attributes, text, children }: Element): unknown => ({
-    name,
-    id: attributes.get("id"),
-    text,
-    children: children.map(seen)
-  })
-
-  test("what it writes is read as it was meant", () => {
-    fc.assert(
-      fc.property(node, (root) => {
-        expect(seen(Result.getOrThrow(parse(builder.build([built(root)]))))).toEqual(plain(root))
-      }),
-      { numRuns: 300 }
-    )
-  })
-
-  test("what is read here, however it was spoiled, is well-formed there", () => {
-    const message = write({ namespace, headers: { Id: "1" }, name: "Say", fields: { word: "<&> b", other: "" } })
-    const piece = fc.constantFrom(
-      "<",
-      ">",
-      "/",
-      "=",
-      '"',
-      "'",
-      "&",
-      ";",
-      "!",
-      "?",
-      "-",
-      "]]>",
-      "<a>",
-      "</a>",
-      "<a/>",
-      "x",
-      " ",
-      "<!--",
-      "-->",
-      "<![CDATA[",
-      "<?",
-      "?>",
-      'b="1" '
-    )
-    const place = fc.nat({ max: message.length })
-    let read = 0
-    const samples = 2_000
-    fc.assert(
-      fc.property(fc.array(fc.tuple(place, fc.nat({ max: 4 }), piece), { minLength: 1, maxLength: 2 }), (changes) => {
-        const spoiled = changes.reduce(
-          (words, [at, length, put]) => words.slice(0, at) + put + words.slice(at + length),
-          message
-        )
-        if (Result.isFailure(parse(spoiled))) return
-        read += 1
-        expect({ spoiled, validity: XMLValidator.validate(spoiled) }).toEqual({ spoiled, validity: true })
-      }),
-      { numRuns: samples }
-    )
-    // Else nothing was compared.
-    expect(read).toBeGreaterThan(samples / 50)
-  })
 })

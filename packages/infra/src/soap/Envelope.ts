@@ -1,6 +1,7 @@
 /** SOAP 1.1 messages, document/literal: written and read. What is in them is the caller's business. */
+import { XMLBuilder } from "fast-xml-parser"
 import { Data, Result } from "effect"
-import { type Element, escaped, type Fields, parse, written } from "./Xml.ts"
+import { type Element, type Fields, parse, sayable } from "./Xml.ts"
 
 export const envelopeNamespace = "http://schemas.xmlsoap.org/soap/envelope/"
 
@@ -31,13 +32,43 @@ export class NotSoap extends Data.TaggedError("NotSoap")<{
   }
 }
 
-const begin = `<?xml version="1.0" encoding="UTF-8"?><soap:Envelope xmlns:soap="${envelopeNamespace}">`
+const builder = new XMLBuilder({
+  ignoreAttributes: false,
+  attributeNamePrefix: "@",
+  suppressEmptyNode: true,
+  processEntities: true
+})
 
-const envelope = (header: string | undefined, body: string) =>
-  `${begin}${header === undefined ? "" : `<soap:Header>${header}</soap:Header>`}<soap:Body>${body}</soap:Body></soap:Envelope>`
+const cleaned = (fields: Fields): Record<string, unknown> =>
+  Object.fromEntries(
+    Object.entries(fields).flatMap(([name, value]) =>
+      value === undefined ? [] : [[name, typeof value === "string" ? sayable(value) : cleaned(value)]]
+    )
+  )
+
+const envelope = (headers: Fields | undefined, body: Record<string, unknown>) =>
+  `<?xml version="1.0" encoding="UTF-8"?>${builder.build({
+    "soap:Envelope": {
+      "@xmlns:soap": envelopeNamespace,
+      ...(headers === undefined ? {} : { "soap:Header": cleaned(headers) }),
+      "soap:Body": body
+    }
+  })}`
 
 /** Elements of one namespace, declared at each, so that their names need no prefix. */
-const within = (namespace: string, elements: Fields): string => written(elements, ` xmlns="${escaped(namespace)}"`)
+const within = (namespace: string, elements: Fields): Fields =>
+  Object.fromEntries(
+    Object.entries(elements).flatMap(([name, value]) =>
+      value === undefined
+        ? []
+        : [
+            [
+              name,
+              typeof value === "string" ? { "@xmlns": namespace, "#text": value } : { "@xmlns": namespace, ...value }
+            ]
+          ]
+    )
+  )
 
 /** A request or an answer: `name` with its fields, and headers, all of one namespace. */
 export const write = (options: {
@@ -48,7 +79,7 @@ export const write = (options: {
 }): string =>
   envelope(
     options.headers === undefined ? undefined : within(options.namespace, options.headers),
-    within(options.namespace, { [options.name]: options.fields })
+    cleaned(within(options.namespace, { [options.name]: options.fields }))
   )
 
 export const writeFault = (fault: {
@@ -56,11 +87,14 @@ export const writeFault = (fault: {
   readonly reason: string
   readonly namespace: string
   readonly detail?: Fields
-}): string => {
-  const detail = fault.detail === undefined ? "" : `<detail>${within(fault.namespace, fault.detail)}</detail>`
-  const told = written({ faultcode: `soap:${fault.code}`, faultstring: fault.reason })
-  return envelope(undefined, `<soap:Fault>${told}${detail}</soap:Fault>`)
-}
+}): string =>
+  envelope(undefined, {
+    "soap:Fault": cleaned({
+      faultcode: `soap:${fault.code}`,
+      faultstring: fault.reason,
+      detail: fault.detail === undefined ? undefined : within(fault.namespace, fault.detail)
+    })
+  })
 
 const mustUnderstand = `{${envelopeNamespace}}mustUnderstand`
 
