@@ -74,21 +74,6 @@ describe("what is no message", () => {
       "Client"
     ],
     ["a header that has to be understood", message.replace("<Id ", `<Id soap:mustUnderstand="1" `), "MustUnderstand"],
-    ["a < in an attribute", message.replace("urn:test", "urn:<test"), "Client"],
-    ["an attribute twice", message.replace("<Id ", `<Id a="1" a="2" `), "Client"],
-    [
-      "an attribute twice, by two prefixes",
-      message.replace("<Id ", `<Id xmlns:b="u" xmlns:c="u" b:a="1" c:a="2" `),
-      "Client"
-    ],
-    ["attributes without a space", message.replace("<Id ", `<Id a="1"`), "Client"],
-    ["an attribute without quotes", message.replace("<Id ", "<Id a=1 "), "Client"],
-    ["a ]]> outside of a CDATA section", message.replace("hello", "]]>"), "Client"],
-    ["an & that begins nothing", message.replace("hello", "a & b"), "Client"],
-    ["a character that XML does not have", message.replace("hello", "\u0001"), "Client"],
-    ["a comment with -- in it", message.replace("hello", "<!-- a -- b -->"), "Client"],
-    ["a declaration in the middle", message.replace("hello", '<?xml version="1.0"?>'), "Client"],
-    ["the end of another element", message.replace("</word>", "</wort>"), "Client"],
     ["deep", "<a>".repeat(5_000) + "</a>".repeat(5_000), "Client"]
   ] as const)
     test(what, () => expect(refusal(text)).toBe(code))
