@@ -18,7 +18,13 @@ const capacity = 20_000
 export const ProductCache = Context.Reference<VersionedCache.VersionedCache<CachedProduct>>(
   "merkato/gateway/ProductCache",
   {
-    defaultValue: () => ({ get: () => Effect.undefined, put: () => Effect.void, drop: () => Effect.void })
+    defaultValue: () => ({
+      get: () => Effect.undefined,
+      peek: () => undefined,
+      hit: () => {},
+      put: () => Effect.void,
+      drop: () => Effect.void
+    })
   }
 )
 
