@@ -179,6 +179,32 @@ describe("products", () => {
     expect(second.headers.get("etag")).not.toBe(tag)
   })
 
+  test("as a list are the same when they are asked for again, and others as soon as somebody has changed one", async () => {
+    const admin = await shop().as("ADMIN", "admin")
+    const productId = await shop().product({ name: "Tahini", category: "Pastes" })
+    const paths = ["/api/v1/products?category=Pastes", "/api/v1/products?q=tahini&limit=5", "/api/v1/products?limit=1"]
+    const marks = { traceparent: `00-${"ab".repeat(16)}-${"cd".repeat(8)}-00`, "correlation-id": "mine-1" }
+    const asked = async (path: string) => {
+      const answer = await shop().anyone.get(path, { headers: marks })
+      const headers = { ...Object.fromEntries(answer.headers), traceparent: "", date: "" }
+      return { status: answer.status, body: answer.body, headers, items: itemsOf(answer) }
+    }
+    const all = async () => {
+      const first = await Promise.all(paths.map(asked))
+      for (const _ of [1, 2]) expect(await Promise.all(paths.map(asked))).toEqual(first)
+      return first.map(({ items }) => items)
+    }
+    const [before = []] = await all()
+    expect(before.length).toBe(1)
+    const price = { price: 3, currency: "USD", reason: "harvest" }
+    const dearer = await admin.request("PUT", `/api/v1/products/${productId}/price`, { body: price })
+    expect(await all()).toEqual(paths.map(() => [dearer.body]))
+    const renamed = await admin.request("PATCH", `/api/v1/products/${productId}`, { body: { description: "fine" } })
+    expect(await all()).toEqual(paths.map(() => [renamed.body]))
+    await shop().product({ name: "Tahini", category: "Pastes" })
+    expect((await all()).map((items) => items.length)).toEqual([2, 2, 1])
+  })
+
   test("come newest first, page by page, nothing twice and nothing left out while more are added", async () => {
     const present: Array<string> = []
     for (let nth = 0; nth < 7; nth++) present.push(await shop().product({ category: "Growing" }))

@@ -20,8 +20,8 @@ export const tagged = (request: HttpServerRequest.HttpServerRequest, text: strin
     : HttpServerResponse.text(text, { contentType: taggedType, headers })
 }
 
-/** JSON with an entity tag made from it. */
-export const cacheable = (request: HttpServerRequest.HttpServerRequest, body: unknown) => {
-  const text = JSON.stringify(body)
-  return tagged(request, text, `W/"${sha256(text).slice(0, 32)}"`)
+/** JSON text with an entity tag made from it. */
+export const jsonWithTag = (value: unknown) => {
+  const body = JSON.stringify(value)
+  return { etag: `W/"${sha256(body).slice(0, 32)}"`, body }
 }
