@@ -51,7 +51,8 @@ const tokens = Layer.succeed(
     issue: ({ userId }) => Effect.succeed(userId),
     verify: (token) => Effect.succeed(new Principal({ userId: UserId.make(token), role: "guest", region: "us" })),
     issueForServices: Effect.succeed(""),
-    verifyService: () => Effect.void
+    verifyService: () => Effect.void,
+  isKnown: () => false
   })
 )
 
