@@ -36,8 +36,7 @@ const installation = [
       when 'sagas' then
         who := new.work #>> '{principal,userId}';
         spot := case
-          when tg_op = 'INSERT' then 'process begun'
-          when old.step = 'done' and new.step <> 'done' then 'process begun'
+          when tg_op = 'INSERT' or old.step = 'done' and new.step <> 'done' then 'process begun at ' || new.step
           when old.step <> new.step then 'process at ' || new.step
           when old.epoch <> new.epoch then 'process taken over' end;
       when 'reservations' then
