@@ -141,40 +141,10 @@ export const make = Effect.gen(function* () {
         ? []
         : [{ sagaId, ...request, kept: answer.kept === null ? "" : JSON.stringify(answer.kept) }]
     )
-    const rows = yield* sql<{ sagaId: string; moved: boolean }>`
-      with given as materialized (
-        select * from unnest(
-          ${each(({ saga }) => saga.sagaId)}::text[],
-          ${each(({ saga }) => saga.epoch)}::int[],
-          ${each(({ saga }) => saga.step)}::text[],
-          ${each(({ saga }) => saga.orderId)}::text[],
-          ${each(({ change }) => change?.from ?? 0)}::int[],
-          ${each(({ to }) => to)}::text[],
-          ${each(({ outcome }) => outcome ?? "")}::text[],
-          ${each(({ now }) => iso(now))}::text[]::timestamptz[],
-          ${each(({ to, now }) => iso(to === "done" ? now : now + leaseOf(to)))}::text[]::timestamptz[]
-        ) as g (saga_id, epoch, step, order_id, version, to_step, outcome, at, deadline),
-          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
-        order by saga_id
-      ), owned as materialized (
-        -- A lateral "offset 0" stays a look-up by key; as a join it may become a scan of the table.
-        select given.* from given cross join lateral (
-          select from orders.sagas s where s.saga_id = given.saga_id and s.epoch = given.epoch and s.step = given.step
-          offset 0 for update
-        ) s
-      ), moving as materialized (
-        select owned.* from (select * from owned order by order_id) owned left join lateral (
-          select o.version from orders.orders o where o.order_id = owned.order_id and owned.version > 0
-          offset 0 for update
-        ) o on true
-        where owned.version = 0 or owned.version = o.version
-      ), moved as (
-        update orders.sagas s set step = to_step, outcome = nullif(moving.outcome, ''), deadline = moving.deadline,
-          updated_at = at,
-          work = case to_step when 'done' then jsonb_set(s.work, '{paymentToken}', 'null') else s.work end
-        from moving where s.saga_id = moving.saga_id
-      ), change as materialized (
-        select c.*, moving.version as before, at from moving join unnest(
+    // What no move of the batch wants is left out of it.
+    const none = sql.literal("")
+    const story = sql`, change as materialized (
+        select c.*, moving.version as before from moving join unnest(
           ${changed(({ orderId }) => orderId)}::text[],
           ${changed(({ userId }) => userId)}::text[],
           ${changed(({ region }) => region)}::text[],
@@ -227,8 +197,8 @@ export const make = Effect.gen(function* () {
           ${history.map(({ event }) => reasonOf(event) ?? "")}::text[],
           ${history.map(({ stamp }) => stamp.occurredAt.toISOString())}::text[]::timestamptz[]
         ) as h (order_id, version, status, event, reason, occurred_at) using (order_id)
-      ), ${events.appendingEach(history, sql`(select order_id as id from moving) as moving`)},
-      ending as materialized (
+      ), ${events.appendingEach(history, sql`(select order_id as id from moving) as moving`)}`
+    const answering = sql`, ending as materialized (
         select caller, operation, key, payload_hash, nullif(kept, '')::jsonb as answer from moving join unnest(
           ${answers.map(({ sagaId }) => sagaId)}::text[],
           ${answers.map(({ caller }) => caller)}::text[],
@@ -237,7 +207,40 @@ export const make = Effect.gen(function* () {
           ${answers.map(({ payloadHash }) => payloadHash)}::text[],
           ${answers.map(({ kept }) => kept)}::text[]
         ) as a (saga_id, caller, operation, key, payload_hash, kept) using (saga_id)
-      ), ${idempotency.answering(sql`ending`)}
+      ), ${idempotency.answering(sql`ending`)}`
+    const rows = yield* sql<{ sagaId: string; moved: boolean }>`
+      with given as materialized (
+        select * from unnest(
+          ${each(({ saga }) => saga.sagaId)}::text[],
+          ${each(({ saga }) => saga.epoch)}::int[],
+          ${each(({ saga }) => saga.step)}::text[],
+          ${each(({ saga }) => saga.orderId)}::text[],
+          ${each(({ change }) => change?.from ?? 0)}::int[],
+          ${each(({ to }) => to)}::text[],
+          ${each(({ outcome }) => outcome ?? "")}::text[],
+          ${each(({ now }) => iso(now))}::text[]::timestamptz[],
+          ${each(({ to, now }) => iso(to === "done" ? now : now + leaseOf(to)))}::text[]::timestamptz[]
+        ) as g (saga_id, epoch, step, order_id, version, to_step, outcome, at, deadline),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+        order by saga_id
+      ), owned as materialized (
+        -- A lateral "offset 0" stays a look-up by key; as a join it may become a scan of the table.
+        select given.* from given cross join lateral (
+          select from orders.sagas s where s.saga_id = given.saga_id and s.epoch = given.epoch and s.step = given.step
+          offset 0 for update
+        ) s
+      ), moving as materialized (
+        select owned.* from (select * from owned order by order_id) owned left join lateral (
+          select o.version from orders.orders o where o.order_id = owned.order_id and owned.version > 0
+          offset 0 for update
+        ) o on true
+        where owned.version = 0 or owned.version = o.version
+      ), moved as (
+        update orders.sagas s set step = to_step, outcome = nullif(moving.outcome, ''), deadline = moving.deadline,
+          updated_at = at,
+          work = case to_step when 'done' then jsonb_set(s.work, '{paymentToken}', 'null') else s.work end
+        from moving where s.saga_id = moving.saga_id
+      )${changes.length === 0 ? none : story}${answers.length === 0 ? none : answering}
       select saga_id as "sagaId", saga_id in (select saga_id from moving) as moved from owned`
     const found = new Map(rows.map(({ sagaId, moved }) => [sagaId, moved]))
     const answered = each(({ saga: { sagaId } }): Moved => {
