@@ -32,6 +32,7 @@ export const start = Effect.map(TestDatabase.temporary("merkato-simulator-", set
 export const targetOf = (url: URL): Target => ({
   host: url.hostname,
   port: Number(url.port),
+  path: url.searchParams.has("host") ? `${url.searchParams.get("host")}/.s.PGSQL.${url.port}` : undefined,
   database: url.pathname.slice(1),
   user: decodeURIComponent(url.username),
   password: decodeURIComponent(url.password)

@@ -1,7 +1,7 @@
 import { PgAuth, PgProtocol } from "@effect/sql-pg"
 import { Result } from "effect"
 import { randomBytes } from "node:crypto"
-import type { Socket } from "bun"
+import type { Socket, SocketHandler } from "bun"
 import { real } from "../kernel/RealTime.ts"
 import * as Frames from "./Frames.ts"
 
@@ -9,6 +9,8 @@ import * as Frames from "./Frames.ts"
 export interface Target {
   readonly host: string
   readonly port: number
+  /** Of the server's Unix socket, when it has one. */
+  readonly path: string | undefined
   readonly database: string
   readonly user: string
   readonly password: string
@@ -38,7 +40,7 @@ export class Backend {
   /** Handles messages before the session is ready. */
   private signingIn: ((type: number, message: Buffer) => void) | undefined
 
-  private socket: Socket | undefined
+  private socket: Socket<undefined> | undefined
   /** What the kernel has not taken yet. */
   private unsent: Uint8Array = Buffer.alloc(0)
 
@@ -48,17 +50,16 @@ export class Backend {
       backend.ended = new Error("The database server hung up on the gate")
       backend.waiting?.reject(backend.ended)
     }
-    backend.socket = await real.connect({
-      hostname: target.host,
-      port: target.port,
-      socket: {
-        data: (_socket, chunk) => backend.onData(chunk),
-        drain: () => backend.flush(),
-        close: end,
-        error: end
-      }
-    })
-    backend.socket.setNoDelay(true)
+    const socket: SocketHandler<undefined> = {
+      data: (_socket, chunk) => backend.onData(chunk),
+      drain: () => backend.flush(),
+      close: end,
+      error: end
+    }
+    const { path, host: hostname, port } = target
+    backend.socket =
+      path === undefined ? await real.connect({ hostname, port, socket }) : await real.connect({ unix: path, socket })
+    if (target.path === undefined) backend.socket.setNoDelay(true)
     backend.signIn(target)
     const greeting = await backend.ask(Frames.startup({ user: target.user, database: target.database, ...settings }), 1)
     const refused = Frames.errorOf(greeting)

@@ -515,6 +515,8 @@ const wayTo = (made: (way: Way) => void) => (url: Redacted.Redacted) =>
       (way) => Effect.sync(() => way.end())
     )
     real.port = String(yield* Effect.promise(() => way.listening))
+    // Not past it, over the server's Unix socket.
+    real.search = ""
     made(way)
     return Redacted.make(real.href)
   })

@@ -153,7 +153,7 @@ test(
           checksums: "on",
           statements: "none",
           addresses: "127.0.0.1",
-          sockets: "",
+          sockets: join(dataDir, "postgres"),
           lower: "éü"
         }
       ])

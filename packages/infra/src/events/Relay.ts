@@ -61,21 +61,22 @@ export const make = Effect.fnUntraced(function* (options: {
   const outbox = sql(`${schema}.outbox`)
   const events = sql(`${schema}.events`)
 
-  /** Whether anything waits: what a turn costs that finds nothing. */
+  /** Whether anything waits: what a turn costs that finds nothing, and was not told that there is something. */
   const anyWaiting = Effect.map(
     sql<{ any: boolean }>`select exists (select from ${outbox}) as any`,
     ([row]) => row?.any === true
   )
 
-  /** In a statement of its own, so that the next one sees all that the relay before deleted. */
-  const lock = Effect.map(
-    sql<{ mine: boolean }>`select pg_try_advisory_xact_lock(hashtext(${`merkato.relay.${schema}`})) as mine`,
-    ([row]) => row?.mine === true
-  )
-
+  /**
+   * The first events of the outbox, taken out of it; none while another relay of the context is at work. What that one has
+   * taken since this statement began is passed over: a row that is gone by the time it is to be deleted is not returned.
+   */
   const takeBatch = sql<Row>`
-    with taken as (
-      delete from ${outbox} where position in (select position from ${outbox} order by position limit ${batchSize})
+    with turn as materialized (
+      select pg_try_advisory_xact_lock(hashtext(${`merkato.relay.${schema}`})) as mine
+    ), taken as (
+      delete from ${outbox} where (select mine from turn)
+        and position in (select position from ${outbox} order by position limit ${batchSize})
       returning position, aggregate_id, version
     )
     select e.event_id as "eventId", e.event_type as "eventType", e.aggregate_id as "aggregateId",
@@ -89,7 +90,6 @@ export const make = Effect.fnUntraced(function* (options: {
     order by taken.position`
 
   const publishBatch = Effect.gen(function* () {
-    if (!(yield* lock)) return 0
     const messages = (yield* takeBatch).map((event) => toMessage(topic, producer, event))
     if (messages.length === 0) return 0
     yield* bus.publish(messages)
@@ -100,11 +100,12 @@ export const make = Effect.fnUntraced(function* (options: {
   })
 
   /** Publishes one batch; how many events went out. */
-  const publishNext = Effect.flatMap(anyWaiting, (any) =>
-    any ? sql.withTransaction(publishBatch) : Effect.succeed(0)
-  ).pipe(Effect.withTracerEnabled(false))
+  const publishNext = sql.withTransaction(publishBatch).pipe(Effect.withTracerEnabled(false))
+  const publishIfAny = Effect.flatMap(anyWaiting, (any) => (any ? publishNext : Effect.succeed(0))).pipe(
+    Effect.withTracerEnabled(false)
+  )
 
-  return { publishNext }
+  return { publishNext, publishIfAny }
 })
 
 /** Runs a context's relay in the background, under the policy of `event.publish`, and gives the context its `RelaySignal`. */
@@ -112,23 +113,27 @@ export const layer = (options: Parameters<typeof make>[0]) =>
   Layer.effect(
     RelaySignal,
     Effect.gen(function* () {
-      const { publishNext } = yield* make(options)
+      const { publishNext, publishIfAny } = yield* make(options)
       const { guard } = yield* Policies
-      const publish = publishNext.pipe(
-        // Defects as well: whatever it stumbles over, a relay that is gone would hold back every event from then on.
-        Effect.sandbox,
-        Effect.tapError((cause) => Effect.logWarning(`Relay of ${options.schema} pauses`, cause)),
-        guard("event.publish", { transient: () => true }),
-        // The policy may be configured to end its retries; the relay never ends.
-        Effect.orElseSucceed(() => 0)
-      )
+      const unending = <E, R>(publish: Effect.Effect<number, E, R>) =>
+        publish.pipe(
+          // Defects as well: whatever it stumbles over, a relay that is gone would hold back every event from then on.
+          Effect.sandbox,
+          Effect.tapError((cause) => Effect.logWarning(`Relay of ${options.schema} pauses`, cause)),
+          guard("event.publish", { transient: () => true }),
+          // The policy may be configured to end its retries; the relay never ends.
+          Effect.orElseSucceed(() => 0)
+        )
+      const [publish, publishIfThereIs] = [unending(publishNext), unending(publishIfAny)]
       const work = Latch.makeUnsafe(false)
+      let told = false
       const turn = Effect.gen(function* () {
         work.closeUnsafe()
-        const published = yield* publish
+        const published = yield* told ? publish : publishIfThereIs
         if (published > 0) yield* Metric.update(relayed, published)
-        if (published === batchSize) return
-        yield* Effect.raceFirst(work.await, Effect.sleep(pollEvery))
+        told = published === batchSize
+        if (told) return
+        told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(pollEvery), false))
         yield* Effect.sleep(gatherFor)
       })
       yield* Effect.forkScoped(Effect.forever(turn))

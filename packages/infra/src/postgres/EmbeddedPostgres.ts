@@ -27,7 +27,7 @@ const defaults: Readonly<Record<string, string>> = {
   fsync: "on",
   synchronous_commit: "on",
   wal_level: "logical",
-  max_connections: "100",
+  max_connections: "200",
   shared_buffers: "128MB",
   // Reads by the backends themselves and no subscriptions: four idle processes fewer.
   io_method: "sync",
@@ -44,7 +44,12 @@ const defaults: Readonly<Record<string, string>> = {
 }
 
 const commandLine = (native: string, cluster: string, port: number, settings: Readonly<Record<string, string>>) => {
-  const all = { ...settings, listen_addresses: host, unix_socket_directories: "", port: String(port) }
+  const all = {
+    ...settings,
+    listen_addresses: host,
+    unix_socket_directories: PostgresCluster.socketFolder(cluster) ?? "",
+    port: String(port)
+  }
   return [
     join(native, "bin", "postgres"),
     "-D",
@@ -131,7 +136,7 @@ export class EmbeddedPostgres extends Context.Service<
 
     const command = (port: number) => commandLine(native, cluster, port, settings)
     const ready = Effect.fnUntraced(function* (port: number, adopted: boolean) {
-      const url = Redacted.make(`postgres://${PostgresCluster.superuser}:${password}@${host}:${port}/postgres`)
+      const url = Redacted.make(PostgresCluster.urlOf({ cluster, port, password }))
       const answering = yield* folderOf(url).pipe(
         Effect.retry({
           schedule: Schedule.spaced("25 millis"),

@@ -33,13 +33,12 @@ export const url = Effect.fn("RunningPostgres.url")(function* (dataDir: string) 
     try: () => {
       const folder = realpathSync(path)
       const password = readFileSync(join(folder, "postgres.password"), "utf8").trim()
-      const server = Postmaster.running(PostgresCluster.clusterFolder(folder))
-      return server === undefined ? undefined : { password, port: server.port }
+      const cluster = PostgresCluster.clusterFolder(folder)
+      const server = Postmaster.running(cluster)
+      return server === undefined ? undefined : { password, cluster, port: server.port }
     },
     catch: (cause) => new PostgresNotRunning({ dataDir: path, reason: explain(cause) })
   })
   if (found === undefined) return yield* new PostgresNotRunning({ dataDir: path, reason: notRunning })
-  return Redacted.make(
-    `postgres://${PostgresCluster.superuser}:${found.password}@${PostgresCluster.host}:${found.port}/postgres`
-  )
+  return Redacted.make(PostgresCluster.urlOf(found))
 })
