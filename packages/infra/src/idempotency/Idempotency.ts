@@ -159,7 +159,7 @@ export class Idempotency extends Context.Service<
             select g.* from (select * from ${given} order by caller, operation, key) g cross join lateral (
               select from ${table} k where k.caller = g.caller and k.operation = g.operation and k.key = g.key
                 and k.payload_hash = g.payload_hash and k.answer is null
-              offset 0 for update
+              limit 1 for update
             ) k
           ), settled as (
             update ${table} k set answer = own.answer, lease_until = null from own_claims own

@@ -234,7 +234,8 @@ export const make = Effect.gen(function* () {
           select o.version from orders.orders o where o.order_id = owned.order_id and owned.version > 0
           offset 0 for update
         ) o on true
-        where owned.version = 0 or owned.version = o.version
+        -- Looks like one row to the planner, which then takes indexes where the tables are small still, too.
+        where owned.version = coalesce(o.version, 0)
       ), moved as (
         update orders.sagas s set step = to_step, outcome = nullif(moving.outcome, ''), deadline = moving.deadline,
           updated_at = at,
