@@ -52,7 +52,7 @@ const tokens = Layer.succeed(
     verify: (token) => Effect.succeed(new Principal({ userId: UserId.make(token), role: "guest", region: "us" })),
     issueForServices: Effect.succeed(""),
     verifyService: () => Effect.void,
-  isKnown: () => false
+    isKnown: () => false
   })
 )
 

@@ -261,6 +261,10 @@ export class OrderProcess extends Context.Service<
         return { kept: answer === undefined ? null : encodeAnswer(answer) }
       }
 
+      /** Whether somebody else has gone on with the process. */
+      const isReplaced = (saga: SagaStore.Saga) =>
+        Effect.map(sagas.find(saga.sagaId), (now) => now?.epoch !== saga.epoch || now.step !== saga.step)
+
       /** Ends the process: what it did to the order, its last step and its answer, at once. `Open` when it is somebody else's. */
       const finish = (
         saga: Running,
@@ -270,6 +274,8 @@ export class OrderProcess extends Context.Service<
       ): Effect.Effect<Outcome, SqlError.SqlError> =>
         Effect.gen(function* () {
           const order = yield* orderOf(saga)
+          // Read by an owner that was replaced: the other one has ended the payment already.
+          if (order.paymentAttemptId !== saga.attemptId && (yield* isReplaced(saga))) return open
           const steps = yield* changed(order, changes(order))
           const end = ending(steps.at(-1)?.order ?? order)
           const change = { steps, from: order.version }
