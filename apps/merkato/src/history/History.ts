@@ -33,9 +33,12 @@ export interface Loaded extends Size {
 /** All customers sign in with it. */
 export const password = "history has one password"
 
-/** Rows of a stage that one transaction covers. */
-const batchOf = { products: 5_000, customers: 20_000, orders: 10_000 } as const
-type Stage = keyof typeof batchOf
+/** Rows of a stage that one transaction covers at most; a small history is written in some steps as well. */
+const largestBatch = { products: 5_000, customers: 20_000, orders: 10_000 } as const
+const smallestBatch = 500
+type Stage = keyof typeof largestBatch
+const batchOf = (plan: Plan, stage: Stage) =>
+  Math.max(smallestBatch, Math.min(largestBatch[stage], Math.ceil(plan[stage] / 20)))
 
 const failed = (reason: string) => Effect.fail(new CommandFailed({ reason }))
 
@@ -116,7 +119,7 @@ const run = Effect.fnUntraced(function* <E, R>(
 ) {
   const sql = yield* SqlClient.SqlClient
   const [place] = yield* sql<{ next: number }>`select next from history.lanes where stage = ${stage} and lane = ${lane}`
-  const size = batchOf[stage]
+  const size = batchOf(plan, stage)
   const share = stage === "orders" ? lanes : 1
   let first = place?.next ?? 0
   done(first / share)

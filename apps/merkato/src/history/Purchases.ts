@@ -16,7 +16,7 @@ import { type Batch, dayMs, lanes, type Plan } from "./Size.ts"
 const canceled = 0.04
 const declined = 0.03
 
-const mostLines = 3
+const mostLines = 2
 const refusal = "the bank refused"
 
 /** How long answers to requests are known, and what was thought of attempts to pay. */
