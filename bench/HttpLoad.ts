@@ -1,5 +1,5 @@
-// A closed-loop HTTP/1.1 load generator on bare sockets: as little work per request as can be, so that the figures are
-// the server's and not the client's. Keep-alive, one request at a time per connection, bodies by Content-Length.
+// An HTTP/1.1 load generator on bare sockets: as little work per request as can be, so that the figures are the server's and
+// not the client's. Closed loop (each client begins its next operation when it has the answer), or at a given rate. Keep-alive, one request at a time per connection, bodies by Content-Length.
 
 export interface Sent {
   readonly method: "GET" | "POST" | "PUT"
@@ -13,6 +13,11 @@ export interface Load {
   readonly port: number
   readonly clients: number
   readonly seconds: number
+  /**
+   * Operations that begin each second, whoever of the clients is free; as many as can be unless told. One that begins late,
+   * because all clients still wait, is counted from when it was due.
+   */
+  readonly perSecond?: number
   /** Requests that make one operation, one after the other; 1 unless told. */
   readonly steps?: number
   /** The next request of a client: which operation of it, which step, and what the step before answered. */
@@ -34,11 +39,18 @@ export interface Result {
 const headersEnd = Buffer.from("\r\n\r\n")
 
 /** Loads a server; operations that began within the time count. */
-export const run = async ({ host, port, clients, seconds, steps = 1, next }: Load): Promise<Result> => {
+export const run = async ({ host, port, clients, seconds, perSecond, steps = 1, next }: Load): Promise<Result> => {
   const latencies: Array<number> = []
   const byStatus = new Map<number, number>()
   const begun = performance.now()
   const until = begun + seconds * 1_000
+  let due = begun
+  /** When the next operation begins. */
+  const nextBegin = () => {
+    if (perSecond === undefined) return performance.now()
+    due += 1_000 / perSecond
+    return due
+  }
 
   const client = (id: number) =>
     new Promise<void>((resolve, reject) => {
@@ -50,9 +62,17 @@ export const run = async ({ host, port, clients, seconds, steps = 1, next }: Loa
       let wanted = -1
       let bodyAt = 0
       let status = 0
+      const begin = (socket: Bun.Socket) => {
+        begunAt = nextBegin()
+        const early = begunAt - performance.now()
+        if (begunAt >= until) {
+          socket.end()
+          resolve()
+        } else if (early > 0) setTimeout(() => send(socket), early)
+        else send(socket)
+      }
       const send = (socket: Bun.Socket) => {
         const { method, path, headers = "", body } = next(id, nth, step, before)
-        if (step === 0) begunAt = performance.now()
         const length =
           body === undefined ? "" : `content-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}\r\n`
         socket.write(`${method} ${path} HTTP/1.1\r\nhost: ${host}\r\n${headers}${length}\r\n${body ?? ""}`)
@@ -61,7 +81,7 @@ export const run = async ({ host, port, clients, seconds, steps = 1, next }: Loa
         hostname: host,
         port,
         socket: {
-          open: send,
+          open: begin,
           data: (socket, chunk) => {
             pending = pending.length === 0 ? Buffer.from(chunk) : Buffer.concat([pending, chunk])
             if (wanted < 0) {
@@ -83,10 +103,7 @@ export const run = async ({ host, port, clients, seconds, steps = 1, next }: Loa
               if (status < 400) latencies.push(now - begunAt)
               step = 0
               nth += 1
-              if (now >= until) {
-                socket.end()
-                return resolve()
-              }
+              return begin(socket)
             }
             send(socket)
           },

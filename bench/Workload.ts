@@ -21,8 +21,10 @@ export interface Workload {
   readonly twin: string
   /** What the issue or a promise asks of the ratio; printed beside it. */
   readonly wanted?: number
-  /** Loads the shop for so many seconds. */
+  /** Loads the shop for so many seconds, as much as it takes. */
   readonly ours: (seconds: number) => Effect.Effect<Turn>
+  /** The same at so many operations a second, to see how long each takes. */
+  readonly paced?: (seconds: number, perSecond: number) => Effect.Effect<Turn>
   /** The twin's operations a second. */
   readonly theirs: (seconds: number) => Effect.Effect<number>
   /** Looks whether what was promised was kept; a sentence about it. */

@@ -4,7 +4,7 @@
 import { mkdirSync } from "node:fs"
 import { parseArgs } from "node:util"
 import { Effect } from "effect"
-import { type Rounds, report } from "./Report.ts"
+import { median, pacedLine, type Rounds, report } from "./Report.ts"
 import * as Stage from "./Stage.ts"
 import { findPgbench } from "./Twin.ts"
 import type { Turn, Workload } from "./Workload.ts"
@@ -13,11 +13,13 @@ import { hot, orders } from "./workloads/orders.ts"
 import { product } from "./workloads/products.ts"
 
 const usage = `bun run bench [--only orders,hot,product,checkouts,unguarded] [--rounds 3] [--seconds 5]
-              [--statements 10] [--profile FOLDER]
+              [--half] [--soak MINUTES] [--statements 10] [--profile FOLDER]
 Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle machine.
   --only        workloads, by name or the beginning of one; all unless told
   --rounds      how often each is run, in turns with its twin
   --seconds     how long each turn takes
+  --half        afterwards each of orders and checkouts at half of the rate it reached, for four times as long
+  --soak        afterwards each of them at 80 % of it, for so many minutes
   --statements  how many of the statements are listed that took longest, with their calls per operation; 0 unless told
   --profile     writes a CPU profile of the shop there (and slows it down)`
 
@@ -26,6 +28,8 @@ const { values: options } = parseArgs({
     only: { type: "string" },
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "5" },
+    half: { type: "boolean", default: false },
+    soak: { type: "string", default: "0" },
     statements: { type: "string", default: "0" },
     profile: { type: "string" },
     help: { type: "boolean" }
@@ -39,13 +43,14 @@ const refuse = (reason: string): never => {
   console.error(reason)
   process.exit(1)
 }
-const count = (name: "rounds" | "seconds" | "statements", least: number) => {
+const count = (name: "rounds" | "seconds" | "soak" | "statements", least: number) => {
   const value = Number(options[name])
   return Number.isInteger(value) && value >= least ? value : refuse(`--${name} wants a whole number from ${least} on`)
 }
 const rounds = count("rounds", 1)
 const seconds = count("seconds", 1)
 const statements = count("statements", 0)
+const soak = count("soak", 0)
 const only = options.only?.split(",").map((name) => name.trim())
 if (options.profile !== undefined) mkdirSync(options.profile, { recursive: true })
 
@@ -84,7 +89,13 @@ const bench = Effect.gen(function* () {
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s`)
   for (const result of results) {
     console.log(report(result, statements))
-    if (result.workload.check !== undefined) console.log(`  check       ${yield* result.workload.check}`)
+    const { check, paced } = result.workload
+    if (paced !== undefined) {
+      const highest = median(result.ours.map(({ perSecond }) => perSecond))
+      if (options.half) console.log(pacedLine("half", yield* paced(4 * seconds, highest / 2)))
+      if (soak > 0) console.log(pacedLine("at 80 %", yield* paced(60 * soak, highest * 0.8)))
+    }
+    if (check !== undefined) console.log(`  check       ${yield* check}`)
   }
 }).pipe(Effect.scoped, Effect.withTracerEnabled(false))
 

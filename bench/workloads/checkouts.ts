@@ -23,7 +23,7 @@ const limits = (stage: Stage, on: boolean) =>
 let runs = 0
 
 /** Whole checkouts: cart, two items, checkout with payment by the built-in gateway; each by another shopper. */
-const whole = (stage: Stage, clients: number) => (seconds: number) =>
+const whole = (stage: Stage, clients: number) => (seconds: number, perSecond?: number) =>
   Effect.suspend(() => {
     runs += 1
     const tag = runs
@@ -38,6 +38,7 @@ const whole = (stage: Stage, clients: number) => (seconds: number) =>
     return load(stage, {
       clients,
       seconds,
+      ...(perSecond === undefined ? {} : { perSecond }),
       steps: 4,
       next: (client, nth, step, before) => {
         if (step === 1) carts[client] = /"cartId":"([^"]+)"/.exec(before)?.[1] ?? ""
@@ -69,6 +70,7 @@ export const checkouts = (stage: Stage, binary: string, clients: number): Worklo
   title: `whole checkouts (cart, 2 items, checkout with payment), ${clients} clients`,
   twin: `pgbench -M prepared, place-order.sql, ${clients} clients`,
   ours: whole(stage, clients),
+  paced: whole(stage, clients),
   theirs: (seconds) => Effect.promise(() => pgbench(binary, stage.database("twin"), script, clients, seconds))
 })
 

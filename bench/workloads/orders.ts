@@ -10,13 +10,14 @@ const script = (name: string) => join(import.meta.dir, "../sql", name)
 /** A key that no run has used. */
 let runs = 0
 
-const placing = (stage: Stage, clients: number, itemsOf: () => string) => (seconds: number) =>
+const placing = (stage: Stage, clients: number, itemsOf: () => string) => (seconds: number, perSecond?: number) =>
   Effect.suspend(() => {
     runs += 1
     const tag = runs
     return load(stage, {
       clients,
       seconds,
+      ...(perSecond === undefined ? {} : { perSecond }),
       next: (client, nth) => ({
         method: "POST",
         path: "/api/v1/orders",
@@ -32,12 +33,14 @@ const line = (productId: string | undefined) => `{"productId":"${productId}","qt
 export const orders = (stage: Stage, binary: string, clients: number, wanted?: number): Workload => {
   const half = stage.productIds.length / 2
   const pick = (from: number) => line(stage.productIds[from + Math.floor(Math.random() * half)])
+  const place = placing(stage, clients, () => `${pick(0)},${pick(half)}`)
   return {
     name: `orders-${clients}`,
     title: `POST /orders, 2 lines, ${clients} clients`,
     twin: `pgbench -M prepared, place-order.sql, ${clients} clients`,
     ...(wanted === undefined ? {} : { wanted }),
-    ours: placing(stage, clients, () => `${pick(0)},${pick(half)}`),
+    ours: place,
+    paced: place,
     theirs: (seconds) =>
       Effect.promise(() => pgbench(binary, stage.database("twin"), script("place-order.sql"), clients, seconds))
   }

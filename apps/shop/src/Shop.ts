@@ -1,40 +1,18 @@
 import { resolve } from "node:path"
-import { Config, Console, Duration, Effect, Layer, Option, type Redacted, Schema } from "effect"
+import { Config, Console, Effect, Layer, Option, Schema } from "effect"
 import { Command, Flag } from "effect/cli"
 import { DataFolder } from "@merkato/infra/postgres/DataFolder"
 import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
 import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
-import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { contextNames } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
-import { gateway } from "@merkato/services/gateway/index"
-import { seeding } from "@merkato/services/seed"
+import { everything, type Place } from "./Everything.ts"
+import * as Siblings from "./Siblings.ts"
 
-interface Options {
-  readonly port: number
-  readonly dataDir: string
+interface Options extends Place {
+  readonly processes: number
   readonly seed: boolean
 }
-
-/** All contexts and the edge in one process. */
-const everything = ({ port, dataDir, seed }: Options, url: Redacted.Redacted) =>
-  Layer.unwrap(
-    Effect.as(
-      Deployment.migrate(contextNames, url),
-      Deployment.http(
-        Layer.mergeAll(gateway(contextNames), seed ? seeding : Layer.empty).pipe(
-          Layer.provide(Deployment.caches(url)),
-          Layer.provide(Deployment.running(contextNames, { contexts: () => url, bus: url })),
-          Layer.provide(Deployment.readiness(Deployment.needsOf(contextNames, true))),
-          Layer.provide(Deployment.paymentGateway(url)),
-          Layer.provide(Deployment.policies(dataDir)),
-          Layer.provide(Deployment.security(dataDir)),
-          Layer.provide(Switchboard.layer)
-        ),
-        { port, hostname: "0.0.0.0", reusePort: false, drainTimeout: Duration.seconds(10) }
-      )
-    )
-  )
 
 const welcome = (port: number, dataDir: string) => `
 Merkato is open at http://localhost:${port}
@@ -54,7 +32,9 @@ Ctrl-C stops the shop; its data stays.
 const run = (options: Options) =>
   Effect.gen(function* () {
     const { url } = yield* DatabaseUrl
-    yield* Layer.build(everything(options, url))
+    yield* Deployment.migrate(contextNames, url)
+    yield* Layer.build(everything({ ...options, first: true }, url))
+    yield* Siblings.start(options, options.processes, url)
     yield* Console.log(welcome(options.port, options.dataDir))
     return yield* Effect.never
   }).pipe(
@@ -68,6 +48,9 @@ const run = (options: Options) =>
     )
   )
 
+/** Each has connections of its own to the database, of which the embedded one takes 200. */
+const mostProcesses = 8
+
 const flags = {
   port: Flag.Int("port").pipe(Flag.withDescription("Port to listen on (MERKATO_HTTP_PORT; 8080)"), Flag.optional),
   dataDir: Flag.String("data-dir").pipe(
@@ -78,12 +61,19 @@ const flags = {
     Flag.withDescription("embedded: everything in one process on an embedded Postgres (MERKATO_PROFILE; embedded)"),
     Flag.optional
   ),
+  processes: Flag.Int("processes").pipe(
+    Flag.withDescription(
+      `Processes that share the port, for more cores (MERKATO_PROCESSES; 1, at most ${mostProcesses})`
+    ),
+    Flag.optional
+  ),
   noSeed: Flag.Boolean("no-seed").pipe(Flag.withDescription("Leave an empty shop empty"), Flag.withDefault(false))
 }
 
 /** What the environment says where no flag does. */
 const settings = {
   port: Config.Port("MERKATO_HTTP_PORT").pipe(Config.withDefault(8080)),
+  processes: Config.Int("MERKATO_PROCESSES").pipe(Config.withDefault(1)),
   dataDir: Config.String("MERKATO_DATA_DIR").pipe(Config.withDefault(".merkato")),
   profile: Config.Literals(["embedded", "full"], "MERKATO_PROFILE").pipe(Config.withDefault("embedded" as const))
 }
@@ -95,6 +85,14 @@ class ProfileNotThere extends Schema.TaggedError<ProfileNotThere>()("ProfileNotT
   }
 }
 
+class ProcessesOutOfRange extends Schema.TaggedError<ProcessesOutOfRange>()("ProcessesOutOfRange", {
+  processes: Schema.Int
+}) {
+  override get message() {
+    return `--processes wants a number from 1 to ${mostProcesses}, not ${this.processes}`
+  }
+}
+
 export const shop = Command.make(
   "start",
   flags,
@@ -103,6 +101,9 @@ export const shop = Command.make(
     if (profile === "full") return yield* new ProfileNotThere({ profile })
     const port = Option.isSome(given.port) ? given.port.value : yield* settings.port
     const dataDir = resolve(Option.isSome(given.dataDir) ? given.dataDir.value : yield* settings.dataDir)
-    return yield* run({ port, dataDir, seed: !noSeed })
+    const processes = Option.isSome(given.processes) ? given.processes.value : yield* settings.processes
+    if (processes < 1 || processes > mostProcesses) return yield* new ProcessesOutOfRange({ processes })
+    if (processes > 1) yield* Siblings.portIsFree(port)
+    return yield* run({ port, dataDir, processes, seed: !noSeed })
   })
-).pipe(Command.withDescription("Start the whole shop in one process"))
+).pipe(Command.withDescription("Start the whole shop"))

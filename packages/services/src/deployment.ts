@@ -9,6 +9,7 @@ import { Encryption } from "@merkato/infra/auth/Encryption"
 import { Passwords } from "@merkato/infra/auth/Passwords"
 import { Secrets } from "@merkato/infra/auth/Secrets"
 import { Tokens } from "@merkato/infra/auth/Tokens"
+import { KeepsHouse } from "@merkato/infra/context/BoundedContext"
 import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
@@ -74,6 +75,7 @@ export const policies = (dataDir: string) => Policies.layer(dataDir)
 const retention = Layer.effectDiscard(
   Effect.gen(function* () {
     const bus = yield* EventBus
+    if (!(yield* KeepsHouse)) return
     yield* Effect.forkScoped(
       Effect.forever(
         Effect.sleep("10 minutes").pipe(

@@ -1,4 +1,4 @@
-import { Effect, Layer } from "effect"
+import { Context, Effect, Layer } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { Topic } from "@merkato/domain/kernel/Event"
 import * as Consumers from "../events/Consumer.ts"
@@ -9,6 +9,12 @@ import { Idempotency } from "../idempotency/Idempotency.ts"
 import type { Policies } from "../policy/Policies.ts"
 import * as Migrations from "../postgres/Migrations.ts"
 import * as Retention from "./Retention.ts"
+
+/**
+ * Whether this process does what is to be done once in a while, for all processes that are like it: takes over order
+ * processes, ends reservations, asks about payments, deletes what is old. All may do it, and one of them has to.
+ */
+export const KeepsHouse = Context.Reference<boolean>("merkato/infra/KeepsHouse", { defaultValue: () => true })
 
 /** What every context has of its own, in its own schema. */
 export type Own = EventStore | Idempotency | RelaySignal
@@ -73,6 +79,7 @@ export const make = <
   const running = Layer.effectDiscard(
     Effect.gen(function* () {
       for (const consumer of options.consumers ?? []) yield* Effect.forkScoped(Consumers.run(name, consumer))
+      if (!(yield* KeepsHouse)) return
       if (options.background !== undefined) yield* Effect.forkScoped(options.background)
       if (topic !== undefined) yield* Effect.forkScoped(Retention.run(name))
     })

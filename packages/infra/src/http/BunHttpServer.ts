@@ -18,7 +18,7 @@ import {
 } from "effect/http"
 import { NetAddress } from "effect/net"
 import http from "node:http"
-import { type Answer, BunRequest, Exchange, type Handler, pathOf } from "./Exchange.ts"
+import { type Answer, BunRequest, Exchange, type Handler, pathOf, type Server } from "./Exchange.ts"
 import { drainAndStop, Lifecycle } from "./ServerLifecycle.ts"
 import { type Limits, limitsOf, type Options } from "./ServerOptions.ts"
 import { draining, internal, payloadTooLarge, problem, starting } from "./ServerProblems.ts"
@@ -60,17 +60,28 @@ export const make = Effect.fnUntraced(function* (
   const runLog = Effect.runForkWith(yield* Effect.context<never>())
   let serve: Handler = (request) => problem(starting, limits.problemHeaders?.(request))
 
-  const server = yield* listen(
-    limits,
-    (request, server) => serve(request, server),
-    (defect) => {
-      runLog(Effect.logError("The HTTP server failed to answer", Cause.die(defect)))
-      return problem(internal)
+  let server: Server | undefined
+  const open = Effect.map(
+    listen(
+      limits,
+      (request, server) => serve(request, server),
+      (defect) => {
+        runLog(Effect.logError("The HTTP server failed to answer", Cause.die(defect)))
+        return problem(internal)
+      }
+    ),
+    (opened) => {
+      server = opened
     }
   )
-  const stop = yield* Effect.cached(drainAndStop(server, lifecycle, limits))
+  // Whoever shares a port gets its part of the requests as soon as it listens, and so listens when it can answer them.
+  const opensLate = limits.reusePort && limits.port !== 0
+  if (!opensLate) yield* open
+  const stop = yield* Effect.cached(
+    Effect.suspend(() => (server === undefined ? Effect.void : drainAndStop(server, lifecycle, limits)))
+  )
   yield* Effect.addFinalizer(() => stop)
-  const address = yield* addressOf(limits.hostname, server.port)
+  const address = yield* addressOf(limits.hostname, opensLate ? limits.port : server?.port)
 
   const status: ServerStatus = {
     isDraining: Effect.sync(() => lifecycle.draining),
@@ -85,6 +96,7 @@ export const make = Effect.fnUntraced(function* (
         const context = yield* Effect.context<never>()
         const previous = serve
         serve = makeHandler({ app, middleware, context: Context.add(context, ServerStatus, status), lifecycle, limits })
+        if (server === undefined) yield* Effect.orDie(open)
         yield* Effect.addFinalizer(() =>
           Effect.ensuring(
             stop,

@@ -5,7 +5,10 @@ export interface Options {
   readonly port: number
   /** An IP address, or "localhost" for 127.0.0.1. Default 127.0.0.1. */
   readonly hostname?: string | undefined
-  /** Several processes share the port; draining then closes the listener first, for the others to take over. */
+  /**
+   * Several processes share the port. A listener of them (of any port but 0) opens when there is something to answer, and
+   * draining closes it first, for the others to take over.
+   */
   readonly reusePort?: boolean | undefined
   readonly tls?: Bun.TLSOptions | undefined
   /** Limit of a request's body, and of one WebSocket message. Default 1 MiB; beyond it the answer is 413. */

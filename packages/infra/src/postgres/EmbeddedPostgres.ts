@@ -27,7 +27,7 @@ const defaults: Readonly<Record<string, string>> = {
   fsync: "on",
   synchronous_commit: "on",
   wal_level: "logical",
-  max_connections: "100",
+  max_connections: "200",
   shared_buffers: "128MB",
   // Reads by the backends themselves and no subscriptions: four idle processes fewer.
   io_method: "sync",
