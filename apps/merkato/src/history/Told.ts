@@ -82,6 +82,8 @@ export const store = Effect.fn("Told.store")(function* (plan: Plan) {
   const [recent] = yield* sql<{ any: boolean }>`select exists (select from told where at > ${since}) as any`
   if (recent?.any !== true) return
 
+  // The other lane may have the bus at the moment: a statement that waited for it would not see how far its readers came.
+  yield* sql`select from bus.partitions order by topic, partition for update`
   yield* sql`
     with message as materialized (
       select t.*, producer, history.partition_of(key) as partition

@@ -22,6 +22,9 @@ const pollEvery = Duration.millis(200)
 /** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
 const gatherFor = Duration.millis(25)
 
+/** Events of a partition that a group passes over at a time. */
+const lookAhead = 1_000
+
 /** How a bus that is away is tried again: soon at first, then every 5 s. */
 const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
@@ -159,25 +162,26 @@ export const layer = Layer.effect(
         on g.consumer_group = ${consumerGroup} and g.topic = p.topic and g.partition = p.partition
       where p.topic = any(${topics}::text[]) and p.next_offset > coalesce(g.next_offset, 0)`
 
-    /** Moves a group past events that it does not want, where there is nothing else: one statement, and nothing is read. */
+    /**
+     * Moves a group past the next events, where it wants none of them: one statement, and nothing is read. Not more of them
+     * than it can look through in a moment, however far behind it is.
+     */
     const passOver = <R>({ consumerGroup, topics, eventTypes }: Subscription<R>) =>
       eventTypes === undefined
         ? Effect.void
         : sql`
             with mine as (
-              select topic, partition, next_offset from bus.consumer_groups
-              where consumer_group = ${consumerGroup} and topic = any(${topics}::text[])
-              for update skip locked
+              select g.topic, g.partition, g.next_offset, least(p.next_offset, g.next_offset + ${lookAhead}) as beyond
+              from bus.consumer_groups g join bus.partitions p using (topic, partition)
+              where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
+              for update of g skip locked
             )
-            update bus.consumer_groups g set next_offset = p.next_offset
-            from mine join bus.partitions p using (topic, partition)
+            update bus.consumer_groups g set next_offset = beyond from mine
             where g.consumer_group = ${consumerGroup} and g.topic = mine.topic and g.partition = mine.partition
-              and p.next_offset > mine.next_offset
               and not (select exists (
                 select from bus.log l
                 where l.topic = mine.topic and l.partition = mine.partition
-                  and l."offset" >= mine.next_offset and l."offset" < p.next_offset
-                  and l.event_type = any(${eventTypes}::text[])
+                  and l."offset" >= mine.next_offset and l."offset" < beyond and l.event_type = any(${eventTypes}::text[])
               ))`
 
     const subscribe = <R>(options: Subscription<R>): Effect.Effect<never, never, R> => {
