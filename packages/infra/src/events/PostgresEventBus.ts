@@ -318,16 +318,26 @@ export const layer = Layer.effect(
 
     /** Rows deleted with one statement, so that retention never holds a long transaction. */
     const expireBatch = 10_000
+    // Goes along the offsets: what was deleted stands in the way of whoever looks for what is old until it is vacuumed.
     const expire: EventBus["Service"]["expire"] = Effect.fnUntraced(function* (keep) {
       const before = new Date((yield* Clock.currentTimeMillis) - Duration.toMillis(keep))
+      const places = yield* sql<{ topic: string; partition: number; first: number }>`
+        select p.topic, p.partition, l.first from bus.partitions p cross join lateral (
+          select "offset" as first from bus.log where topic = p.topic and partition = p.partition order by "offset" limit 1
+        ) as l`
       let gone = 0
-      while (true) {
-        const rows = yield* sql`
-          delete from bus.log where ctid = any(array(
-            select ctid from bus.log where published_at < ${before} limit ${expireBatch})) returning 1`
-        gone += rows.length
-        if (rows.length < expireBatch) return gone
+      for (const { topic, partition, first } of places) {
+        for (let from = first; ; from += expireBatch) {
+          const rows = yield* sql`
+            delete from bus.log where topic = ${topic} and partition = ${partition}
+              and "offset" >= ${String(from)}::bigint and "offset" < ${String(from + expireBatch)}::bigint
+              and published_at < ${before}
+            returning 1`
+          gone += rows.length
+          if (rows.length < expireBatch) break
+        }
       }
+      return gone
     }, unavailable)
 
     return EventBus.of({ publish, subscribe, follow, read, ends, deadLetters, requeue, lag, expire })

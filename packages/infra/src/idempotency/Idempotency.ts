@@ -61,8 +61,6 @@ export class Idempotency extends Context.Service<
     readonly settle: (request: Keyed, answer: unknown) => Effect.Effect<void, SqlError.SqlError>
     /** Ends a claim without one: the key is free again. */
     readonly abandon: (request: Keyed) => Effect.Effect<void, SqlError.SqlError>
-    /** Forgets what is older than 24 h; how many records went. */
-    readonly expire: Effect.Effect<number, SqlError.SqlError>
   }
 >()("merkato/infra/Idempotency") {
   static readonly layer = (schema: string) =>
@@ -147,15 +145,7 @@ export class Idempotency extends Context.Service<
         const abandon: Idempotency["Service"]["abandon"] = (request) =>
           Effect.asVoid(sql`delete from ${table} where ${claimed(request)}`)
 
-        const expire = Effect.gen(function* () {
-          const oldest = new Date((yield* Clock.currentTimeMillis) - keptMs)
-          const rows = yield* sql`
-            delete from ${table} where (caller, operation, key) in (
-              select caller, operation, key from ${table} where created_at <= ${oldest} limit 10000) returning 1`
-          return rows.length
-        })
-
-        return Idempotency.of({ keyed, find, keeping, keep, claim, settle, abandon, expire })
+        return Idempotency.of({ keyed, find, keeping, keep, claim, settle, abandon })
       })
     )
 }
