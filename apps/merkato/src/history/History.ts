@@ -130,6 +130,9 @@ const run = Effect.fnUntraced(function* <E, R>(
         // A crash may lose the last batches, each of them whole: the next run sees how far this one came.
         yield* sql`set local synchronous_commit = off`
         yield* sql`set local work_mem = '64MB'`
+        // Foreign keys are not looked up for each row, where the server lets us: all of them are of this batch or before it.
+        yield* sql`
+          select set_config('session_replication_role', 'replica', true) where current_setting('is_superuser') = 'on'`
         const mine = yield* sql`
           update history.lanes set next = ${beyond} where stage = ${stage} and lane = ${lane} and next = ${first} returning 1`
         if (mine.length === 0) return yield* failed("Somebody else is loading a history into this shop at the moment.")
