@@ -55,3 +55,10 @@ export const pacedLine = (name: string, turn: Turn): string => {
   const errors = [...turn.byStatus].filter(([status]) => status >= 400).map(([status, count]) => `${status}: ${count}`)
   return `  ${name.padEnd(12)}${turn.perSecond.toFixed(0)} /s, ${turn.operations} operations   p50 ${turn.p50.toFixed(1)} ms   p95 ${turn.p95.toFixed(1)} ms   p99 ${turn.p99.toFixed(1)} ms   longest ${turn.max.toFixed(0)} ms${errors.length === 0 ? "" : `   errors ${errors.join(", ")}`}`
 }
+
+/** What became of a workload's figures: how many times what they were before. */
+export const comparison = (before: Rounds, after: Rounds): string => {
+  const times = (of: (turn: Turn) => number) => (median(after.ours.map(of)) / median(before.ours.map(of))).toFixed(2)
+  const twin = (median(after.twin) / median(before.twin)).toFixed(2)
+  return `  ${before.workload.name.padEnd(12)}rate ${times((turn) => turn.perSecond)} (its twin's ${twin})   p50 ${times((turn) => turn.p50)}   p99 ${times((turn) => turn.p99)}   CPU shop ${times(({ cpu }) => cpu.shop)}, Postgres ${times(({ cpu }) => cpu.postgres)}   statements ${times(calls)}`
+}

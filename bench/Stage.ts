@@ -12,7 +12,9 @@ import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { EmbeddedPostgres } from "@merkato/infra/postgres/EmbeddedPostgres"
+import * as History from "../apps/merkato/src/history/History.ts"
 import * as Cpu from "./Cpu.ts"
+import * as Memory from "./Memory.ts"
 
 const root = new URL("..", import.meta.url).pathname
 
@@ -48,7 +50,20 @@ export interface Stage {
   readonly cpu: () => Used
   /** Events that wait for their relay. */
   readonly unpublished: Effect.Effect<number>
+  /** Seconds from nothing running to a shop that is ready, on data that is there: Postgres first, then the shop. */
+  readonly ready: { readonly postgres: number; readonly shop: number }
+  /** MiB that are taken up now. */
+  readonly memory: () => { readonly shop: number; readonly postgres: number }
 }
+
+/** Orders that a shop has behind it, with the products and customers that go with them: a fiftieth, and a fifth. */
+const historyOf = (orders: number) => ({
+  orders,
+  products: Math.max(1_000, Math.min(100_000, Math.ceil(orders / 50))),
+  customers: Math.max(1_000, Math.ceil(orders / 5)),
+  days: 730,
+  besideOrders: false
+})
 
 /** A statement of the shop, background work included; `begin` and `commit` are statements, too. Each call is a round trip. */
 export interface Statement {
@@ -167,6 +182,8 @@ const fillShelf = async (port: number, admin: string) => {
 export const make = Effect.fnUntraced(function* (options: {
   readonly shoppers: number
   readonly profile: string | undefined
+  /** Orders that the shop has behind it. */
+  readonly history: number
 }) {
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => {
@@ -176,47 +193,66 @@ export const make = Effect.fnUntraced(function* (options: {
     }),
     (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
   )
-  const postgres = yield* EmbeddedPostgres.start({
+  const startPostgres = EmbeddedPostgres.start({
     dataDir: join(folder, "postgres-data"),
     settings: { shared_preload_libraries: "pg_stat_statements", "pg_stat_statements.track_planning": "off" }
   })
-  const url = new URL(Redacted.value(postgres.url))
-  const postmaster = Number(readFileSync(join(folder, "postgres-data/postgres/postmaster.pid"), "utf8").split("\n")[0])
-  const database = (name: string) => {
-    const copy = new URL(url)
-    copy.pathname = `/${name}`
-    return copy
-  }
-  const sql = (name: string) =>
-    Layer.orDie(PgClient.layer({ url: Redacted.make(database(name).href), maxConnections: 1 }))
-  yield* Effect.gen(function* () {
-    const client = yield* SqlClient.SqlClient
-    yield* client.unsafe("create database shop")
-    yield* client.unsafe("create database twin")
-    yield* client.unsafe("create extension pg_stat_statements")
-  }).pipe(Effect.provide(sql("postgres")))
-  yield* Effect.gen(function* () {
-    const client = yield* SqlClient.SqlClient
-    const schema = readFileSync(join(root, "bench/sql/twin.sql"), "utf8").replaceAll(/^--.*$/gm, "")
-    for (const statement of schema.split(/;\s*$/m)) if (statement.trim() !== "") yield* client.unsafe(statement)
-  }).pipe(Effect.provide(sql("twin")))
-
   const collector = yield* Effect.acquireRelease(
     Effect.sync(() => Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("{}") })),
     (server) => Effect.promise(() => server.stop(true))
   )
   const dataDir = join(folder, "shop-data")
-  const shop = yield* Effect.acquireRelease(
-    Effect.promise(() =>
-      startShop({
-        databaseUrl: database("shop").href,
-        dataDir,
-        collector: `http://127.0.0.1:${collector.port}/v1/traces`,
-        profile: options.profile
-      })
-    ),
-    ({ stop }) => Effect.promise(stop)
-  )
+  const openShop = (url: URL, profile?: string) =>
+    Effect.acquireRelease(
+      Effect.promise(() =>
+        startShop({
+          databaseUrl: url.href,
+          dataDir,
+          collector: `http://127.0.0.1:${collector.port}/v1/traces`,
+          profile
+        })
+      ),
+      ({ stop }) => Effect.promise(stop)
+    )
+  const databaseOf = (server: Redacted.Redacted) => (name: string) => {
+    const copy = new URL(Redacted.value(server))
+    copy.pathname = `/${name}`
+    return copy
+  }
+  const sqlOf = (url: URL) => Layer.orDie(PgClient.layer({ url: Redacted.make(url.href), maxConnections: 1 }))
+
+  // Once for the schemas and the history; what is measured begins with everything stopped.
+  yield* Effect.gen(function* () {
+    const at = databaseOf((yield* startPostgres).url)
+    yield* Effect.gen(function* () {
+      const client = yield* SqlClient.SqlClient
+      yield* client.unsafe("create database shop")
+      yield* client.unsafe("create database twin")
+      yield* client.unsafe("create extension pg_stat_statements")
+    }).pipe(Effect.provide(sqlOf(at("postgres"))))
+    yield* Effect.gen(function* () {
+      const client = yield* SqlClient.SqlClient
+      const schema = readFileSync(join(root, "bench/sql/twin.sql"), "utf8").replaceAll(/^--.*$/gm, "")
+      for (const statement of schema.split(/;\s*$/m)) if (statement.trim() !== "") yield* client.unsafe(statement)
+    }).pipe(Effect.provide(sqlOf(at("twin"))))
+
+    yield* Effect.scoped(openShop(at("shop")))
+    if (options.history > 0) {
+      const loaded = yield* History.load(Redacted.make(at("shop").href), historyOf(options.history))
+      console.log(
+        `a history of ${loaded.orders} orders in ${(loaded.elapsedMs / 1_000).toFixed(0)} s, ${Math.round(loaded.bytes / 1_048_576)} MiB`
+      )
+    }
+  }).pipe(Effect.scoped)
+
+  const begun = performance.now()
+  const postgres = yield* startPostgres
+  const listening = performance.now()
+  const database = databaseOf(postgres.url)
+  const sql = (name: string) => sqlOf(database(name))
+  const shop = yield* openShop(database("shop"), options.profile)
+  const ready = { postgres: (listening - begun) / 1_000, shop: (performance.now() - listening) / 1_000 }
+  const postmaster = Number(readFileSync(join(folder, "postgres-data/postgres/postmaster.pid"), "utf8").split("\n")[0])
   const { admin, shoppers } = yield* tokens(dataDir, options.shoppers)
   const productIds = yield* Effect.promise(() => fillShelf(shop.port, admin))
 
@@ -267,6 +303,8 @@ export const make = Effect.fnUntraced(function* (options: {
     commits: Effect.orDie(commits),
     statements: Effect.orDie(statements),
     cpu,
-    unpublished: Effect.orDie(unpublished)
+    unpublished: Effect.orDie(unpublished),
+    ready,
+    memory: () => ({ shop: Memory.ofTree(shop.pid), postgres: Memory.ofTree(postmaster) })
   } satisfies Stage
 })

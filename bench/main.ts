@@ -4,7 +4,7 @@
 import { mkdirSync } from "node:fs"
 import { parseArgs } from "node:util"
 import { Effect } from "effect"
-import { median, pacedLine, type Rounds, report } from "./Report.ts"
+import { comparison, median, pacedLine, type Rounds, report } from "./Report.ts"
 import * as Stage from "./Stage.ts"
 import { findPgbench } from "./Twin.ts"
 import type { Turn, Workload } from "./Workload.ts"
@@ -13,23 +13,33 @@ import { hot, orders } from "./workloads/orders.ts"
 import { list, product, search } from "./workloads/products.ts"
 
 const usage = `bun run bench [--only orders,hot,product,list,search,checkouts,unguarded] [--rounds 3] [--seconds 5]
-              [--half] [--soak MINUTES] [--statements 10] [--profile FOLDER]
+              [--half] [--soak MINUTES] [--history [ORDERS]] [--statements 10] [--profile FOLDER]
 Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle machine.
   --only        workloads, by name or the beginning of one; all unless told
   --rounds      how often each is run, in turns with its twin
   --seconds     how long each turn takes
   --half        afterwards each of orders and checkouts at half of the rate it reached, for four times as long
   --soak        afterwards each of them at 80 % of it, for so many minutes
+  --history     afterwards all of it on a shop with so many orders behind it (200000 unless told), and what became of each figure
   --statements  how many of the statements are listed that took longest, with their calls per operation; 0 unless told
   --profile     writes a CPU profile of the shop there (and slows it down)`
 
+const historyUnlessTold = "200000"
+const given = process.argv.slice(2)
+/** `--history` may stand alone. */
+const args = given.flatMap((arg, index) =>
+  arg === "--history" && !/^\d+$/.test(given[index + 1] ?? "") ? [arg, historyUnlessTold] : [arg]
+)
+
 const { values: options } = parseArgs({
+  args,
   options: {
     only: { type: "string" },
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "5" },
     half: { type: "boolean", default: false },
     soak: { type: "string", default: "0" },
+    history: { type: "string", default: "0" },
     statements: { type: "string", default: "0" },
     profile: { type: "string" },
     help: { type: "boolean" }
@@ -43,7 +53,7 @@ const refuse = (reason: string): never => {
   console.error(reason)
   process.exit(1)
 }
-const count = (name: "rounds" | "seconds" | "soak" | "statements", least: number) => {
+const count = (name: "rounds" | "seconds" | "soak" | "history" | "statements", least: number) => {
   const value = Number(options[name])
   return Number.isInteger(value) && value >= least ? value : refuse(`--${name} wants a whole number from ${least} on`)
 }
@@ -51,6 +61,7 @@ const rounds = count("rounds", 1)
 const seconds = count("seconds", 1)
 const statements = count("statements", 0)
 const soak = count("soak", 0)
+const history = count("history", 0)
 const only = options.only?.split(",").map((name) => name.trim())
 if (options.profile !== undefined) mkdirSync(options.profile, { recursive: true })
 
@@ -61,9 +72,21 @@ const binary =
 /** Sign-ins are not what is measured: as many shoppers as the whole checkouts want (issue: 10,000). */
 const shoppers = 10_000
 
-const bench = Effect.gen(function* () {
-  console.log("setting up: Postgres, the shop, its shelf, its shoppers")
-  const stage = yield* Stage.make({ shoppers, profile: options.profile })
+/** What a shop takes up that has nothing to do. */
+const idle = ({ memory }: Stage.Stage, when: string) => {
+  const { postgres, shop } = memory()
+  return `idle ${when.padEnd(12)} ${(shop + postgres).toFixed(0)} MiB   shop ${shop.toFixed(0)}   Postgres ${postgres.toFixed(0)}   wanted: less than 300`
+}
+
+/** Long enough for a shop to come to rest. */
+const atRest = Effect.sleep("5 seconds")
+
+/** Everything on one shop, with so many orders behind it. */
+const bench = Effect.fnUntraced(function* (behind: number) {
+  console.log(`\nsetting up: Postgres, the shop, ${behind === 0 ? "" : "its history, "}its shelf, its shoppers`)
+  const stage = yield* Stage.make({ shoppers, profile: options.profile, history: behind })
+  yield* atRest
+  const idleAtFirst = idle(stage, "at first")
   const all: ReadonlyArray<Workload> = [
     orders(stage, binary, 64, 1),
     orders(stage, binary, 16, 0.5),
@@ -88,6 +111,13 @@ const bench = Effect.gen(function* () {
       ours.push(yield* workload.ours(seconds))
     }
   }
+  const { ready } = stage
+  console.log(
+    `\n${behind === 0 ? "a new shop" : `a shop with ${behind} orders behind it`}: ready after ${(ready.postgres + ready.shop).toFixed(1)} s   Postgres ${ready.postgres.toFixed(1)}   shop ${ready.shop.toFixed(1)}   wanted: less than 4`
+  )
+  yield* atRest
+  console.log(idleAtFirst)
+  console.log(idle(stage, "afterwards"))
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s`)
   for (const result of results) {
     console.log(report(result, statements))
@@ -99,6 +129,18 @@ const bench = Effect.gen(function* () {
     }
     if (check !== undefined) console.log(`  check       ${yield* check}`)
   }
-}).pipe(Effect.scoped, Effect.withTracerEnabled(false))
+  return results
+}, Effect.scoped)
 
-await Effect.runPromise(bench)
+const both = Effect.gen(function* () {
+  const small = yield* bench(0)
+  if (history === 0) return
+  const grown = yield* bench(history)
+  console.log(`\nwith ${history} orders behind it, beside the same on a new shop (wanted: at least 0.80 of the rate)`)
+  for (const [index, before] of small.entries()) {
+    const after = grown[index]
+    if (after !== undefined) console.log(comparison(before, after))
+  }
+})
+
+await Effect.runPromise(Effect.withTracerEnabled(both, false))

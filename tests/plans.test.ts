@@ -1,5 +1,5 @@
-// How the statements behave when the shop has grown: tables are multiplied to hundreds of thousands of rows, people shop, and
-// Postgres tells the plan of every statement that ran, in the foreground and behind. None may touch more than a few rows.
+// How the statements behave when the shop has grown: it gets a past of hundreds of thousands of rows, people shop, and Postgres
+// tells the plan of every statement that ran, in the foreground and behind. None may touch more than a few rows.
 import { expect, test } from "bun:test"
 import { Effect, Layer, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
@@ -7,11 +7,12 @@ import { readFileSync, statSync } from "node:fs"
 import { dirname, join } from "node:path"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import * as History from "../apps/merkato/src/history/History.ts"
 import { Client, text, tokenFor } from "./support/Client.ts"
 import { startApp, temporaryFolder } from "./support/Processes.ts"
 
-/** How many copies of what some shoppers did. */
-const copies = 3_000
+/** The past of the shop: all of it within a day, so that nothing of it is forgotten yet. */
+const past = { products: 3_000, customers: 12_000, orders: 12_000, days: 1, besideOrders: true }
 /** What a statement may touch in one step of its plan; pages of lists and batches of consumers have at most 500. */
 const fewRows = 1_000
 
@@ -53,36 +54,6 @@ const explained = (log: string): ReadonlyArray<Explained> =>
   [...log.matchAll(/plan:\n((?:\t.*\n)+)/g)].map(
     ([, json = ""]) => JSON.parse(json.replaceAll(/^\t/gm, "")) as Explained
   )
-
-/** Copies all rows of all tables, with ids of their own that fit together; queues and what there is one of stay as they are. */
-const multiply = Effect.gen(function* () {
-  const sql = yield* SqlClient.SqlClient
-  const columns = yield* sql<{ table: string; column: string; distinguishes: boolean }>`
-    select format('%I.%I', n.nspname, c.relname) as table, a.attname as column,
-      format_type(a.atttypid, null) = 'text' and a.attname <> 'warehouse_id'
-        and not exists (select from pg_constraint where conrelid = c.oid and contype = 'c' and conkey = array[a.attnum])
-        and (a.attname like '%\_id' or bool_or(a.attnum = any(i.indkey) and i.indisunique)) as distinguishes
-    from pg_class c join pg_namespace n on n.oid = c.relnamespace
-    join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-    left join pg_index i on i.indrelid = c.oid
-    where c.relkind in ('r', 'p') and not c.relispartition and n.nspname not in ('pg_catalog', 'information_schema')
-      and c.relname not in ('outbox', 'migrations', 'warehouses', 'categories') and a.attidentity = '' and a.attgenerated = ''
-    group by c.oid, n.nspname, c.relname, a.attname, a.attnum, a.atttypid order by 1, a.attnum`
-  yield* sql.withTransaction(
-    Effect.gen(function* () {
-      // Neither foreign keys nor triggers: the copies fit together as their originals do.
-      yield* sql`set local session_replication_role = replica`
-      for (const [table, its] of Map.groupBy(columns, (column) => column.table)) {
-        const names = its.map(({ column }) => `"${column}"`).join(", ")
-        const values = its.map(({ column, distinguishes }) => `"${column}"${distinguishes ? " || '-' || n" : ""}`)
-        yield* sql.unsafe(
-          `insert into ${table} (${names}) select ${values.join(", ")} from ${table}, generate_series(1, ${copies}) n`
-        )
-      }
-    })
-  )
-  yield* sql`vacuum analyze`
-})
 
 /** What people do in a shop, once; `tag` makes it theirs. */
 const shopping = async (url: string, dataDir: string, tag: string) => {
@@ -165,7 +136,7 @@ test(
       )
       const grow = Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
-        yield* multiply
+        yield* History.load(url, past)
         yield* sql`alter system set auto_explain.log_min_duration = 0`
         yield* sql`select pg_reload_conf()`
         const [size] = yield* sql<{ orders: number; events: number; folder: string }>`
@@ -176,7 +147,7 @@ test(
 
       yield* open(["one", "two", "three"])
       const { orders, events, folder: cluster } = yield* Effect.provide(grow, database)
-      expect(orders).toBeGreaterThan(30_000)
+      expect(orders).toBeGreaterThan(past.orders)
       const log = join(dirname(cluster), "postgres.log")
       const from = statSync(log).size
       yield* open(["four", "five"])

@@ -10,7 +10,7 @@ import {
   OrderReleased
 } from "@merkato/domain/orders/OrderEvents"
 import * as Database from "@merkato/infra/postgres/Database"
-import { discrepancies, settled } from "./Books.ts"
+import { discrepancies, forgetting, remembered, settled } from "./Books.ts"
 
 type Rule = readonly [what: string, violations: Statement.Statement<object>]
 
@@ -113,7 +113,9 @@ const always = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       where o.status is null or key is null
         -- A checkout may end without an answer; once its order is canceled its key may begin anew, with another one.
         and not exists (select from orders.sagas s where s.kind = 'checkout' and (s.order_id = o.order_id
-          or o.status = 'CANCELED' and s.work #>> '{principal,userId}' = o.user_id and s.begun_at > o.updated_at))`
+          or o.status = 'CANCELED' and s.work #>> '{principal,userId}' = o.user_id and s.begun_at > o.updated_at))
+         -- Answers are known for a day.
+         and (o.created_at < (select max(created_at) from orders.orders) - interval '20 hours') is not true`
   ],
   ...publishers.map(
     ([schema, topic]): Rule => [
@@ -121,7 +123,8 @@ const always = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       sql`
       select e.event_id, e.event_type, e.aggregate_id from ${sql(`${schema}.events`)} e
       where not exists (select from ${sql(`${schema}.outbox`)} o where o.aggregate_id = e.aggregate_id and o.version = e.version)
-        and not exists (select from bus.log l where l.topic = ${topic} and l.event_id = e.event_id)`
+        and not exists (select from bus.log l where l.topic = ${topic} and l.event_id = e.event_id)
+        and ${remembered(sql, topic)}`
     ]
   )
 ]
@@ -164,7 +167,8 @@ const atRest = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
         `every event of ${schema} is on the bus`,
         sql`
         select e.event_id, e.event_type from ${sql(`${schema}.events`)} e
-        where not exists (select from bus.log l where l.topic = ${topic} and l.event_id = e.event_id)`
+        where not exists (select from bus.log l where l.topic = ${topic} and l.event_id = e.event_id)
+          and ${remembered(sql, topic)}`
       ],
       [`nothing of ${schema} waits to be published`, sql`select * from ${sql(`${schema}.outbox`)}`]
     ]
@@ -174,16 +178,22 @@ const atRest = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
     sql`
       with first as (
         select topic, key, (envelope ->> 'aggregateVersion')::int as version, min("offset") as "offset",
-          count(distinct partition) as partitions
+          min(partition) as of_partition, count(distinct partition) as partitions
         from bus.log where topic not like '%.dlq' group by topic, key, version
       ), told as (
-        select *, lag(version, 1, 0) over (partition by topic, key order by "offset") as before from first
+        select *, lag(version, 1, case when exists (
+            select from (${forgetting(sql)}) as f
+            where f.topic = first.topic and f.partition = of_partition
+          ) then version - 1 else 0 end) over (partition by topic, key order by "offset") as before from first
       )
       select topic, key, version, before, partitions::text from told where version <> before + 1 or partitions > 1
       union all
       select p.topic, p.partition::text, count(l.*), p.next_offset, 'gap'
       from bus.partitions p left join bus.log l using (topic, partition)
-      group by p.topic, p.partition, p.next_offset having count(l.*) <> p.next_offset or max(l."offset") <> p.next_offset - 1`
+      left join (${forgetting(sql)}) as f using (topic, partition)
+      group by p.topic, p.partition, p.next_offset, f.topic
+      having count(l.*) <> p.next_offset - case when f.topic is null then 0 else coalesce(min(l."offset"), p.next_offset) end
+        or max(l."offset") <> p.next_offset - 1`
   ]
 ]
 

@@ -1,7 +1,10 @@
 import { Clock, Console, Duration, Effect } from "effect"
 import { Command, Flag } from "effect/cli"
+import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
 import { CommandFailed } from "../Failure.ts"
 import * as Flags from "../Flags.ts"
+import * as History from "../history/History.ts"
+import * as People from "../history/People.ts"
 import * as LoadRun from "../LoadRun.ts"
 import * as Progress from "../Progress.ts"
 import { Shop } from "../Shop.ts"
@@ -48,6 +51,24 @@ const loading = Effect.fn("load")(function* ({ clients, duration, mix }: Options
   if (unanswered === measured.requests) return yield* new CommandFailed({ reason: `The shop at ${shop.url} is gone.` })
 })
 
+const count = (value: number) => value.toLocaleString("en")
+
+/** Writes a history and says how fast it went and how big it is. */
+const filling = Effect.fn("load")(function* (options: History.Options) {
+  const { url } = yield* DatabaseUrl
+  const { elapsedMs, bytes, bytesBefore, written, products, customers, orders } = yield* History.load(url, options)
+  if (!written) {
+    return yield* Console.log("This shop has this history already; nothing was changed.")
+  }
+  const seconds = elapsedMs / 1_000
+  yield* Console.log(
+    `${count(products)} products, ${count(customers)} customers and ${count(orders)} orders in ${Progress.clockTime(seconds)}: ` +
+      `${count(Math.round(orders / Math.max(seconds, 0.001)))} orders/s, ${count(Math.round((bytes - bytesBefore) / 1_048_576))} MiB, ` +
+      `${count(Math.round((bytes - bytesBefore) / orders))} bytes an order with all that belongs to it. Customers are ` +
+      `${People.emailOf(0)} to ${People.emailOf(customers - 1)}, their password is "${History.password}".`
+  )
+})
+
 export const load = Command.make(
   "load",
   {
@@ -68,9 +89,44 @@ export const load = Command.make(
     allowRemote: Flag.Boolean("allow-remote").pipe(
       Flag.withDescription("Also where the shop is on another machine: only load what is yours"),
       Flag.withDefault(false)
+    ),
+    history: Flag.Boolean("history").pipe(
+      Flag.withDescription(
+        "Instead of load: write a past of products, customers and orders into the shop's database, with all that follows from " +
+          "them. Whatever ends it, the same command goes on where it ended; when all is there, it changes nothing"
+      ),
+      Flag.withDefault(false)
+    ),
+    products: Flags.int("products", 10, 10_000_000, "Of the history (default 100,000)").pipe(Flag.withDefault(100_000)),
+    customers: Flags.int("customers", 10, 100_000_000, "Of the history (default 1,000,000)").pipe(
+      Flag.withDefault(1_000_000)
+    ),
+    orders: Flags.int("orders", 1, 100_000_000, "Of the history (default 5,000,000)").pipe(Flag.withDefault(5_000_000)),
+    days: Flags.int("days", 1, 3_650, "Over how many days until now the history went on (default 730)").pipe(
+      Flag.withDefault(730)
+    ),
+    besideOrders: Flag.Boolean("beside-orders").pipe(
+      Flag.withDescription("Write the history also into a shop where people have ordered"),
+      Flag.withDefault(false)
     )
   },
-  Effect.fnUntraced(function* ({ url, dataDir, allowRemote, ...options }) {
+  Effect.fnUntraced(function* ({
+    url,
+    dataDir,
+    allowRemote,
+    history,
+    products,
+    customers,
+    orders,
+    days,
+    besideOrders,
+    ...options
+  }) {
+    if (history) {
+      return yield* filling({ products, customers, orders, days, besideOrders }).pipe(
+        Effect.provide(DatabaseUrl.layerRunning(dataDir))
+      )
+    }
     if (!allowRemote && !isLoopback(url)) {
       return yield* new CommandFailed({
         reason: `${url} is not on this machine: say --allow-remote if you really mean to load it.`
@@ -81,13 +137,17 @@ export const load = Command.make(
 ).pipe(
   Command.withDescription(
     "Put load on a running shop and measure it: each client asks, waits for the answer, and asks again. Orders go to products " +
-      "made for it (LOAD-1 …), paid with the test token"
+      "made for it (LOAD-1 …), paid with the test token. With --history: fill its database with the past instead"
   ),
   Command.withShortDescription("Put load on a running shop and measure it"),
   Command.withExamples([
     {
       command: "bun run merkato load --mix order --clients 32 --duration 30s",
       description: "Half a minute of purchases"
+    },
+    {
+      command: "bun run merkato load --history --orders 100000",
+      description: "Two years in which 100,000 orders were placed"
     }
   ])
 )

@@ -36,6 +36,8 @@ export interface BoundedContext<Name extends string, E, R> {
   /** Contracts that somebody in the deployment must answer before it is ready. */
   readonly needs: ReadonlyArray<string>
   readonly topic: Topic | undefined
+  /** What it reads of others' events, and as whom. */
+  readonly reads: ReadonlyArray<Pick<Consumers.Consumer<never>, "group" | "topic" | "eventTypes">>
   /** Brings the context's schema up to date; needs the rights to do so. */
   readonly migrate: Effect.Effect<void, Effect.Error<ReturnType<typeof Migrations.run>>, SqlClient.SqlClient>
   /** Answers the contract, relays its events, consumes those of others; wants a migrated schema. */
@@ -102,6 +104,7 @@ export const make = <
     name,
     needs: options.needs.map((need) => need.contract),
     topic,
+    reads: (options.consumers ?? []).map(({ group, topic, eventTypes }) => ({ group, topic, eventTypes })),
     migrate:
       topic === undefined ? Effect.void : Migrations.run({ schema: name, folder: options.migrations, common: true }),
     // The clients are merged from a list, which the compiler cannot follow; the types above say what went in and out.

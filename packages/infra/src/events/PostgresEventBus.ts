@@ -22,6 +22,9 @@ const pollEvery = Duration.millis(200)
 /** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
 const gatherFor = Duration.millis(25)
 
+/** Events of a partition that a group passes over at a time. */
+const lookAhead = 1_000
+
 /** How a bus that is away is tried again: soon at first, then every 5 s. */
 const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
@@ -159,25 +162,26 @@ export const layer = Layer.effect(
         on g.consumer_group = ${consumerGroup} and g.topic = p.topic and g.partition = p.partition
       where p.topic = any(${topics}::text[]) and p.next_offset > coalesce(g.next_offset, 0)`
 
-    /** Moves a group past events that it does not want, where there is nothing else: one statement, and nothing is read. */
+    /**
+     * Moves a group past the next events, where it wants none of them: one statement, and nothing is read. Not more of them
+     * than it can look through in a moment, however far behind it is.
+     */
     const passOver = <R>({ consumerGroup, topics, eventTypes }: Subscription<R>) =>
       eventTypes === undefined
         ? Effect.void
         : sql`
             with mine as (
-              select topic, partition, next_offset from bus.consumer_groups
-              where consumer_group = ${consumerGroup} and topic = any(${topics}::text[])
-              for update skip locked
+              select g.topic, g.partition, g.next_offset, least(p.next_offset, g.next_offset + ${lookAhead}) as beyond
+              from bus.consumer_groups g join bus.partitions p using (topic, partition)
+              where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
+              for update of g skip locked
             )
-            update bus.consumer_groups g set next_offset = p.next_offset
-            from mine join bus.partitions p using (topic, partition)
+            update bus.consumer_groups g set next_offset = beyond from mine
             where g.consumer_group = ${consumerGroup} and g.topic = mine.topic and g.partition = mine.partition
-              and p.next_offset > mine.next_offset
               and not (select exists (
                 select from bus.log l
                 where l.topic = mine.topic and l.partition = mine.partition
-                  and l."offset" >= mine.next_offset and l."offset" < p.next_offset
-                  and l.event_type = any(${eventTypes}::text[])
+                  and l."offset" >= mine.next_offset and l."offset" < beyond and l.event_type = any(${eventTypes}::text[])
               ))`
 
     const subscribe = <R>(options: Subscription<R>): Effect.Effect<never, never, R> => {
@@ -314,16 +318,26 @@ export const layer = Layer.effect(
 
     /** Rows deleted with one statement, so that retention never holds a long transaction. */
     const expireBatch = 10_000
+    // Goes along the offsets: what was deleted stands in the way of whoever looks for what is old until it is vacuumed.
     const expire: EventBus["Service"]["expire"] = Effect.fnUntraced(function* (keep) {
       const before = new Date((yield* Clock.currentTimeMillis) - Duration.toMillis(keep))
+      const places = yield* sql<{ topic: string; partition: number; first: number }>`
+        select p.topic, p.partition, l.first from bus.partitions p cross join lateral (
+          select "offset" as first from bus.log where topic = p.topic and partition = p.partition order by "offset" limit 1
+        ) as l`
       let gone = 0
-      while (true) {
-        const rows = yield* sql`
-          delete from bus.log where ctid = any(array(
-            select ctid from bus.log where published_at < ${before} limit ${expireBatch})) returning 1`
-        gone += rows.length
-        if (rows.length < expireBatch) return gone
+      for (const { topic, partition, first } of places) {
+        for (let from = first; ; from += expireBatch) {
+          const rows = yield* sql`
+            delete from bus.log where topic = ${topic} and partition = ${partition}
+              and "offset" >= ${String(from)}::bigint and "offset" < ${String(from + expireBatch)}::bigint
+              and published_at < ${before}
+            returning 1`
+          gone += rows.length
+          if (rows.length < expireBatch) break
+        }
       }
+      return gone
     }, unavailable)
 
     return EventBus.of({ publish, subscribe, follow, read, ends, deadLetters, requeue, lag, expire })

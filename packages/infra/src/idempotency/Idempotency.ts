@@ -69,8 +69,6 @@ export class Idempotency extends Context.Service<
      * (caller, operation, key, payload_hash, answer). A claim whose answer is null ends without one: the key is free again.
      */
     readonly answering: (given: Statement.Fragment) => Statement.Fragment
-    /** Forgets what is older than 24 h; how many records went. */
-    readonly expire: Effect.Effect<number, SqlError.SqlError>
   }
 >()("merkato/infra/Idempotency") {
   static readonly layer = (schema: string) =>
@@ -173,15 +171,7 @@ export class Idempotency extends Context.Service<
           Effect.asVoid(sql`
             update ${table} set answer = ${JSON.stringify(answer)}::jsonb, lease_until = null where ${claimed(request)}`)
 
-        const expire = Effect.gen(function* () {
-          const oldest = new Date((yield* Clock.currentTimeMillis) - keptMs)
-          const rows = yield* sql`
-            delete from ${table} where (caller, operation, key) in (
-              select caller, operation, key from ${table} where created_at <= ${oldest} limit 10000) returning 1`
-          return rows.length
-        })
-
-        return Idempotency.of({ keyed, find, keeping, keep, claim, claiming, settle, answering, expire })
+        return Idempotency.of({ keyed, find, keeping, keep, claim, claiming, settle, answering })
       })
     )
 }
