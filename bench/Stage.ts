@@ -21,6 +21,14 @@ const root = new URL("..", import.meta.url).pathname
 /** Different goods on the shelf, a million of each. */
 const products = 1_000
 
+const kinds = ["Organic", "Fresh", "Smoked", "Dried", "Frozen", "Ripe", "Salted", "Sweet", "Wild", "Ground"] as const
+/** What is for sale: each in a category of its own, in every kind, four times. Searches are for one of these. */
+export const goods = (
+  "apple bread butter carrot cheese cherry coffee cucumber flour garlic honey lemon lentils milk mustard noodles olives " +
+  "onion pepper potato rice salmon spinach tea tomato"
+).split(" ")
+const nameOf = (n: number) => `${kinds[Math.floor(n / goods.length) % kinds.length]} ${goods[n % goods.length]}`
+
 /** The share of requests that are traced: their spans go to a collector that throws them away. */
 const sampling = 0.01
 
@@ -156,9 +164,9 @@ const fillShelf = async (port: number, admin: string) => {
   const one = async (n: number) => {
     const product = await post("/api/v1/products", {
       sku: `BENCH-${n}`,
-      name: `Product ${n}`,
+      name: nameOf(n),
       description: "x".repeat(200),
-      category: "Bench",
+      category: `Bench ${goods[n % goods.length]}`,
       price: 10 + (n % 90),
       currency: "USD"
     })

@@ -10,9 +10,9 @@ import { findPgbench } from "./Twin.ts"
 import type { Turn, Workload } from "./Workload.ts"
 import { checkouts, unguarded } from "./workloads/checkouts.ts"
 import { hot, orders } from "./workloads/orders.ts"
-import { product } from "./workloads/products.ts"
+import { list, product, search } from "./workloads/products.ts"
 
-const usage = `bun run bench [--only orders,hot,product,checkouts,unguarded] [--rounds 3] [--seconds 5]
+const usage = `bun run bench [--only orders,hot,product,list,search,checkouts,unguarded] [--rounds 3] [--seconds 5]
               [--half] [--soak MINUTES] [--history [ORDERS]] [--statements 10] [--profile FOLDER]
 Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle machine.
   --only        workloads, by name or the beginning of one; all unless told
@@ -93,6 +93,8 @@ const bench = Effect.fnUntraced(function* (behind: number) {
     orders(stage, binary, 1),
     hot(stage, binary, 64),
     yield* product(stage),
+    yield* list(stage),
+    yield* search(stage),
     checkouts(stage, binary, 16),
     unguarded(stage, 16)
   ]

@@ -592,7 +592,20 @@ describe("a checkout whose gateways are both down", () => {
       `update inventory.reservations set expires_at = '2020-01-01' where reservation_id = '${String(row?.["reservation_id"])}'`
     )
     await shop().rows(
-      `update orders.orders set reservation_lost = true where order_id = '${String(row?.["order_id"])}'`
+      `with lost as (
+        update orders.orders set reservation_lost = true, version = version + 1
+        where order_id = '${String(row?.["order_id"])}' returning *
+      ), history as (
+        insert into orders.order_status_history (order_id, version, status, event, occurred_at)
+        select order_id, version, status, 'ecommerce.order.reservation.lost.v1', updated_at from lost
+      ), told as (
+        insert into orders.events (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent,
+          correlation_id, payload)
+        select gen_random_uuid(), 'ecommerce.order.reservation.lost.v1', order_id, version, updated_at, region, '', 'test',
+          jsonb_build_object('orderId', order_id, 'userId', user_id, 'reservationId', reservation_id)
+        from lost returning position, aggregate_id, version
+      )
+      insert into orders.outbox (position, aggregate_id, version) select * from told`
     )
     const answer = await going
     expect(answer.body).toMatchObject({ status: 409, code: "not_payable", orderStatus: "CANCELED" })

@@ -217,7 +217,7 @@ test(
         expect(yield* (yield* InventoryRpc).Levels({ productId })).toMatchObject({ onHand: 20, reserved: 0 })
       })
     ),
-  60_000
+  180_000
 )
 
 test(
@@ -257,7 +257,7 @@ test(
         expect(yield* (yield* InventoryRpc).Levels({ productId })).toMatchObject({ onHand: 40, reserved: 0 })
       })
     ),
-  60_000
+  180_000
 )
 
 test(
@@ -296,7 +296,7 @@ test(
         expect((yield* attempts).get("captured")).toBe(30)
       })
     ),
-  60_000
+  180_000
 )
 
 test(
@@ -338,5 +338,5 @@ test(
         expect((yield* attempts).get("captured")).toBe(20)
       })
     ),
-  60_000
+  180_000
 )

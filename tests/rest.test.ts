@@ -97,6 +97,75 @@ describe("products", () => {
     expect(refusal(missing)).toEqual([404, "product_not_found"])
   })
 
+  test("are the same from the cache as when they are read for the first time, in every header", async () => {
+    const ada = await shop().as("ADA")
+    const client = { anyone: shop().anyone, ada, "ada again": ada }
+    const marks = { traceparent: `00-${"ab".repeat(16)}-${"cd".repeat(8)}-00`, "correlation-id": "mine-1" }
+    for (const method of ["GET", "HEAD"]) {
+      for (const ifNoneMatch of ['"0"', '"1"', "*"]) {
+        const path = `/api/v1/products/${await shop().product({ name: "Crème fraîche" })}`
+        const headers = { "if-none-match": ifNoneMatch, ...marks }
+        const asked = async (who: Client) => {
+          const answer = await who.request(method, path, { headers })
+          const told = Object.fromEntries(answer.headers)
+          expect(told["traceparent"]).toMatch(
+            new RegExp(`^00-${"ab".repeat(16)}-(?!0{16}|cdcdcdcdcdcdcdcd)[0-9a-f]{16}-00$`)
+          )
+          return { status: answer.status, body: answer.body, headers: { ...told, traceparent: "", date: "" } }
+        }
+        const first = await asked(client.anyone)
+        expect(first.status).toBe(ifNoneMatch === '"0"' ? 200 : 304)
+        expect(first.headers).toMatchObject({ "correlation-id": "mine-1", etag: '"1"', "cache-control": "no-cache" })
+        for (const who of Object.values(client)) expect(await asked(who)).toEqual(first)
+      }
+    }
+  })
+
+  test("in the cache are for nobody with a token that does not hold", async () => {
+    const path = `/api/v1/products/${await shop().product()}`
+    expect((await shop().anyone.get(path)).status).toBe(200)
+    expect((await shop().anyone.get(path)).status).toBe(200)
+    const expiring = await shop().token("ADA", "shopper", "us", 2)
+    expect((await shop().anyone.as(expiring).get(path)).status).toBe(200)
+    expect((await shop().anyone.as(expiring).get(path)).status).toBe(200)
+    expect(refusal(await shop().anyone.as("forged").get(path))).toEqual([401, "unauthenticated"])
+    const basic = await shop().anyone.get(path, { headers: { authorization: "Basic YTpi" } })
+    expect(refusal(basic)).toEqual([401, "unauthenticated"])
+    const expired = await until(
+      () => shop().anyone.as(expiring).get(path),
+      ({ status }) => status === 401
+    )
+    expect(refusal(expired)).toEqual([401, "unauthenticated"])
+  })
+
+  test("from the cache are counted like all requests", async () => {
+    const path = `/api/v1/products/${await shop().product()}`
+    await shop().anyone.get(path)
+    const counts = async () => {
+      const metrics = await (await fetch(`${shop().url}/metrics`)).text()
+      return [
+        'http_requests_total{status="2xx"}',
+        'http_requests_total{status="3xx"}',
+        "http_request_duration_ms_count"
+      ].map((name) =>
+        Number(
+          metrics
+            .split("\n")
+            .find((line) => line.startsWith(name))
+            ?.split(" ")
+            .at(-1)
+        )
+      )
+    }
+    const before = await counts()
+    for (let n = 0; n < 50; n++) await shop().anyone.get(path)
+    for (let n = 0; n < 30; n++) await shop().anyone.get(path, { headers: { "if-none-match": "*" } })
+    const after = await counts()
+    const more = after.map((count, index) => count - (before[index] ?? Number.NaN))
+    // Asking for the counts is a request, too.
+    expect(more).toEqual([51, 30, 81])
+  })
+
   test("as a list have an entity tag of their own, which changes with what is in it", async () => {
     const path = "/api/v1/products?category=Tagged"
     await shop().product({ category: "Tagged" })
@@ -108,6 +177,32 @@ describe("products", () => {
     const second = await shop().anyone.get(path, { headers: { "if-none-match": tag } })
     expect([second.status, itemsOf(second).length]).toEqual([200, 2])
     expect(second.headers.get("etag")).not.toBe(tag)
+  })
+
+  test("as a list are the same when they are asked for again, and others as soon as somebody has changed one", async () => {
+    const admin = await shop().as("ADMIN", "admin")
+    const productId = await shop().product({ name: "Tahini", category: "Pastes" })
+    const paths = ["/api/v1/products?category=Pastes", "/api/v1/products?q=tahini&limit=5", "/api/v1/products?limit=1"]
+    const marks = { traceparent: `00-${"ab".repeat(16)}-${"cd".repeat(8)}-00`, "correlation-id": "mine-1" }
+    const asked = async (path: string) => {
+      const answer = await shop().anyone.get(path, { headers: marks })
+      const headers = { ...Object.fromEntries(answer.headers), traceparent: "", date: "" }
+      return { status: answer.status, body: answer.body, headers, items: itemsOf(answer) }
+    }
+    const all = async () => {
+      const first = await Promise.all(paths.map(asked))
+      for (const _ of [1, 2]) expect(await Promise.all(paths.map(asked))).toEqual(first)
+      return first.map(({ items }) => items)
+    }
+    const [before = []] = await all()
+    expect(before.length).toBe(1)
+    const price = { price: 3, currency: "USD", reason: "harvest" }
+    const dearer = await admin.request("PUT", `/api/v1/products/${productId}/price`, { body: price })
+    expect(await all()).toEqual(paths.map(() => [dearer.body]))
+    const renamed = await admin.request("PATCH", `/api/v1/products/${productId}`, { body: { description: "fine" } })
+    expect(await all()).toEqual(paths.map(() => [renamed.body]))
+    await shop().product({ name: "Tahini", category: "Pastes" })
+    expect((await all()).map((items) => items.length)).toEqual([2, 2, 1])
   })
 
   test("come newest first, page by page, nothing twice and nothing left out while more are added", async () => {

@@ -333,7 +333,7 @@ test(
         const { cartId, productId } = yield* filledCart(2)
         const lock = yield* locked("lock table risk.assessments in access exclusive mode")
         const first = yield* Effect.forkScoped(Effect.result(checkout(cartId)))
-        const saga = yield* processThat(({ step }) => step === "risk")
+        const saga = yield* processThat(({ step }) => step === "reserve")
         yield* overdue(61)
         const undone = yield* processThat(({ step }) => step === "done")
         expect(undone).toMatchObject({ outcome: "given_up", orderId: saga.orderId, work: { paymentToken: null } })
@@ -371,6 +371,11 @@ test(
         const lock = yield* locked("lock table inventory.reservations in access exclusive mode")
         const first = yield* Effect.forkScoped(Effect.result(checkout(cartId)))
         const saga = yield* processThat(({ step }) => step === "reserve")
+        yield* Effect.repeat(
+          (yield* SqlClient.SqlClient)`
+            select from pg_locks where relation = 'inventory.reservations'::regclass and not granted`,
+          { until: (rows) => rows.length > 0, schedule: Schedule.spaced("10 millis"), times: 500 }
+        )
         yield* overdue(61)
         yield* processThat(({ step }) => step === "release")
         yield* lock.release

@@ -290,6 +290,21 @@ describe("a sampled request", () => {
     expect(memory.ofTrace(traceId).map(({ name }) => name)).toContain("Orders.place")
   })
 
+  test("for what is in the cache has its span, too", async () => {
+    const path = `/api/v1/products/${await stocked("KEPT")}`
+    expect((await shop.get(path)).status).toBe(200)
+    for (const _ of [1, 2]) {
+      const traceId = hex(32)
+      const answer = await shop.get(path, { headers: { traceparent: traceparent(traceId, "01") } })
+      expect([answer.status, answer.headers.get("traceparent")?.slice(3, 35)]).toEqual([200, traceId])
+      expect(memory.ofTrace(traceId).map(({ name }) => name)).toContain("GET")
+      const silent = hex(32)
+      const unseen = await shop.get(path, { headers: { traceparent: traceparent(silent, "00") } })
+      expect([unseen.status, unseen.headers.get("traceparent")?.slice(3, 35)]).toEqual([200, silent])
+      expect(memory.ofTrace(silent)).toEqual([])
+    }
+  })
+
   test("is sampled by itself when its caller has not decided", async () => {
     const answer = await shop.get("/api/v1/products")
     const traceId = answer.headers.get("traceparent")?.slice(3, 35) ?? ""

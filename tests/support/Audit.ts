@@ -111,7 +111,9 @@ const always = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       )
       select key, o.order_id from orders.orders o full join answered using (order_id)
       where o.status is null or key is null
-        and not exists (select from orders.sagas s where s.order_id = o.order_id and s.kind = 'checkout')
+        -- A checkout may end without an answer; once its order is canceled its key may begin anew, with another one.
+        and not exists (select from orders.sagas s where s.kind = 'checkout' and (s.order_id = o.order_id
+          or o.status = 'CANCELED' and s.work #>> '{principal,userId}' = o.user_id and s.begun_at > o.updated_at))
         -- Answers are known for a day.
         and (o.created_at < (select max(created_at) from orders.orders) - interval '20 hours') is not true`
   ],

@@ -12,6 +12,11 @@ export interface Way {
   readonly onShelf?: number
   readonly paymentToken?: string
   readonly expectedTotal?: number
+  /**
+   * What its shopper has done before, under a key or an order that is used again: asked in vain and canceled the order, or
+   * paid it and had it held and released.
+   */
+  readonly before?: "canceled" | "released"
   /** The reservation ends by itself as soon as the process has come here. */
   readonly expiresAt?: string
   /** Steps before this one, and after that one, are another way's. */
@@ -98,7 +103,7 @@ export const ways: ReadonlyArray<Way> = [
   {
     name: "pay, the goods are gone before the gateway is asked",
     kind: "pay",
-    expiresAt: "process at hold",
+    expiresAt: "risk assessed",
     from: "process at done",
     ends: { ...canceled, answer: "409 not_payable", processes: ["done reservation_expired"] }
   },
@@ -106,7 +111,7 @@ export const ways: ReadonlyArray<Way> = [
     name: "checkout, held for review",
     kind: "checkout",
     units: suspicious,
-    from: "process at reserve",
+    from: "goods reserved",
     ends: { ...held, answer: "202 HELD", processes: ["done held"] }
   },
   {
@@ -142,7 +147,7 @@ export const ways: ReadonlyArray<Way> = [
     name: "checkout, the price changed",
     kind: "checkout",
     expectedTotal: 0.5,
-    from: "process at done",
+    from: "process begun at quote",
     ends: { ...nothing, answer: "409 price_changed", processes: ["done price_changed"] }
   },
   {
@@ -161,6 +166,33 @@ export const ways: ReadonlyArray<Way> = [
     ends: { ...pending, answer: "503 payment_unavailable", processes: ["done unavailable"] }
   },
   {
+    name: "checkout, under the key of a canceled order",
+    kind: "checkout",
+    before: "canceled",
+    paymentToken: "tok_all_down",
+    to: "process at authorise",
+    ends: {
+      ...pending,
+      answer: "503 payment_unavailable",
+      orders: ["CANCELED", "PENDING"],
+      goods: ["back", "held"],
+      processes: ["done unavailable"]
+    }
+  },
+  {
+    name: "pay, released after a review",
+    kind: "pay",
+    before: "released",
+    units: suspicious,
+    to: "process at authorise",
+    ends: {
+      ...paid("200 PAID"),
+      sold: suspicious,
+      earnedMinor: suspicious * 100,
+      processes: ["done held", "done paid"]
+    }
+  },
+  {
     name: "checkout, taken over when the gateway held the money",
     kind: "checkout",
     after: { place: "gateway authorised" },
@@ -176,7 +208,7 @@ export const ways: ReadonlyArray<Way> = [
   {
     name: "checkout, taken over too late, before there were goods",
     kind: "checkout",
-    after: { place: "process at reserve", lateBySeconds: 61 },
+    after: { place: "risk assessed", lateBySeconds: 61 },
     from: "goods refused",
     to: "goods refused",
     ends: paid("201 PAID")
@@ -237,12 +269,22 @@ export const prepare = async (shop: ShopProcess, stops: Stops, way: Way, name = 
   if (kind === "pay") {
     const placed = await shopper.post("/api/v1/orders", { items: [{ productId, qty: units }] }, { key: "order" })
     const orderId = text(placed, "orderId")
+    if (way.before === "released") {
+      await shopper.post(`/api/v1/orders/${orderId}/pay`, { paymentToken }, { key: "held" })
+      await (await shop.as("ADMIN", "admin")).post(`/api/v1/orders/${orderId}/release`)
+      await stops.forget(userId)
+    }
     return { ...purchase, ask: () => asking(`/api/v1/orders/${orderId}/pay`, { paymentToken }) }
   }
   const cartId = text(await shopper.post("/api/v1/carts"), "cartId")
   await shopper.request("PUT", `/api/v1/carts/${cartId}/items/${productId}`, { body: { qty: units } })
   const { expectedTotal } = way
   const body = { cartId, paymentToken, ...(expectedTotal === undefined ? {} : { expectedTotal }) }
+  if (way.before === "canceled") {
+    const orderId = text(await asking("/api/v1/checkout", body), "orderId")
+    await shopper.post(`/api/v1/orders/${orderId}/cancel`)
+    await stops.forget(userId)
+  }
   return { ...purchase, ask: () => asking("/api/v1/checkout", body) }
 }
 

@@ -36,8 +36,7 @@ const installation = [
       when 'sagas' then
         who := new.work #>> '{principal,userId}';
         spot := case
-          when tg_op = 'INSERT' then 'process begun'
-          when old.step = 'done' and new.step <> 'done' then 'process begun'
+          when tg_op = 'INSERT' or old.step = 'done' and new.step <> 'done' then 'process begun at ' || new.step
           when old.step <> new.step then 'process at ' || new.step
           when old.epoch <> new.epoch then 'process taken over' end;
       when 'reservations' then
@@ -65,9 +64,13 @@ const installation = [
     if who is null or spot is null then return null; end if;
     select stop_id into id from stops.closed c where c.user_id = who and c.place = spot;
     if id is not null then
-      -- A statement's timeout does not cover its commit; the shop is not to wait for longer than for a statement. One that
-      -- would rather not wait for a lock (combined statements) keeps to that, and comes back by itself.
-      if current_setting('lock_timeout') = '0' then perform set_config('lock_timeout', '10s', true); end if;
+      -- Combined statements wait for no lock for long: each command then comes again alone, and that is who stands here. Else
+      -- the shop might be killed in between.
+      if current_setting('lock_timeout') not in ('0', '10s') then
+        raise exception 'somebody is to stop here' using errcode = 'lock_not_available';
+      end if;
+      -- A statement's timeout does not cover its commit; the shop is not to wait for longer than for a statement.
+      perform set_config('lock_timeout', '10s', true);
       perform pg_advisory_xact_lock(${lockClass}, id);
       insert into stops.passed values (id) on conflict do nothing;
     end if;

@@ -3,6 +3,7 @@ import { Cause, Context, Deferred, Effect, Exit, Layer, Logger, Option, Schedule
 import { HttpRouter, HttpServer, HttpServerError, HttpServerRequest, HttpServerResponse } from "effect/http"
 import { NetAddress } from "effect/net"
 import { connect } from "node:net"
+import { AtHand } from "../src/http/AtHand.ts"
 import * as BunHttpServer from "../src/http/BunHttpServer.ts"
 
 type App = Effect.Effect<
@@ -645,6 +646,57 @@ describe("listening", () => {
     await stop()
     expect(fetch(`http://127.0.0.1:${port}/`)).rejects.toThrow()
     expect((await start(ok, { port })).port).toBe(port)
+  })
+})
+
+describe("answers at hand", () => {
+  const offered = Layer.effectDiscard(
+    Effect.flatMap(AtHand, ({ offer }) =>
+      offer((request) => (request.url.endsWith("/known") ? new Response("at hand") : undefined))
+    )
+  )
+  const handler = HttpServer.serve(Effect.succeed(HttpServerResponse.text("handled")))
+  const asked = async (url: string, method = "GET") => (await fetch(url, { method })).text()
+
+  test("are for GET and HEAD, and everything else is handled", async () => {
+    const { url } = await startLayer(Layer.merge(handler, offered))
+    const told = [await asked(`${url}/known`), await asked(`${url}/other`), await asked(`${url}/known`, "POST")]
+    expect(told).toEqual(["at hand", "handled", "handled"])
+    const head = await fetch(`${url}/known`, { method: "HEAD" })
+    expect([head.headers.get("content-length"), await head.text()]).toEqual(["7", ""])
+  })
+
+  test("are given until their scope closes", async () => {
+    const scope = Scope.makeUnsafe()
+    const here = Layer.effectDiscard(
+      Effect.contextWith((context: Context.Context<never>) =>
+        Layer.buildWithScope(offered, scope).pipe(Effect.provide(context))
+      )
+    )
+    const { url } = await startLayer(Layer.merge(handler, here))
+    expect(await asked(`${url}/known`)).toBe("at hand")
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+    expect(await asked(`${url}/known`)).toBe("handled")
+  })
+
+  test("are refused like everything else once the server drains", async () => {
+    const finish = Deferred.makeUnsafe<void>()
+    const slow = HttpServer.serve(Effect.as(Deferred.await(finish), HttpServerResponse.text("handled")))
+    const server = await startLayer(Layer.merge(slow, offered), { drainTimeout: "5 seconds" })
+    const working = new Client(server.port)
+    const waiting = new Client(server.port)
+    waiting.get("/known")
+    expect(await waiting.answer()).toMatchObject({ status: 200, body: "at hand" })
+    working.get("/slow")
+    await eventually(() => Effect.runSync(server.status.inFlight) === 1)
+    const stopped = server.stop()
+    await Effect.runPromise(server.status.awaitDraining)
+    await Bun.sleep(20)
+    waiting.get("/known")
+    expect((await waiting.answer()).status).toBe(503)
+    await Effect.runPromise(Deferred.succeed(finish, undefined))
+    expect(await working.answer()).toMatchObject({ status: 200, body: "handled" })
+    await stopped
   })
 })
 

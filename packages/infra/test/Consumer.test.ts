@@ -4,7 +4,7 @@ import { SqlClient } from "effect/sql"
 import { connect, createServer, type Socket } from "node:net"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
-import { RequestContext } from "@merkato/domain/kernel/RequestContext"
+import { RequestContext, type RequestContextShape } from "@merkato/domain/kernel/RequestContext"
 import * as Consumer from "../src/events/Consumer.ts"
 import { type BusMessage, BusUnavailable, deadLetterTopic, EventBus } from "../src/events/EventBus.ts"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
@@ -377,7 +377,8 @@ describe("a consumer that does several events at once", () => {
   const traced = (sent: BusMessage): BusMessage => ({ ...sent, traceParent: sent.traceParent.replace(/0.$/, "01") })
   const startBoth = (
     handle: (event: Envelope) => Work,
-    handleAll: (events: ReadonlyArray<Envelope>) => Work = (events) => Effect.forEach(events, handle, { discard: true })
+    handleAll: (events: ReadonlyArray<Envelope>, requests: ReadonlyArray<RequestContextShape>) => Work = (events) =>
+      Effect.forEach(events, handle, { discard: true })
   ) =>
     Effect.forkScoped(
       Consumer.run(
@@ -395,10 +396,17 @@ describe("a consumer that does several events at once", () => {
     inContext(
       Effect.gen(function* () {
         const batches: Array<ReadonlyArray<number>> = []
-        const sent = inARow(12).map((message, index) => (index % 5 === 3 ? traced(message) : message))
+        const named: Array<readonly [string, string]> = []
+        const own = (nth: number) => [`of-${nth}`, `00-${String(nth).padStart(32, "0")}-0000000000000001-00`] as const
+        const sent = inARow(12).map((message, index) => {
+          const [correlationId, traceParent] = own(index + 1)
+          const mine = { ...message, traceParent, envelope: { ...message.envelope, correlationId } }
+          return index % 5 === 3 ? traced(mine) : mine
+        })
         yield* publish([...sent, ...sent.slice(0, 6)])
-        yield* startBoth(count, (events) => {
+        yield* startBoth(count, (events, requests) => {
           batches.push(events.map((envelope) => numberOf({ envelope })))
+          named.push(...requests.map(({ correlationId, traceParent }) => [correlationId, traceParent] as const))
           return Effect.forEach(events, count, { discard: true })
         })
         expect(yield* allTaken()).toBe(0)
@@ -408,6 +416,7 @@ describe("a consumer that does several events at once", () => {
           [5, 6, 7, 8],
           [10, 11, 12]
         ])
+        expect(named).toEqual(batches.flat().map(own))
         yield* publish(sent)
         expect(yield* allTaken()).toBe(0)
         expect(yield* inOrder).toHaveLength(12)

@@ -235,7 +235,7 @@ const gatewaysAt = (soapEndpoint: string, restBaseUrl: string) =>
     Effect.gen(function* () {
       return { inOrder: [yield* SoapGateway.make(soapEndpoint), yield* RestGateway.make(restBaseUrl)] as const }
     })
-  ).pipe(Layer.provide(FetchHttpClient.layer))
+  )
 
 /** Readiness: the database answers. */
 const withDatabase = Layer.effectContext(
@@ -268,7 +268,10 @@ export const testGateways = (url: Redacted.Redacted, options: BunHttpServer.Opti
     Layer.fresh
   )
 
-/** The test gateways on a port of their own, and payments' way to them. Only for shops that have no real provider. */
+/**
+ * The test gateways on a port of their own, and payments' way to them. Only for shops that have no real provider. Their
+ * server is theirs alone: what the shop offers at hand is for the shop's.
+ */
 const builtInGateways = (url: Redacted.Redacted) =>
   Layer.unwrap(
     Effect.gen(function* () {
@@ -276,7 +279,7 @@ const builtInGateways = (url: Redacted.Redacted) =>
       const baseUrl = `http://127.0.0.1:${"port" in address ? address.port : 0}`
       return gatewaysAt(`${baseUrl}/soap/payments`, baseUrl)
     })
-  ).pipe(Layer.provideMerge(testGateways(url, { port: 0, drainTimeout: Duration.millis(200) })))
+  ).pipe(Layer.provide(testGateways(url, { port: 0, drainTimeout: Duration.millis(200) })))
 
 /**
  * Where money is moved: at `MERKATO_PAYMENT_GATEWAY_URL`, under which both gateways are; either may be elsewhere, at

@@ -247,6 +247,37 @@ for (const side of ["soap", "rest"] as const)
         })
       ))
 
+    test("what is asked at one moment is answered to each for itself", () =>
+      run((gateway) =>
+        Effect.gen(function* () {
+          const plain = Array.from({ length: 12 }, (_, nth) =>
+            order(1_000 + nth, "tok_ok", nth % 2 === 0 ? "USD" : "KWD")
+          )
+          const refused = order(500, "tok_declined")
+          const [first, early] = [order(700), order(800)]
+          yield* gateway.void(early.attemptId)
+          const together = <A, B, E extends { readonly _tag: string }>(
+            requests: ReadonlyArray<A>,
+            ask: (request: A) => Effect.Effect<B, E>
+          ) => Effect.forEach(requests, (request) => told(ask(request)), { concurrency: "unbounded" })
+          const others = [refused, first, { ...first, amountMinor: 701 }, early]
+          const answers = yield* together([...plain, ...others], gateway.authorise)
+          expect(answers.slice(0, plain.length)).toEqual(plain.map(() => authorised))
+          const [bank, ...same] = answers.slice(plain.length)
+          expect(bank).toEqual(declined)
+          // Either of the two for one attempt may be first; the other one is not the same request.
+          expect(
+            same.slice(0, 2).toSorted((a, b) => (typeof a === typeof b ? 0 : typeof a === "string" ? 1 : -1))
+          ).toEqual([authorised, "GatewayUnknown"])
+          expect(same[2]).toEqual(voided)
+          const unheard = order().attemptId
+          const ids = plain.map(({ attemptId }) => attemptId)
+          expect(
+            yield* together([...ids, ...ids, refused.attemptId, early.attemptId, unheard], gateway.capture)
+          ).toEqual([...[...ids, ...ids].map(() => captured), declined, voided, "GatewayUnknown"])
+        })
+      ))
+
     test("only what was captured is given back", () =>
       run((gateway) =>
         Effect.gen(function* () {

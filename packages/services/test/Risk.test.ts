@@ -320,6 +320,50 @@ describe("the facts", () => {
       })
     ))
 
+  test("of attempts of one moment are each its own, and only what is flagged is told", () =>
+    run(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const [known, stranger] = [freshUser(), freshUser()]
+        const deviceId = freshDevice()
+        yield* times(3, assess({ userId: known, deviceId }))
+        const attempts: ReadonlyArray<readonly [Partial<Attempt>, Record<string, number>]> = [
+          [{ deviceId: freshDevice() }, {}],
+          [{}, { "device.missing": 11 }],
+          [{ deviceId: freshDevice(), amountMinor: 600_00 }, { "amount.high": 5 }],
+          [
+            { userId: stranger, deviceId },
+            { "mismatch.device": 8, "velocity.device": 4 }
+          ],
+          [{ region: "br" }, { "device.missing": 11, "mismatch.currency": 7 }],
+          [
+            { userId: known, deviceId: freshDevice(), amountMinor: 61_00 },
+            { "velocity.user": 1, "amount.unusual": 6, "device.new": 12 }
+          ]
+        ]
+        const many = Array.from({ length: 4 }, () => attempts.filter(([{ userId }]) => userId === undefined)).flat()
+        const asked = [...many, ...attempts.filter(([{ userId }]) => userId !== undefined)]
+        const ids = asked.map(freshId)
+        const answers = yield* Effect.forEach(
+          asked,
+          ([given], nth) => pointsOf({ ...given, assessmentId: ids[nth] ?? freshId() }),
+          { concurrency: "unbounded" }
+        )
+        expect(answers).toEqual(asked.map(([, points]) => points))
+        const kept = yield* sql<{ id: string; score: number; device: boolean }>`
+          select assessment_id as id, score, device is not null as device from risk.assessments
+          where assessment_id = any(${ids}::text[])`
+        const sum = (points: Record<string, number>) => Object.values(points).reduce((all, own) => all + own, 0)
+        expect(new Map(kept.map(({ id, score, device }) => [id, [score, device]]))).toEqual(
+          new Map(asked.map(([given, points], nth) => [ids[nth] ?? "", [sum(points), given.deviceId !== undefined]]))
+        )
+        const written = yield* sql<{ transactions: number }>`
+          select count(distinct xmin::text)::int as transactions from risk.assessments
+          where assessment_id = any(${ids}::text[])`
+        expect(written[0]?.transactions).toBeLessThan(ids.length)
+      })
+    ))
+
   test("velocity.device counts a device's attempts, whoever made them", () =>
     run(
       Effect.gen(function* () {

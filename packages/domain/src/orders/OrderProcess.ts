@@ -6,9 +6,11 @@ export const ProcessKind = Schema.Literals(["pay", "checkout"])
 export type ProcessKind = typeof ProcessKind.Type
 
 /**
- * Where an order process stands: the step it is in, or is to do next. The way is quote → risk → reserve → authorise →
- * confirm → capture for a checkout, and risk → hold → authorise → confirm → capture for a pending order. `release` and
- * `void` undo reserve and authorise.
+ * Where an order process stands: the step from which whoever takes it over goes on. The way is quote → risk → reserve →
+ * authorise → confirm → capture for a checkout, and risk → hold → authorise → confirm → capture for a pending order.
+ * `release` and `void` undo reserve and authorise. Steps that are simply repeated are not written down one by one: a
+ * checkout is at `reserve` from its beginning, a pending order at `risk` until its money is asked for, and `confirm` lasts
+ * until the money is taken.
  */
 export const ProcessStep = Schema.Literals([
   "quote",

@@ -173,10 +173,11 @@ const steps: ReadonlyMap<string, Step> = new Map<string, Step>([
 
 /** What an event makes of a payment: the only way a payment changes. */
 export const evolve = Effect.fnUntraced(function* (payment: Payment | undefined, event: StoredPaymentEvent) {
-  const impossible = new ImpossiblePayment({ event: event.eventType, version: event.version })
-  if (event.version !== (payment?.version ?? 0) + 1) return yield* impossible
+  // An error is dear to make, and this happens at every event.
+  const impossible = () => new ImpossiblePayment({ event: event.eventType, version: event.version })
+  if (event.version !== (payment?.version ?? 0) + 1) return yield* impossible()
   if (payment === undefined) {
-    if (event.eventType !== PaymentInitiated.type) return yield* impossible
+    if (event.eventType !== PaymentInitiated.type) return yield* impossible()
     const { amount, gateway, ...started } = yield* Effect.orDie(PaymentInitiated.decode(event.payload))
     return new Payment({
       ...started,
@@ -192,7 +193,7 @@ export const evolve = Effect.fnUntraced(function* (payment: Payment | undefined,
     })
   }
   const change = yield* steps.get(event.eventType)?.(payment, event.payload) ?? Effect.succeed(undefined)
-  if (change === undefined) return yield* impossible
+  if (change === undefined) return yield* impossible()
   return new Payment({ ...payment, ...change, version: event.version, updatedAt: event.occurredAt })
 })
 

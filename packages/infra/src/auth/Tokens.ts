@@ -38,6 +38,8 @@ export class Tokens extends Context.Service<
   {
     readonly issue: (principal: Principal, seconds: number) => Effect.Effect<string>
     readonly verify: (token: string) => Effect.Effect<Principal, Unauthenticated>
+    /** Whether a token has been verified before and has not expired since; false says nothing about it. */
+    readonly isKnown: (token: string, nowMs: number) => boolean
     readonly issueForServices: Effect.Effect<string>
     readonly verifyService: (token: string) => Effect.Effect<void, Unauthenticated>
   }
@@ -100,9 +102,12 @@ export class Tokens extends Context.Service<
           seconds
         )
 
-      const verify = Effect.fnUntraced(function* (token: string) {
+      const known = (token: string, nowMs: number) => {
         const known = verified.get(token)
-        if (known !== undefined && known.expiresAt > (yield* Clock.currentTimeMillis)) return known.principal
+        return known !== undefined && known.expiresAt > nowMs ? known.principal : undefined
+      }
+
+      const verifyAnew = Effect.fnUntraced(function* (token: string) {
         const claims = yield* Effect.flatMap(check(token, "merkato"), decodeClaims).pipe(
           Effect.catchTag("SchemaError", () => Effect.fail(new Unauthenticated({ reason: "The token is not valid" })))
         )
@@ -112,10 +117,17 @@ export class Tokens extends Context.Service<
           region: claims.region,
           ...(claims.sid === undefined ? {} : { sessionId: claims.sid })
         })
-        if (verified.size >= remembered) verified.clear()
+        const [oldest] = verified.size < remembered ? [] : verified.keys()
+        if (oldest !== undefined) verified.delete(oldest)
         verified.set(token, { principal, expiresAt: claims.exp * 1_000 })
         return principal
       })
+
+      const verify = (token: string) =>
+        Effect.flatMap(Clock.Clock, (clock) => {
+          const principal = known(token, clock.currentTimeMillisUnsafe())
+          return principal === undefined ? verifyAnew(token) : Effect.succeed(principal)
+        })
 
       let current = { token: "", renewAt: 0 }
       const issueForServices = Effect.gen(function* () {
@@ -135,7 +147,13 @@ export class Tokens extends Context.Service<
         services.set(token, (exp ?? 0) * 1_000)
       })
 
-      return Tokens.of({ issue, verify, issueForServices, verifyService })
+      return Tokens.of({
+        issue,
+        verify,
+        isKnown: (token, nowMs) => known(token, nowMs) !== undefined,
+        issueForServices,
+        verifyService
+      })
     })
   )
 }

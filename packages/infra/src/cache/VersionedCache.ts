@@ -1,4 +1,4 @@
-import { Clock, Effect, Metric } from "effect"
+import { Clock, Context, Effect, Metric } from "effect"
 
 /** What is kept of one key: a value, or the memory that everything up to `version` is out of date. */
 interface Entry<A> {
@@ -10,6 +10,9 @@ interface Entry<A> {
 export interface VersionedCache<A> {
   /** The value, unless it is unknown, out of date or too old. */
   readonly get: (key: string) => Effect.Effect<A | undefined>
+  /** The same at once and uncounted, for who has a fiber's services and no fiber; who makes use of it says so with `hit`. */
+  readonly peek: (key: string, services: Context.Context<never>) => A | undefined
+  readonly hit: (services: Context.Context<never>) => void
   /** Keeps a value of a version. One that is older than what is known already (or was dropped) is ignored. */
   readonly put: (key: string, version: number, value: A) => Effect.Effect<void>
   /** Forgets everything before `version`: a slow reader that comes with an older value later is ignored. */
@@ -29,6 +32,19 @@ export const make = <A>(options: { readonly name: string; readonly capacity: num
     let hits = 0
     let reads = 0
 
+    const peek = (key: string, services: Context.Context<never>) => {
+      const entry = entries.get(key)
+      const now = Context.get(services, Clock.Clock).currentTimeMillisUnsafe()
+      return entry === undefined || entry.expiresAt <= now ? undefined : entry.value
+    }
+
+    /** The gauge follows in steps of 64 reads, so that a hit costs next to nothing. */
+    const count = (hit: boolean, services: Context.Context<never>) => {
+      reads += 1
+      if (hit) hits += 1
+      if ((reads & 63) === 0 || reads === 1) ratio.updateUnsafe(hits / reads, services)
+    }
+
     const keep = (key: string, entry: Entry<A>) => {
       const known = entries.get(key)
       if (known !== undefined && known.version > entry.version) return
@@ -41,17 +57,13 @@ export const make = <A>(options: { readonly name: string; readonly capacity: num
 
     return {
       get: (key) =>
-        Effect.flatMap(Clock.Clock, (clock) => {
-          const entry = entries.get(key)
-          const value =
-            entry === undefined || entry.expiresAt <= clock.currentTimeMillisUnsafe() ? undefined : entry.value
-          reads += 1
-          if (value !== undefined) hits += 1
-          // The gauge follows in steps of 64 reads, so that a hit costs next to nothing.
-          return (reads & 63) === 0 || reads === 1
-            ? Effect.as(Metric.update(ratio, hits / reads), value)
-            : Effect.succeed(value)
+        Effect.withFiber((fiber) => {
+          const value = peek(key, fiber.context)
+          count(value !== undefined, fiber.context)
+          return Effect.succeed(value)
         }),
+      peek,
+      hit: (services) => count(true, services),
       put: (key, version, value) =>
         Effect.flatMap(Clock.Clock, (clock) =>
           Effect.sync(() => keep(key, { version, value, expiresAt: clock.currentTimeMillisUnsafe() + ttlMs }))

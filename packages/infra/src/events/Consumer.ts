@@ -2,7 +2,7 @@ import { Cause, Clock, Effect, Metric, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type { Envelope, Topic } from "@merkato/domain/kernel/Event"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
-import { Principal, RequestContext, system } from "@merkato/domain/kernel/RequestContext"
+import { Principal, RequestContext, type RequestContextShape, system } from "@merkato/domain/kernel/RequestContext"
 import { isUnreachable, transaction } from "../postgres/Database.ts"
 import { traced } from "../telemetry/Tracing.ts"
 import { BusUnavailable, deadLetterTopic, type Delivery, EventBus } from "./EventBus.ts"
@@ -34,26 +34,32 @@ export interface Consumer<R> {
   readonly eventTypes: ReadonlyArray<string>
   readonly mode: "apply" | "react"
   readonly handle: (event: Envelope) => Effect.Effect<void, unknown, R>
-  /** The same for several events at once, where one statement can do them all. Traced events come to `handle`. */
-  readonly handleAll?: (events: ReadonlyArray<Envelope>) => Effect.Effect<void, unknown, R>
+  /**
+   * The same for several events at once, where one statement can do them all; it runs in the name of the first, and is
+   * told the request that each event stands for. Traced events come to `handle`.
+   */
+  readonly handleAll?: (
+    events: ReadonlyArray<Envelope>,
+    requests: ReadonlyArray<RequestContextShape>
+  ) => Effect.Effect<void, unknown, R>
 }
 
 export const make = <R>(consumer: Consumer<R>): Consumer<R> => consumer
 
 const isSampled = ({ traceParent }: Delivery) => traceParent.endsWith("1")
 
-/** The shop itself acts on events, with the correlation of the first. */
+/** The shop itself acts on an event, with its region and its correlation. */
+const requestOf = ({ envelope: { region, correlationId }, traceParent }: Delivery): RequestContextShape => ({
+  principal: new Principal({ ...system, region }),
+  correlationId,
+  traceParent
+})
+
 const inTheNameOf = <A, E, R>(
   [first]: ReadonlyArray<Delivery>,
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E, R> =>
-  first === undefined
-    ? effect
-    : Effect.provideService(effect, RequestContext, {
-        principal: new Principal({ ...system, region: first.envelope.region }),
-        correlationId: first.envelope.correlationId,
-        traceParent: first.traceParent
-      })
+  first === undefined ? effect : Effect.provideService(effect, RequestContext, requestOf(first))
 
 /** Runs a consumer for good: inbox, retries, dead letters. */
 export const run = <R>(schema: string, consumer: Consumer<R>) =>
@@ -97,7 +103,8 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
                 gathered = []
                 if (events.length === 0 || handleAll === undefined) return Effect.void
                 tells(undefined)
-                return inTheNameOf(events, handleAll(events.map(({ envelope }) => envelope)))
+                const envelopes = events.map(({ envelope }) => envelope)
+                return inTheNameOf(events, handleAll(envelopes, events.map(requestOf)))
               })
               for (const delivery of batch) {
                 if (!left.delete(delivery.envelope.eventId)) continue

@@ -49,7 +49,7 @@ export class EventStore extends Context.Service<
       occurredAt: Date,
       when?: Statement.Fragment
     ) => Effect.Effect<Statement.Fragment>
-    /** The same for the first events of several commands; only those whose aggregate is in `among`, a column `id` of one row each. */
+    /** The same for the events of several commands; only those whose aggregate is in `among`, a column `id` of one row each. */
     readonly appendingEach: (events: ReadonlyArray<StampedEvent>, among: Statement.Fragment) => Statement.Fragment
     /** To be run after the commit of a statement with `appending`. */
     readonly committed: Effect.Effect<void>

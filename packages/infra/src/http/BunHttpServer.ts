@@ -18,6 +18,7 @@ import {
 } from "effect/http"
 import { NetAddress } from "effect/net"
 import http from "node:http"
+import { AtHand, Offers } from "./AtHand.ts"
 import { type Answer, BunRequest, Exchange, type Handler, pathOf, type Server } from "./Exchange.ts"
 import { drainAndStop, Lifecycle } from "./ServerLifecycle.ts"
 import { type Limits, limitsOf, type Options } from "./ServerOptions.ts"
@@ -44,6 +45,7 @@ export const ServerStatus = Context.Reference<ServerStatus>("merkato/http/Server
 
 export interface BunHttpServer extends Context.Service.Shape<typeof HttpServer.HttpServer> {
   readonly status: ServerStatus
+  readonly atHand: AtHand
 }
 
 /**
@@ -57,6 +59,7 @@ export const make = Effect.fnUntraced(function* (
   const limits = limitsOf(options)
   yield* addressOf(limits.hostname, limits.port)
   const lifecycle = new Lifecycle()
+  const atHand = new Offers()
   const runLog = Effect.runForkWith(yield* Effect.context<never>())
   let serve: Handler = (request) => problem(starting, limits.problemHeaders?.(request))
 
@@ -90,12 +93,20 @@ export const make = Effect.fnUntraced(function* (
   }
   return {
     status,
+    atHand,
     ...HttpServer.make({
       address,
       serve: Effect.fnUntraced(function* (app, middleware) {
         const context = yield* Effect.context<never>()
         const previous = serve
-        serve = makeHandler({ app, middleware, context: Context.add(context, ServerStatus, status), lifecycle, limits })
+        serve = makeHandler({
+          app,
+          middleware,
+          context: Context.add(context, ServerStatus, status),
+          lifecycle,
+          limits,
+          atHand
+        })
         if (server === undefined) yield* Effect.orDie(open)
         yield* Effect.addFinalizer(() =>
           Effect.ensuring(
@@ -114,7 +125,10 @@ export const make = Effect.fnUntraced(function* (
 export const layerServer = (options: Options): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError> =>
   Layer.effectContext(
     Effect.map(make(options), (server) =>
-      Context.make(HttpServer.HttpServer, server).pipe(Context.add(ServerStatus, server.status))
+      Context.make(HttpServer.HttpServer, server).pipe(
+        Context.add(ServerStatus, server.status),
+        Context.add(AtHand, server.atHand)
+      )
     )
   )
 
@@ -181,8 +195,9 @@ const makeHandler = (options: {
   readonly context: Context.Context<never>
   readonly lifecycle: Lifecycle
   readonly limits: Limits
+  readonly atHand: Offers
 }): Handler => {
-  const { lifecycle, limits } = options
+  const { atHand, lifecycle, limits } = options
   // A flat copy: Effect copies a context's map when services are added to a deep one, which would be at every request.
   const context = Context.makeUnsafe<never>(new Map(options.context.mapUnsafe))
   const handled = HttpEffect.toHandled(
@@ -196,7 +211,10 @@ const makeHandler = (options: {
       return problem(draining, limits.problemHeaders?.(request))
     }
     const method = request.method
-    if (method !== "GET" && method !== "HEAD") {
+    if (method === "GET" || method === "HEAD") {
+      const answer = atHand.answer(request)
+      if (answer !== undefined) return answer
+    } else {
       const length = request.headers.get("content-length")
       if (length !== null && Number(length) > limits.maxBodyBytes) {
         return problem(payloadTooLarge(limits.maxBodyBytes), limits.problemHeaders?.(request))

@@ -57,10 +57,18 @@ export class Idempotency extends Context.Service<
       request: Keyed,
       leaseMs: number
     ) => Effect.Effect<boolean, IdempotencyKeyReused | SqlError.SqlError>
+    /**
+     * The same for several, as a common table expression `claimed (caller, operation, key)` over the rows of `given`
+     * (caller, operation, key, payload_hash, claimed_at, lease_until), no two of one key.
+     */
+    readonly claiming: (given: Statement.Fragment) => Statement.Fragment
     /** Ends a claim with its answer. */
     readonly settle: (request: Keyed, answer: unknown) => Effect.Effect<void, SqlError.SqlError>
-    /** Ends a claim without one: the key is free again. */
-    readonly abandon: (request: Keyed) => Effect.Effect<void, SqlError.SqlError>
+    /**
+     * The same for several, as common table expressions `own_claims`, `settled` and `abandoned` over the rows of `given`
+     * (caller, operation, key, payload_hash, answer). A claim whose answer is null ends without one: the key is free again.
+     */
+    readonly answering: (given: Statement.Fragment) => Statement.Fragment
   }
 >()("merkato/infra/Idempotency") {
   static readonly layer = (schema: string) =>
@@ -122,30 +130,48 @@ export class Idempotency extends Context.Service<
           return rows.length > 0
         })
 
-        const claim: Idempotency["Service"]["claim"] = Effect.fnUntraced(function* (request, leaseMs) {
-          const now = yield* Clock.currentTimeMillis
-          const rows = yield* sql<{ payloadHash: string }>`
+        // In the order of their keys, as in `keeping`.
+        const claiming: Idempotency["Service"]["claiming"] = (given) => sql`claimed as (
             insert into ${table} as known (caller, operation, key, payload_hash, answer, lease_until, created_at)
-            values (${request.caller}, ${request.operation}, ${request.key}, ${request.payloadHash}, null,
-              ${new Date(now + leaseMs)}, ${new Date(now)})
+            select caller, operation, key, payload_hash, null, lease_until, claimed_at from ${given}
+            order by caller, operation, key
             on conflict (caller, operation, key) do update
               set payload_hash = excluded.payload_hash, answer = null, lease_until = excluded.lease_until,
                 created_at = excluded.created_at
-              where known.created_at <= ${new Date(now - keptMs)}
-                or (known.answer is null and known.lease_until < ${new Date(now)}
+              where known.created_at <= excluded.created_at - interval '1 millisecond' * ${keptMs}::int
+                or (known.answer is null and known.lease_until < excluded.created_at
                   and known.payload_hash = excluded.payload_hash)
-            returning payload_hash as "payloadHash"`
+            returning caller, operation, key
+          )`
+
+        const claim: Idempotency["Service"]["claim"] = Effect.fnUntraced(function* (request, leaseMs) {
+          const now = yield* Clock.currentTimeMillis
+          const given = sql`(values (${request.caller}, ${request.operation}, ${request.key}, ${request.payloadHash},
+            ${new Date(now)}::timestamptz, ${new Date(now + leaseMs)}::timestamptz)
+          ) as given (caller, operation, key, payload_hash, claimed_at, lease_until)`
+          const rows = yield* sql`with ${claiming(given)} select from claimed`
           return rows.length > 0
         })
+
+        const answering: Idempotency["Service"]["answering"] = (given) => sql`own_claims as materialized (
+            select g.* from (select * from ${given} order by caller, operation, key) g cross join lateral (
+              select from ${table} k where k.caller = g.caller and k.operation = g.operation and k.key = g.key
+                and k.payload_hash = g.payload_hash and k.answer is null
+              limit 1 for update
+            ) k
+          ), settled as (
+            update ${table} k set answer = own.answer, lease_until = null from own_claims own
+            where own.answer is not null and k.caller = own.caller and k.operation = own.operation and k.key = own.key
+          ), abandoned as (
+            delete from ${table} k using own_claims own
+            where own.answer is null and k.caller = own.caller and k.operation = own.operation and k.key = own.key
+          )`
 
         const settle: Idempotency["Service"]["settle"] = (request, answer) =>
           Effect.asVoid(sql`
             update ${table} set answer = ${JSON.stringify(answer)}::jsonb, lease_until = null where ${claimed(request)}`)
 
-        const abandon: Idempotency["Service"]["abandon"] = (request) =>
-          Effect.asVoid(sql`delete from ${table} where ${claimed(request)}`)
-
-        return Idempotency.of({ keyed, find, keeping, keep, claim, settle, abandon })
+        return Idempotency.of({ keyed, find, keeping, keep, claim, claiming, settle, answering })
       })
     )
 }

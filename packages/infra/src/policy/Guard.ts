@@ -122,19 +122,35 @@ export const make = Effect.fnUntraced(function* (operation: string, initial: Lim
       })
     )
 
-  /** Nothing is waited for that would be cut off or refused anyway: the last error is told at once instead. */
+  /**
+   * Nothing is waited for that would be cut off or refused anyway: the last error is told at once instead. The schedule
+   * begins with the first error worth a retry, so that a call without one does without it.
+   */
   const retry =
     <E>(isTransient: (error: E) => boolean) =>
     <A, R>(attempt: Effect.Effect<A, E, R>): Effect.Effect<A, E | RetryBudgetSpent, R> =>
-      Effect.retry(
-        attempt,
-        retries.pipe(
-          Schedule.setInputType<E>(),
-          Schedule.while(({ input, attempt, duration }) =>
-            isTransient(input) ? mayRetry(attempt, Duration.toMillis(duration)) : false
-          )
+      Effect.catch(attempt, (error) => (isTransient(error) ? again(isTransient, attempt, error) : Effect.fail(error)))
+
+  const again = <A, E, R>(
+    isTransient: (error: E) => boolean,
+    attempt: Effect.Effect<A, E, R>,
+    first: E
+  ): Effect.Effect<A, E | RetryBudgetSpent, R> => {
+    let begun = false
+    return Effect.retry(
+      Effect.suspend(() => {
+        if (begun) return attempt
+        begun = true
+        return Effect.fail(first)
+      }),
+      retries.pipe(
+        Schedule.setInputType<E>(),
+        Schedule.while(({ input, attempt, duration }) =>
+          isTransient(input) ? mayRetry(attempt, Duration.toMillis(duration)) : false
         )
       )
+    )
+  }
 
   /** Refused or timed out by the policies of this operation, not by those of one further in. */
   const isOwn = (error: unknown): error is PolicyError => isPolicyError(error) && error.operation === operation

@@ -14,20 +14,28 @@ export type Refusal =
 
 export type CircuitState = "closed" | "open" | "half_open"
 
-const counter = (name: string, description: string) => Metric.counter(name, { description, incremental: true })
+type Labels = Readonly<Record<string, string>>
+
+// Each with its labels from the start: a metric that is given them at an update looks its series up anew every time.
+const counter = (name: string, description: string) => (attributes: Labels) =>
+  Metric.counter(name, { description, incremental: true, attributes })
+const gauge = (name: string, description: string) => (attributes: Labels) =>
+  Metric.gauge(name, { description, attributes })
 
 const calls = counter("policy_calls_total", "Guarded calls that were begun")
 const attempts = counter("policy_attempts_total", "Attempts of guarded calls, by what came of them")
 const retries = counter("policy_retries_total", "Attempts that were not the first of their call")
 const refusals = counter("policy_refusals_total", "Calls that a policy ended, by reason")
 const transitions = counter("policy_breaker_transitions_total", "Circuits that changed their state")
-const state = Metric.gauge("policy_breaker_state", { description: "0 closed, 1 half-open, 2 open" })
-const inFlight = Metric.gauge("policy_in_flight", { description: "Guarded calls that run" })
-const waiting = Metric.gauge("policy_waiting", { description: "Guarded calls that wait for their turn" })
-const durations = Metric.histogram("policy_call_duration_ms", {
-  description: "Milliseconds of guarded calls, waiting and retries included",
-  boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000]
-})
+const state = gauge("policy_breaker_state", "0 closed, 1 half-open, 2 open")
+const inFlight = gauge("policy_in_flight", "Guarded calls that run")
+const waiting = gauge("policy_waiting", "Guarded calls that wait for their turn")
+const durations = (attributes: Labels) =>
+  Metric.histogram("policy_call_duration_ms", {
+    description: "Milliseconds of guarded calls, waiting and retries included",
+    boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000],
+    attributes
+  })
 
 const levels: Readonly<Record<CircuitState, number>> = { closed: 0, half_open: 1, open: 2 }
 
@@ -60,13 +68,13 @@ export class Meter {
   constructor(readonly operation: string) {
     const label = { operation }
     this.metrics = {
-      calls: Metric.withAttributes(calls, label),
-      retries: Metric.withAttributes(retries, label),
-      durations: Metric.withAttributes(durations, label),
-      inFlight: Metric.withAttributes(inFlight, label),
-      waiting: Metric.withAttributes(waiting, label),
-      state: Metric.withAttributes(state, label),
-      attempts: new Map(outcomes.map((outcome) => [outcome, Metric.withAttributes(attempts, { ...label, outcome })]))
+      calls: calls(label),
+      retries: retries(label),
+      durations: durations(label),
+      inFlight: inFlight(label),
+      waiting: waiting(label),
+      state: state(label),
+      attempts: new Map(outcomes.map((outcome) => [outcome, attempts({ ...label, outcome })]))
     }
   }
 
@@ -98,7 +106,7 @@ export class Meter {
 
   refused(fiber: AnyFiber, reason: Refusal) {
     this.refusals[reason] = (this.refusals[reason] ?? 0) + 1
-    Metric.withAttributes(refusals, { operation: this.operation, reason }).updateUnsafe(1, fiber.context)
+    refusals({ operation: this.operation, reason }).updateUnsafe(1, fiber.context)
     this.tell(fiber, "policy.refused", { reason })
   }
 
@@ -109,7 +117,7 @@ export class Meter {
 
   turned(fiber: AnyFiber, from: CircuitState, to: CircuitState) {
     const { operation } = this
-    Metric.withAttributes(transitions, { operation, from, to }).updateUnsafe(1, fiber.context)
+    transitions({ operation, from, to }).updateUnsafe(1, fiber.context)
     this.metrics.state.updateUnsafe(levels[to], fiber.context)
     this.tell(fiber, "policy.breaker", { from, to })
   }

@@ -1,11 +1,19 @@
-import { Effect } from "effect"
+import { Array, Effect } from "effect"
 import type { Envelope } from "@merkato/domain/kernel/Event"
+import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { OrderHeld, OrderPaid } from "@merkato/domain/orders/OrderEvents"
 import * as Consumer from "@merkato/infra/events/Consumer"
-import { Carts } from "./Carts.ts"
+import { stamp } from "@merkato/infra/events/Stamp"
+import { Carts, type Ordered } from "./Carts.ts"
 
 const decode = ({ eventType, payload }: Envelope) =>
   eventType === OrderPaid.type ? OrderPaid.decode(payload) : OrderHeld.decode(payload)
+
+/** What was ordered from a cart, in the name of the event at hand; nothing when there was no cart. */
+const orderedBy = Effect.fnUntraced(function* (event: Envelope) {
+  const { cartId, items } = yield* decode(event)
+  return cartId === undefined ? [] : [{ cartId, items, stamp: yield* stamp } satisfies Ordered]
+})
 
 /** Empties the cart of a checkout, once its order is paid or held: until then the shopper may want it again. */
 export const emptyOrdered = Consumer.make({
@@ -14,7 +22,12 @@ export const emptyOrdered = Consumer.make({
   eventTypes: [OrderPaid.type, OrderHeld.type],
   mode: "apply",
   handle: Effect.fn("Carts.emptyOrdered")(function* (event) {
-    const { cartId, items } = yield* decode(event)
-    if (cartId !== undefined) yield* (yield* Carts).takeOrdered(cartId, items)
+    yield* (yield* Carts).takeOrdered(yield* orderedBy(event))
+  }),
+  handleAll: Effect.fn("Carts.emptyAllOrdered")(function* (events, requests) {
+    const ordered = yield* Effect.forEach(Array.zip(events, requests), ([event, request]) =>
+      Effect.provideService(orderedBy(event), RequestContext, request)
+    )
+    yield* (yield* Carts).takeOrdered(ordered.flat())
   })
 })

@@ -1,6 +1,5 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Result } from "effect"
 import { Cart, CartFull, CartNotFound, InvalidGuestToken, merge, without } from "@merkato/domain/cart/Cart"
-import { CartUpdated } from "@merkato/domain/cart/CartEvents"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -10,13 +9,27 @@ import { type Item, maxLines } from "@merkato/domain/pricing/Quote"
 import { guestTokenSeconds, Tokens } from "@merkato/infra/auth/Tokens"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
-import { EventStore } from "@merkato/infra/events/EventStore"
+import { type Stamp, stamp } from "@merkato/infra/events/Stamp"
+import * as VersionedCache from "@merkato/infra/cache/VersionedCache"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import * as CartStore from "./CartStore.ts"
 
-const updated = (cart: Cart) =>
-  CartUpdated.of(cart.cartId, cart.version, { cartId: cart.cartId, userId: cart.ownerId, items: cart.items })
+/** What was ordered from a cart, and whose event tells of it. */
+export interface Ordered {
+  readonly cartId: Ids.CartId
+  readonly items: ReadonlyArray<Item>
+  readonly stamp: Stamp
+}
+
+/** A cart that a command is about: as it is now, or as this process saw it last. */
+interface Recalled {
+  readonly cart: Cart
+  readonly isNow: boolean
+}
+
+/** How long what was seen of carts and products is remembered. */
+const rememberedMs = 60_000
 
 /** The use cases of carts, of users and of guests. */
 export class Carts extends Context.Service<
@@ -39,20 +52,26 @@ export class Carts extends Context.Service<
       readonly cartId: Ids.CartId
       readonly guestToken: string
     }): Effect.Effect<Cart, CartNotFound | InvalidGuestToken | ServiceUnavailable>
-    /** Takes out what was ordered; what came in since stays. */
-    takeOrdered(cartId: Ids.CartId, ordered: ReadonlyArray<Item>): Effect.Effect<void, ServiceUnavailable>
+    /** Takes out what was ordered, from all the carts or none; what came in since stays. */
+    takeOrdered(ordered: ReadonlyArray<Ordered>): Effect.Effect<void, ServiceUnavailable>
   }
 >()("merkato/cart/Carts") {
   static readonly layer = Layer.effect(
     Carts,
     Effect.gen(function* () {
       const store = yield* CartStore.make
-      const events = yield* EventStore
       const tokens = yield* Tokens
       const catalogue = yield* CatalogueRpc
       const provided = yield* Provided.provided
       const orAway = orUnavailable("cart")
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
+      const carts = yield* VersionedCache.make<Cart>({ name: "cart", capacity: 4_096, ttlMs: rememberedMs })
+      /** Products that there are; a product never goes. */
+      const products = yield* VersionedCache.make<true>({
+        name: "cart_product",
+        capacity: 20_000,
+        ttlMs: rememberedMs
+      })
+      const remember = (cart: Cart) => Effect.as(carts.put(cart.cartId, cart.version, cart), cart)
 
       const create = Effect.gen(function* () {
         yield* authorize("cart.create")
@@ -67,8 +86,9 @@ export class Carts extends Context.Service<
           currency: regionCurrency[principal.region],
           version: 1
         })
-        const at = yield* now
-        yield* transaction(Effect.andThen(store.insert(cart, at), events.append([updated(cart)], at)))
+        const made = yield* store.write({ cart, before: [], stamp: yield* stamp })
+        if (!made) return yield* Effect.die(new Error(`There is a cart ${cart.cartId} already`))
+        yield* remember(cart)
         if (!stranger) return { cart }
         const guest = new Principal({ userId: ownerId, role: "guest", region: principal.region })
         return { cart, guestToken: yield* tokens.issue(guest, guestTokenSeconds) }
@@ -82,41 +102,65 @@ export class Carts extends Context.Service<
         return cart
       })
 
-      const get = Effect.fn("Carts.get")(
-        function* (cartId: Ids.CartId) {
-          return yield* owned(cartId, yield* store.find(cartId))
-        },
-        orAway,
-        provided
-      )
-
-      const put = Effect.fnUntraced(function* (cart: Cart, items: ReadonlyArray<Item>) {
-        const after = new Cart({ ...cart, items, version: cart.version + 1 })
-        const at = yield* now
-        yield* store.save(after, at)
-        yield* events.append([updated(after)], at)
-        return after
+      const look = Effect.fnUntraced(function* (cartId: Ids.CartId) {
+        return yield* remember(yield* owned(cartId, yield* store.find(cartId)))
       })
 
-      /** What changes nothing makes no new version: a request that is repeated makes no other cart for a checkout. */
-      const changing = <E>(cartId: Ids.CartId, items: (cart: Cart) => Effect.Effect<ReadonlyArray<Item>, E>) =>
-        transaction(
+      const get = Effect.fn("Carts.get")(look, orAway, provided)
+
+      const recall = Effect.fnUntraced(function* (cartId: Ids.CartId) {
+        const cart = yield* carts.get(cartId)
+        if (cart === undefined) return { cart: yield* look(cartId), isNow: true } satisfies Recalled
+        return { cart: yield* owned(cartId, cart), isNow: false } satisfies Recalled
+      })
+
+      /**
+       * Changes a cart. One that is remembered is good enough to write its next version, which is refused when somebody
+       * else has written that; for every other answer the cart is looked at. Who loses a race then locks it. What changes
+       * nothing makes no new version: a request that is repeated makes no other cart for a checkout.
+       */
+      const changing = Effect.fnUntraced(function* <E>(
+        { cart, isNow }: Recalled,
+        decide: (items: ReadonlyArray<Item>) => Result.Result<ReadonlyArray<Item>, E>
+      ) {
+        const { cartId } = cart
+        const decided = Effect.fnUntraced(function* (cart: Cart) {
+          const items = yield* Effect.fromResult(decide(cart.items))
+          return isSame(cart.items, items) ? undefined : changed(cart, items, yield* stamp)
+        })
+        const early = isNow ? undefined : yield* Effect.orElseSucceed(decided(cart), () => undefined)
+        if (early !== undefined && (yield* store.write(early))) return yield* remember(early.cart)
+        const before = isNow ? cart : yield* look(cartId)
+        const change = yield* decided(before)
+        if (change === undefined) return before
+        if (yield* store.write(change)) return yield* remember(change.cart)
+        return yield* transaction(
           Effect.gen(function* () {
-            const cart = yield* owned(cartId, yield* store.lock(cartId))
-            const after = yield* items(cart)
-            return isSame(cart.items, after) ? cart : yield* put(cart, after)
+            const locked = (yield* store.lock([cartId])).get(cartId) ?? before
+            const again = yield* decided(locked)
+            if (again === undefined) return locked
+            yield* store.writeLocked([again])
+            return again.cart
           })
-        )
+        ).pipe(Effect.flatMap(remember))
+      })
+
+      const isSold = Effect.fnUntraced(function* (productId: Ids.ProductId) {
+        if ((yield* products.get(productId)) === true) return true
+        const prices = yield* catalogue.PricesOf({ productIds: [productId] })
+        if (prices.length === 0) return false
+        yield* products.put(productId, 1, true)
+        return true
+      })
 
       const setItem = Effect.fn("Carts.setItem")(
         function* ({ cartId, productId, qty }: Item & { readonly cartId: Ids.CartId }) {
-          yield* owned(cartId, yield* store.find(cartId))
-          const prices = yield* catalogue.PricesOf({ productIds: [productId] })
-          if (prices.length === 0) return yield* new ProductNotFound({ productIds: [productId] })
-          return yield* changing(cartId, ({ items }) => {
+          const recalled = yield* recall(cartId)
+          if (!(yield* isSold(productId))) return yield* new ProductNotFound({ productIds: [productId] })
+          return yield* changing(recalled, (items) => {
             const present = items.some((item) => item.productId === productId)
-            if (!present && items.length >= maxLines) return Effect.fail(new CartFull())
-            return Effect.succeed(
+            if (!present && items.length >= maxLines) return Result.fail(new CartFull())
+            return Result.succeed(
               present
                 ? items.map((item) => (item.productId === productId ? { productId, qty } : item))
                 : [...items, { productId, qty }]
@@ -128,8 +172,12 @@ export class Carts extends Context.Service<
       )
 
       const removeItem = Effect.fn("Carts.removeItem")(
-        ({ cartId, productId }: { readonly cartId: Ids.CartId; readonly productId: Ids.ProductId }) =>
-          changing(cartId, ({ items }) => Effect.succeed(items.filter((item) => item.productId !== productId))),
+        function* ({ cartId, productId }: { readonly cartId: Ids.CartId; readonly productId: Ids.ProductId }) {
+          const recalled = yield* recall(cartId)
+          return yield* changing(recalled, (items) =>
+            Result.succeed(items.filter((item) => item.productId !== productId))
+          )
+        },
         orAway,
         provided
       )
@@ -140,15 +188,19 @@ export class Carts extends Context.Service<
           if (guest.role !== "guest") return yield* new InvalidGuestToken()
           return yield* transaction(
             Effect.gen(function* () {
-              const into = yield* owned(cartId, yield* store.lock(cartId))
-              const guestCarts = yield* store.lockOfOwner(guest.userId)
-              let items: ReadonlyArray<Item> = into.items
-              for (const cart of guestCarts) {
-                if (cart.cartId === into.cartId || cart.items.length === 0) continue
-                items = merge(items, cart.items)
-                yield* put(cart, [])
-              }
-              return items === into.items ? into : yield* put(into, items)
+              const guestCarts = yield* store.idsOf(guest.userId)
+              const carts = yield* store.lock([cartId, ...guestCarts])
+              const into = yield* owned(cartId, carts.get(cartId))
+              const emptied = guestCarts.flatMap((guestCart) => {
+                const cart = carts.get(guestCart)
+                return cart === undefined || cart.cartId === cartId || cart.items.length === 0 ? [] : [cart]
+              })
+              if (emptied.length === 0) return into
+              const items = emptied.reduce((items, cart) => merge(items, cart.items), into.items)
+              const at = yield* stamp
+              const merged = changed(into, items, at)
+              yield* store.writeLocked([...emptied.map((cart) => changed(cart, [], at)), merged])
+              return merged.cart
             })
           )
         },
@@ -157,12 +209,28 @@ export class Carts extends Context.Service<
       )
 
       const takeOrdered = Effect.fn("Carts.takeOrdered")(
-        function* (cartId: Ids.CartId, ordered: ReadonlyArray<Item>) {
+        function* (ordered: ReadonlyArray<Ordered>) {
+          // Orders of the same cart, one after the other.
+          const rounds: Array<Map<string, Ordered>> = []
+          for (const order of ordered) {
+            const free = rounds.find((round) => !round.has(order.cartId))
+            if (free === undefined) rounds.push(new Map([[order.cartId, order]]))
+            else free.set(order.cartId, order)
+          }
           yield* transaction(
-            Effect.gen(function* () {
-              const cart = yield* store.lock(cartId)
-              if (cart !== undefined) yield* put(cart, without(cart.items, ordered))
-            })
+            Effect.forEach(
+              rounds,
+              Effect.fnUntraced(function* (round) {
+                const carts = yield* store.lock([...round.keys()])
+                yield* store.writeLocked(
+                  [...carts.values()].flatMap((cart) => {
+                    const order = round.get(cart.cartId)
+                    return order === undefined ? [] : [changed(cart, without(cart.items, order.items), order.stamp)]
+                  })
+                )
+              }),
+              { discard: true }
+            )
           )
         },
         orAway,
@@ -173,6 +241,12 @@ export class Carts extends Context.Service<
     })
   )
 }
+
+const changed = (cart: Cart, items: ReadonlyArray<Item>, stamp: Stamp): CartStore.Change => ({
+  cart: new Cart({ ...cart, items, version: cart.version + 1 }),
+  before: cart.items,
+  stamp
+})
 
 const isSame = (before: ReadonlyArray<Item>, after: ReadonlyArray<Item>): boolean =>
   before.length === after.length &&

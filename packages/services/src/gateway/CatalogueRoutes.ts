@@ -1,13 +1,14 @@
 import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import type { Product } from "@merkato/domain/catalogue/Product"
 import type { ProductId } from "@merkato/domain/kernel/Ids"
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
 import { maxPriceMinor } from "@merkato/domain/kernel/Money"
 import type { Currency } from "@merkato/domain/kernel/Money"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { Api } from "@merkato/rpc/rest/Api"
-import { cacheable, tagged } from "./Etags.ts"
-import { ProductCache } from "./ProductCache.ts"
+import { jsonWithTag, tagged } from "./Etags.ts"
+import { ProductCache, ProductPages } from "./ProductCache.ts"
 import { amountOf, answering, json, pageJson, pricePeriodJson, productJson } from "./Rest.ts"
 
 const defaultLimit = 20
@@ -44,20 +45,29 @@ export const CatalogueRoutes = HttpApiBuilder.group(
       yield* cache.put(productId, product.version, fresh)
       return fresh
     })
+    const pages = yield* ProductPages
+    const services = yield* Effect.context<never>()
+    const withoutPages = <E, R>(change: Effect.Effect<Product, E, R>) =>
+      Effect.tap(change, () => Effect.sync(pages.dropAll))
     return handlers.handleAll({
       addProduct: ({ payload: { price, description = "", ...payload } }) =>
         answering(
           Effect.gen(function* () {
             const priceMinor = yield* priceOf(price, payload.currency)
-            const product = yield* catalogue.AddProduct({ ...payload, description, priceMinor })
+            const product = yield* catalogue.AddProduct({ ...payload, description, priceMinor }).pipe(withoutPages)
             return json(productJson(product), 201, { location: `/api/v1/products/${product.productId}` })
           })
         ),
       listProducts: ({ query: { limit = defaultLimit, ...query }, request }) =>
         answering(
-          Effect.map(catalogue.ListProducts({ ...query, limit }), (page) =>
-            cacheable(request, pageJson(page, productJson))
-          )
+          Effect.suspend(() => {
+            const moment = pages.moment()
+            return Effect.map(catalogue.ListProducts({ ...query, limit }), (found) => {
+              const page = jsonWithTag(pageJson(found, productJson))
+              pages.put(request.url, moment, page, services)
+              return tagged(request, page.body, page.etag)
+            })
+          })
         ),
       getProduct: ({ params, request }) =>
         answering(Effect.map(cachedProduct(params.productId), ({ body, etag }) => tagged(request, body, etag))),
@@ -65,11 +75,13 @@ export const CatalogueRoutes = HttpApiBuilder.group(
         answering(
           Effect.gen(function* () {
             const expectedVersion = yield* versionOf(headers["if-match"])
-            const product = yield* catalogue.ChangeProduct({
-              ...params,
-              ...payload,
-              ...(expectedVersion === undefined ? {} : { expectedVersion })
-            })
+            const product = yield* catalogue
+              .ChangeProduct({
+                ...params,
+                ...payload,
+                ...(expectedVersion === undefined ? {} : { expectedVersion })
+              })
+              .pipe(withoutPages)
             return json(productJson(product), 200, { etag: `"${product.version}"` })
           })
         ),
@@ -77,7 +89,7 @@ export const CatalogueRoutes = HttpApiBuilder.group(
         answering(
           Effect.gen(function* () {
             const priceMinor = yield* priceOf(price, currency)
-            const product = yield* catalogue.SetPrice({ ...params, priceMinor, currency, reason })
+            const product = yield* catalogue.SetPrice({ ...params, priceMinor, currency, reason }).pipe(withoutPages)
             return json(productJson(product), 200, { etag: `"${product.version}"` })
           })
         ),

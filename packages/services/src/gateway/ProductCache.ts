@@ -1,47 +1,69 @@
 import { Context, Effect, Latch, Layer } from "effect"
 import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
+import * as PageCache from "@merkato/infra/cache/PageCache"
 import * as VersionedCache from "@merkato/infra/cache/VersionedCache"
 import { EventBus } from "@merkato/infra/events/EventBus"
 
-/** A product as it goes over the wire. */
-export interface CachedProduct {
+/** A product, or a page of them, as it goes over the wire. */
+export interface CachedJson {
   readonly etag: string
   readonly body: string
 }
 
-/** Milliseconds after which a cached product is read again even if no event said so. */
+/** Milliseconds after which what is cached is read again even if no event said so. */
 const ttlMs = 60_000
 
 const capacity = 20_000
 
 /** Products as JSON, ready to be sent (`product:{id}` of the caches). Without a bus there is no cache: nothing would drop what is stale. */
-export const ProductCache = Context.Reference<VersionedCache.VersionedCache<CachedProduct>>(
+export const ProductCache = Context.Reference<VersionedCache.VersionedCache<CachedJson>>(
   "merkato/gateway/ProductCache",
   {
-    defaultValue: () => ({ get: () => Effect.undefined, put: () => Effect.void, drop: () => Effect.void })
+    defaultValue: () => ({
+      get: () => Effect.undefined,
+      peek: () => undefined,
+      hit: () => {},
+      put: () => Effect.void,
+      drop: () => Effect.void
+    })
   }
 )
 
-/** The cache in this process, kept right by the catalogue's events and by nothing else. */
+/** Characters of cached pages: a few thousand of the usual size. */
+const pageCharacters = 16_000_000
+
+/**
+ * Pages of the catalogue's lists and searches as JSON, by path and query. Any change of the catalogue drops them: its
+ * events, and the change itself in the process that makes it, so that who changed something finds it changed.
+ */
+export const ProductPages = Context.Reference<PageCache.PageCache<CachedJson>>("merkato/gateway/ProductPages", {
+  defaultValue: () => PageCache.none<CachedJson>()
+})
+
+/** The caches in this process, kept right by the catalogue's events and by nothing else. */
 export const layer = Layer.effectContext(
   Effect.gen(function* () {
     const bus = yield* EventBus
-    const cache = yield* VersionedCache.make<CachedProduct>({ name: "product", capacity, ttlMs })
+    const cache = yield* VersionedCache.make<CachedJson>({ name: "product", capacity, ttlMs })
+    const pages = yield* PageCache.make<CachedJson>({ name: "product_page", characters: pageCharacters, ttlMs })
     const following = Latch.makeUnsafe(false)
     yield* Effect.forkScoped(
       bus.follow({
         topics: ["catalogue.events"],
         following: Effect.sync(() => following.openUnsafe()),
         handle: (batch) =>
-          Effect.forEach(
-            batch.filter(({ envelope }) => envelope.eventType === ProductUpdated.type),
-            ({ envelope }) => cache.drop(envelope.partitionKey, envelope.aggregateVersion),
-            { discard: true }
+          Effect.andThen(
+            Effect.forEach(
+              batch.filter(({ envelope }) => envelope.eventType === ProductUpdated.type),
+              ({ envelope }) => cache.drop(envelope.partitionKey, envelope.aggregateVersion),
+              { discard: true }
+            ),
+            Effect.sync(pages.dropAll)
           )
       })
     )
     // Nothing may be cached before its changes are listened to.
     yield* following.await
-    return Context.make(ProductCache, cache)
+    return Context.make(ProductCache, cache).pipe(Context.add(ProductPages, pages))
   })
 )

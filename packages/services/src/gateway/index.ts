@@ -21,9 +21,11 @@ import * as JsonBody from "./JsonBody.ts"
 import { NotificationRoutes } from "./NotificationRoutes.ts"
 import { OrderRoutes } from "./OrderRoutes.ts"
 import { opsRoutes } from "./OpsRoutes.ts"
+import { ProductsAtHand } from "./ProductsAtHand.ts"
 import * as SignedIn from "./SignedIn.ts"
 
-export { ownHeaders, Sampling } from "./Edge.ts"
+export { ownHeaders } from "./Edge.ts"
+export { Sampling } from "./Sampling.ts"
 export { Readiness } from "./Health.ts"
 export { PolicyPeers } from "./Policies.ts"
 
@@ -51,5 +53,6 @@ export const gateway = (contexts: ReadonlyArray<string>) =>
     docs,
     Health,
     home(contexts),
+    ProductsAtHand,
     Edge
   ).pipe(Layer.provide(clients))

@@ -18,7 +18,7 @@ import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
-import { orUnavailable, retryLostRace, transaction } from "@merkato/infra/postgres/Database"
+import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import * as InventoryStore from "./InventoryStore.ts"
 
@@ -164,15 +164,10 @@ export class Inventory extends Context.Service<
         function* (reservationId: Ids.ReservationId) {
           yield* authorize("stock.reserve")
           const now = yield* stamp
-          const end = (ending: "committed" | "expired") => store.close(reservationId, ending, now).pipe(retryLostRace)
-          for (;;) {
-            if (yield* end("committed")) return yield* wrote
-            if (yield* end("expired")) yield* wrote
-            const status = (yield* store.known(reservationId))?.status
-            if (status === "committed") return
-            // Still held when it was extended between the two.
-            if (status !== "held") return yield* closed(reservationId)
-          }
+          const closing = yield* store.close(reservationId, "committed", now)
+          if (closing?.ending !== null && closing !== undefined) yield* wrote
+          const status = closing?.ending ?? closing?.before ?? "unknown"
+          if (status !== "committed") return yield* new ReservationClosed({ reservationId, status })
         },
         orAway,
         provided
@@ -188,11 +183,15 @@ export class Inventory extends Context.Service<
         }) {
           yield* authorize("stock.reserve")
           const now = yield* stamp
-          if (yield* store.close(reservationId, "released", now).pipe(retryLostRace)) return yield* wrote
-          if (yield* store.bury(reservationId, orderId, defaultWarehouse, now.occurredAt)) return
-          // It came between the two: the reserve that the tombstone met is held now, or was ended by somebody else.
-          if (yield* store.close(reservationId, "released", now).pipe(retryLostRace)) return yield* wrote
-          if ((yield* store.known(reservationId))?.status === "committed") return yield* closed(reservationId)
+          for (;;) {
+            const closing = yield* store.close(reservationId, "released", now)
+            if (closing?.ending === "released") return yield* wrote
+            if (closing !== undefined) {
+              return closing.before === "committed" ? yield* closed(reservationId) : undefined
+            }
+            if (yield* store.bury(reservationId, orderId, defaultWarehouse, now.occurredAt)) return
+            // It came between the two.
+          }
         },
         orAway,
         provided
@@ -201,10 +200,10 @@ export class Inventory extends Context.Service<
       const expireDue = Effect.gen(function* () {
         const now = yield* stamp
         const due = yield* store.due(now.occurredAt, 200)
-        let count = 0
-        for (const reservationId of due) {
-          if (yield* store.close(reservationId, "expired", now).pipe(retryLostRace)) count += 1
-        }
+        const closings = yield* Effect.forEach(due, (reservationId) => store.close(reservationId, "expired", now), {
+          concurrency: "unbounded"
+        })
+        const count = closings.filter((closing) => closing?.ending === "expired").length
         if (count > 0) yield* wrote
         return count
       }).pipe(orAway, Effect.withTracerEnabled(false))

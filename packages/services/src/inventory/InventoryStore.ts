@@ -7,7 +7,7 @@ import {
   StockReserved
 } from "@merkato/domain/inventory/InventoryEvents"
 import { defaultWarehouse, maxUnits, ReservationStatus, Shortage, StockLevels } from "@merkato/domain/inventory/Stock"
-import { OrderId } from "@merkato/domain/kernel/Ids"
+import * as Ids from "@merkato/domain/kernel/Ids"
 import { eventIds, type Stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import { retryLostRace } from "@merkato/infra/postgres/Database"
@@ -28,7 +28,7 @@ type Attempt = Pick<typeof AttemptRow.Type, "made" | "shortages">
 /** There is a reservation with this id already. */
 const taken: Attempt = { made: false, shortages: [] }
 
-const Known = Schema.Struct({ orderId: OrderId, status: ReservationStatus })
+const Known = Schema.Struct({ orderId: Ids.OrderId, status: ReservationStatus })
 const decodeKnown = Schema.decodeUnknownEffect(Schema.Array(Known))
 
 export interface Hold {
@@ -48,10 +48,22 @@ interface Wish {
 /** How a reservation ends. */
 export type Ending = "committed" | "released" | "expired"
 
-const eventOf: Record<Ending, string> = {
-  committed: StockCommitted.type,
-  released: StockReleased.type,
-  expired: StockReleased.type
+const ClosingRow = Schema.Struct({
+  reservationId: Schema.String,
+  before: ReservationStatus,
+  ending: Schema.NullOr(Schema.Literals(["committed", "released", "expired"]))
+})
+const decodeClosings = Schema.decodeUnknownEffect(Schema.Array(ClosingRow))
+
+/** What came of closing a reservation: what it was before, and how it ended by this; null: not at all. */
+export type Closing = Pick<typeof ClosingRow.Type, "before" | "ending">
+
+/** A reservation to be closed; the last three digits of `eventId` are counted up for its events. */
+interface Close {
+  readonly reservationId: string
+  readonly wanted: Ending
+  readonly stamp: Stamp
+  readonly eventId: string
 }
 
 /**
@@ -60,21 +72,6 @@ const eventOf: Record<Ending, string> = {
  */
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-
-  /** Common table expressions that store an event per row of `changed` and mark it for the relay. */
-  const levelEvents = (type: string, stamp: Stamp, extra: ReturnType<typeof sql.literal>) => sql`
-    event_rows as (
-      insert into inventory.events
-        (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload)
-      select event_id, ${type}, product_id, version, ${stamp.occurredAt}, ${stamp.region}, ${stamp.traceParent},
-        ${stamp.correlationId}, jsonb_build_object('productId', product_id, 'warehouseId', warehouse_id,
-          'onHand', on_hand, 'reserved', reserved, 'available', on_hand - reserved, 'version', version) || ${extra}
-      from changed order by product_id
-      returning position, aggregate_id, version
-    ), outbox_rows as (
-      insert into inventory.outbox (position, aggregate_id, version)
-      select position, aggregate_id, version from event_rows
-    )`
 
   const levels = Effect.fn("InventoryStore.levels")(function* (productId: string) {
     const rows = yield* sql`
@@ -205,54 +202,100 @@ export const make = Effect.gen(function* () {
     return attempt.made || attempt.shortages.length > 0 || attempt === taken ? attempt : yield* alone(wish)
   })
 
-  /** Ends a held reservation; false when it is not held (any more), or too late to be committed, or too early to expire. */
-  const close = Effect.fn("InventoryStore.close")(function* (reservationId: string, ending: Ending, stamp: Stamp) {
-    const now = stamp.occurredAt
-    const due =
-      ending === "committed"
-        ? sql`and expires_at > ${now}`
-        : ending === "expired"
-          ? sql`and expires_at <= ${now}`
-          : sql.literal("")
-    const [expiredEvent, ...lineEvents] = yield* eventIds(101)
+  /**
+   * Ends held reservations, each as wanted: to be committed it must not be due, or it expires instead; to expire it must be.
+   * What came of each that is there. Waits at most `lockTimeoutMs` for a lock, unless that is 0; the new levels are made of
+   * the locked ones, as in `reserveAll`.
+   */
+  const closeAll = Effect.fn("InventoryStore.closeAll")(function* (
+    closes: ReadonlyArray<Close>,
+    lockTimeoutMs: number
+  ) {
+    const each = <A>(of: (close: Close) => A) => closes.map(of)
     const rows = yield* sql`
-      with closed as (
-        update inventory.reservations set status = ${ending}, closed_at = ${now}
-        where reservation_id = ${reservationId} and status = 'held' ${due}
-        returning reservation_id, order_id, warehouse_id, product_ids, quantities
+      with wish as materialized (
+        select w.* from unnest(
+          ${each(({ reservationId }) => reservationId)}::text[],
+          ${each(({ wanted }) => wanted)}::text[],
+          ${each(({ eventId }) => eventId)}::text[],
+          ${each(({ stamp }) => stamp.occurredAt.toISOString())}::text[]::timestamptz[],
+          ${each(({ stamp }) => stamp.region)}::text[],
+          ${each(({ stamp }) => stamp.traceParent)}::text[],
+          ${each(({ stamp }) => stamp.correlationId)}::text[]
+        ) with ordinality as w
+          (reservation_id, wanted, event_id, occurred_at, region, trace_parent, correlation_id, nth),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+        order by reservation_id
+      ), met as materialized (
+        select wish.*, r.order_id, r.warehouse_id, r.product_ids, r.quantities, r.status as before, case
+          when r.status <> 'held' then null
+          when wanted = 'released' then 'released'
+          when r.expires_at <= occurred_at then 'expired'
+          when wanted = 'committed' then 'committed' end as ending
+        from wish cross join lateral (
+          select * from inventory.reservations r where r.reservation_id = wish.reservation_id offset 0 for update
+        ) r
+      ), closed as (
+        update inventory.reservations r set status = ending, closed_at = occurred_at
+        -- With "before" it looks like one row to the planner, which then takes the index of a small table, too.
+        from met where r.reservation_id = met.reservation_id and before = 'held' and ending is not null
       ), line as materialized (
-        select order_id, warehouse_id, product_id, qty, event_id
-        from closed, unnest(product_ids, quantities, (${lineEvents}::text[])[1:cardinality(product_ids)])
-          as l (product_id, qty, event_id)
+        select met.*, product_id, qty, case ending when 'committed' then qty else 0 end as sold, number
+        from met cross join lateral unnest(product_ids, quantities) with ordinality as l (product_id, qty, number)
+        where ending is not null
+      ), wanted as materialized (
+        select distinct product_id, warehouse_id from line order by product_id, warehouse_id
       ), stock as materialized (
-        select s.product_id, s.warehouse_id from inventory.inventory_stock s join line using (product_id, warehouse_id)
-        order by s.product_id for update of s
+        select s.product_id, s.warehouse_id, s.on_hand, s.reserved, s.version from wanted cross join lateral (
+          select * from inventory.inventory_stock stock
+          where stock.product_id = wanted.product_id and stock.warehouse_id = wanted.warehouse_id
+          offset 0 for update
+        ) s
+      ), in_turn as materialized (
+        select line.*, sum(qty) over turns as freed, sum(sold) over turns as gone, row_number() over turns as step
+        from line window turns as (partition by product_id, warehouse_id order by nth rows unbounded preceding)
+      ), total as materialized (
+        select product_id, warehouse_id, sum(qty) as freed, sum(sold) as gone, count(*) as steps
+        from line group by product_id, warehouse_id
       ), changed as (
-        update inventory.inventory_stock s
-        set reserved = s.reserved - line.qty, version = s.version + 1,
-          on_hand = s.on_hand - ${ending === "committed" ? sql.literal("line.qty") : sql.literal("0")}
-        from line, stock
-        where s.product_id = line.product_id and s.warehouse_id = line.warehouse_id
-          and stock.product_id = s.product_id and stock.warehouse_id = s.warehouse_id
-        returning s.product_id, s.warehouse_id, s.on_hand, s.reserved, s.version, line.qty, line.event_id, line.order_id
-      ), ${levelEvents(eventOf[ending], stamp, sql`jsonb_build_object('qty', qty, 'reservationId', ${reservationId}::text, 'orderId', order_id)`)}
-      ${
-        ending === "expired"
-          ? sql`, ended_rows as (
-              insert into inventory.events
-                (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload)
-              select ${expiredEvent}, ${ReservationExpired.type}, reservation_id, 1, ${now}, ${stamp.region},
-                ${stamp.traceParent}, ${stamp.correlationId},
-                jsonb_build_object('reservationId', reservation_id, 'orderId', order_id)
-              from closed returning position, aggregate_id, version
-            ), ended_outbox as (
-              insert into inventory.outbox (position, aggregate_id, version)
-              select position, aggregate_id, version from ended_rows
-            )`
-          : sql.literal("")
-      }
-      select reservation_id from closed`
-    return rows.length > 0
+        update inventory.inventory_stock s set on_hand = stock.on_hand - total.gone,
+          reserved = stock.reserved - total.freed, version = stock.version + total.steps
+        from stock join total using (product_id, warehouse_id)
+        where s.product_id = stock.product_id and s.warehouse_id = stock.warehouse_id
+      ), event_rows as (
+        insert into inventory.events
+          (event_id, event_type, aggregate_id, version, occurred_at, region, trace_parent, correlation_id, payload)
+        select left(event_id, 33) || lpad(to_hex(number), 3, '0'),
+          case ending when 'committed' then ${StockCommitted.type} else ${StockReleased.type} end, product_id,
+          version + step, occurred_at, region, trace_parent, correlation_id, jsonb_build_object('productId', product_id,
+            'warehouseId', warehouse_id, 'onHand', on_hand - gone, 'reserved', reserved - freed,
+            'available', on_hand - gone - reserved + freed, 'version', version + step, 'qty', qty,
+            'reservationId', reservation_id, 'orderId', order_id)
+        from in_turn join stock using (product_id, warehouse_id)
+        union all
+        select left(event_id, 33) || '000', ${ReservationExpired.type}, reservation_id, 1, occurred_at, region,
+          trace_parent, correlation_id, jsonb_build_object('reservationId', reservation_id, 'orderId', order_id)
+        from met where ending = 'expired'
+        order by 3, 4
+        returning position, aggregate_id, version
+      ), outbox_rows as (
+        insert into inventory.outbox (position, aggregate_id, version)
+        select position, aggregate_id, version from event_rows
+      )
+      select reservation_id as "reservationId", before, ending from met`
+    const closings = new Map((yield* Effect.orDie(decodeClosings(rows))).map((row) => [row.reservationId, row]))
+    return each(({ reservationId }): Closing | undefined => closings.get(reservationId))
+  })
+
+  const offerClose = yield* Combined.make({
+    name: "InventoryStore.close together",
+    together: (closes: ReadonlyArray<Close>, lockTimeoutMs) => closeAll(closes, lockTimeoutMs).pipe(retryLostRace),
+    keyOf: ({ reservationId }) => reservationId
+  })
+
+  /** Ends a held reservation with those of the same moment, as `closeAll` says; undefined when there is none. */
+  const close = Effect.fn("InventoryStore.close")(function* (reservationId: string, wanted: Ending, stamp: Stamp) {
+    return yield* offerClose({ reservationId, wanted, stamp, eventId: yield* Ids.next })
   })
 
   const extend = Effect.fn("InventoryStore.extend")(function* (reservationId: string, until: Date, now: Date) {

@@ -1,4 +1,4 @@
-import { Cause, Clock, Context, DateTime, Effect, Layer, Metric, Schema } from "effect"
+import { Cause, Clock, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import { paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
@@ -60,6 +60,7 @@ import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { ordersCreated, priceChange } from "./Orders.ts"
 import * as OrdersStore from "./OrdersStore.ts"
+import * as ProcessMoves from "./ProcessMoves.ts"
 import * as SagaStore from "./SagaStore.ts"
 
 const Refusal = Schema.Union([...PayRefusal.members, ...CheckoutRefusal.members])
@@ -161,6 +162,7 @@ export class OrderProcess extends Context.Service<
     Effect.gen(function* () {
       const orders = yield* OrdersStore.make
       const sagas = yield* SagaStore.make
+      const moves = yield* ProcessMoves.make
       const idempotency = yield* Idempotency
       const encryption = yield* Encryption
       const cart = yield* CartRpc
@@ -168,7 +170,6 @@ export class OrderProcess extends Context.Service<
       const risk = yield* RiskRpc
       const inventory = yield* InventoryRpc
       const payments = yield* PaymentsRpc
-      const sql = yield* SqlClient.SqlClient
       const provided = yield* Provided.provided
       const owner = yield* Ids.next
       const orAway = orUnavailable("orders")
@@ -210,20 +211,13 @@ export class OrderProcess extends Context.Service<
 
       type Change = (order: Order) => NewEvent
 
-      /** Applies events to a locked order, one after the other. */
-      const apply = Effect.fnUntraced(function* (order: Order, changes: ReadonlyArray<Change>) {
-        const steps = yield* evolved(
+      /** An order after each of some events. */
+      const changed = (order: Order, changes: ReadonlyArray<Change>) =>
+        evolved(
           order,
           order.region,
           changes.map((change) => (current) => change(current ?? order))
         )
-        // The events belong where the order does, wherever its shopper is by now.
-        yield* Effect.updateService(orders.save(steps), RequestContext, (request) => ({
-          ...request,
-          principal: new Principal({ ...request.principal, region: order.region })
-        }))
-        return steps.at(-1)?.order ?? order
-      })
 
       const about =
         <A>(definition: EventDefinition<A>, payload: (order: Order) => A): Change =>
@@ -257,50 +251,57 @@ export class OrderProcess extends Context.Service<
           ...ofCart(saga)
         }))
 
-      const settle = (saga: SagaStore.Saga, answer: Answer | undefined) =>
-        answer === undefined
-          ? idempotency.abandon(saga.request)
-          : idempotency.settle(saga.request, encodeAnswer(answer))
-
       const logged = ({ orderId, work }: SagaStore.Saga, outcome: string) =>
         Effect.logDebug(`Order process ended: ${outcome}`).pipe(
           Effect.annotateLogs({ orderId, userId: work.principal.userId })
         )
 
-      /** Ends the process: what it did to the order, its last step and its answer, in one transaction. `Open` when it is somebody else's. */
+      const keptFor = (end: Outcome) => {
+        const answer = keptOf(end)
+        return { kept: answer === undefined ? null : encodeAnswer(answer) }
+      }
+
+      /** Whether somebody else has gone on with the process. */
+      const isReplaced = (saga: SagaStore.Saga) =>
+        Effect.map(sagas.find(saga.sagaId), (now) => now?.epoch !== saga.epoch || now.step !== saga.step)
+
+      /** Ends the process: what it did to the order, its last step and its answer, at once. `Open` when it is somebody else's. */
       const finish = (
-        saga: SagaStore.Saga,
+        saga: Running,
         outcome: string,
         changes: (order: Order) => ReadonlyArray<Change>,
         ending: (order: Order) => Outcome
-      ) =>
-        transaction(
-          Effect.gen(function* () {
-            if (!(yield* sagas.end(saga, outcome))) return open
-            const order = yield* orders.lock(saga.orderId)
-            if (order === undefined) return yield* Effect.die(new Error(`Order ${saga.orderId} is gone`))
-            const end = ending(yield* apply(order, changes(order)))
-            yield* settle(saga, keptOf(end))
-            yield* logged(saga, outcome)
-            return end
-          })
-        )
+      ): Effect.Effect<Outcome, SqlError.SqlError> =>
+        Effect.gen(function* () {
+          const order = yield* orderOf(saga)
+          // Read by an owner that was replaced: the other one has ended the payment already.
+          if (order.paymentAttemptId !== saga.attemptId && (yield* isReplaced(saga))) return open
+          const steps = yield* changed(order, changes(order))
+          const end = ending(steps.at(-1)?.order ?? order)
+          const change = { steps, from: order.version }
+          switch (yield* moves.go({ saga, to: "done", outcome, change, answer: keptFor(end) })) {
+            case "Moved":
+              yield* logged(saga, outcome)
+              return end
+            case "Replaced":
+              return open
+            case "Overtaken":
+              // Its reservation has ended meanwhile; no more than that happens to an order while a payment is under way.
+              return yield* finish(without(saga), outcome, changes, ending)
+          }
+        })
 
       /** The same for a checkout that did not come to an order. */
-      const finishEarly = (saga: SagaStore.Saga, outcome: string, end: Outcome) =>
-        transaction(
-          Effect.gen(function* () {
-            if (!(yield* sagas.end(saga, outcome))) return open
-            yield* settle(saga, keptOf(end))
-            yield* logged(saga, outcome)
-            return end
-          })
-        )
+      const finishEarly = Effect.fnUntraced(function* (saga: SagaStore.Saga, outcome: string, end: Outcome) {
+        if ((yield* moves.go({ saga, to: "done", outcome, answer: keptFor(end) })) !== "Moved") return open
+        yield* logged(saga, outcome)
+        return end
+      })
 
       const refused = (saga: SagaStore.Saga, refusal: Refusal) =>
         finishEarly(saga, codeOf(refusal._tag), { _tag: "Refused", refusal })
 
-      const finishPaid = (saga: SagaStore.Saga) =>
+      const finishPaid = (saga: Running) =>
         finish(
           saga,
           "paid",
@@ -308,7 +309,7 @@ export class OrderProcess extends Context.Service<
           (order) => ({ _tag: "Done", order })
         )
 
-      const finishHeld = (saga: SagaStore.Saga, review: Review) =>
+      const finishHeld = (saga: Running, review: Review) =>
         finish(
           saga,
           "held",
@@ -317,7 +318,7 @@ export class OrderProcess extends Context.Service<
         )
 
       /** The goods are gone: the order ends. */
-      const finishExpired = (saga: SagaStore.Saga) =>
+      const finishExpired = (saga: Running) =>
         finish(
           saga,
           "reservation_expired",
@@ -333,7 +334,7 @@ export class OrderProcess extends Context.Service<
 
       /** A refusal about the money. Who pays an order tries another card; a checkout is over, and so is its order. */
       const finishRefused = Effect.fnUntraced(function* (
-        saga: SagaStore.Saga,
+        saga: Running,
         refusal: PaymentDeclined | RiskBlocked,
         reason: string
       ) {
@@ -350,7 +351,7 @@ export class OrderProcess extends Context.Service<
         return end
       })
 
-      const finishUnavailable = (saga: SagaStore.Saga, seconds = 30) =>
+      const finishUnavailable = (saga: Running, seconds = 30) =>
         finish(saga, "unavailable", withoutMoney(saga, "unavailable"), ({ status }) =>
           status === "CANCELED"
             ? { _tag: "Refused", refusal: new NotPayable({ orderStatus: status }) }
@@ -361,9 +362,7 @@ export class OrderProcess extends Context.Service<
       const wait = (saga: SagaStore.Saga) => Effect.as(sagas.postpone(saga, againMs), open)
 
       /** What is bought, and for how much: from the cart, at the prices of now. */
-      const quote = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
-        const { cartId, expectedTotal } = saga.work
-        if (cartId === undefined) return yield* Effect.die(new Error(`Checkout ${saga.sagaId} has no cart`))
+      const quote = Effect.fnUntraced(function* (cartId: Ids.CartId, expectedTotal: number | undefined) {
         const { items, version } = yield* cart.GetCart({ cartId })
         if (items.length === 0) return yield* new CartEmpty({ cartId })
         const priced = yield* pricing.Quote({ items })
@@ -373,7 +372,10 @@ export class OrderProcess extends Context.Service<
 
       /** Goes on with a cart that no other checkout turns into an order, or has: two keys do not buy it twice. */
       const claim = (saga: SagaStore.Saga, { priced, cartId, cart }: Effect.Success<ReturnType<typeof quote>>) => {
-        const claimed = onTo(saga, "risk", { quote: priced }, cart)
+        const claimed = Effect.map(
+          sagas.take(saga, cart, priced),
+          (taken): Turn => (taken === undefined ? open : moving(taken))
+        )
         return Effect.catchIf(claimed, isUniqueViolation, () =>
           Effect.flatMap(sagas.holderOf(cart), (holder) => {
             if (holder === undefined) return claimed
@@ -388,7 +390,7 @@ export class OrderProcess extends Context.Service<
         { attemptId, orderId, work }: SagaStore.Saga,
         bill: Pick<Quote, "totalMinor" | "currency"> & { readonly lines: Quote["lines"] }
       ) {
-        return yield* risk
+        const { decision, score, reasons } = yield* risk
           .Assess({
             assessmentId: Ids.AssessmentId.make(derivedId("RISK", attemptId)),
             orderId,
@@ -400,7 +402,8 @@ export class OrderProcess extends Context.Service<
             lines: bill.lines.length,
             ...(work.deviceId === undefined ? {} : { deviceId: work.deviceId })
           })
-          .pipe(guarded("risk.assess", "risk"))
+          .pipe(guarded("risk.assess", "risk"), Effect.withSpan("OrderProcess.risk", { attributes: { orderId } }))
+        return { decision, score, reasons: reasons.map(({ rule }) => rule) }
       })
 
       const giveStockBack = ({ orderId, work: { reservationId } }: SagaStore.Saga) =>
@@ -409,56 +412,46 @@ export class OrderProcess extends Context.Service<
           inventory.Release({ reservationId, orderId })
         )
 
-      /** Writes the order of a checkout down and moves on, in one transaction: it waits for its money, or for a review. */
-      const place = (saga: SagaStore.Saga, bill: Quote) =>
-        transaction(
-          Effect.gen(function* () {
-            const { review, principal, reservationId } = saga.work
-            const at = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
-            const order = new Order({
-              orderId: saga.orderId,
-              userId: principal.userId,
-              region: principal.region,
-              status: "PENDING",
-              items: bill.lines,
-              itemsMinor: bill.itemsMinor,
-              discountMinor: bill.discountMinor,
-              taxMinor: bill.taxMinor,
-              shippingMinor: bill.shippingMinor,
-              totalMinor: bill.totalMinor,
-              currency: bill.currency,
-              reservationId,
-              paymentAttemptId: null,
-              reservationLost: false,
-              reviewed: false,
-              version: 1,
-              createdAt: at,
-              updatedAt: at
-            })
-            const begin = (next: Change) =>
-              Effect.gen(function* () {
-                const steps = yield* evolved(undefined, principal.region, [
-                  () => created(order),
-                  (current) => next(current ?? order)
-                ])
-                // As its first event has it, to the millisecond.
-                yield* orders.insert(steps[0]?.order ?? order)
-                yield* orders.save(steps)
-                yield* sql.afterCommit(Metric.update(ordersCreated, 1))
-                return steps.at(-1)?.order ?? order
-              })
-            if (review === undefined) {
-              const moved = yield* sagas.move(saga, "authorise")
-              if (moved === undefined) return open
-              yield* begin(started(saga.attemptId))
-              return moving(moved)
-            }
-            if (!(yield* sagas.end(saga, "held"))) return open
-            const end: Outcome = { _tag: "Done", order: yield* begin(held(saga, review)) }
-            yield* settle(saga, keptOf(end))
-            return end
-          })
-        )
+      /** Writes the order of a checkout down and moves on, at once: it waits for its money, or for a review. */
+      const place = Effect.fnUntraced(function* (saga: SagaStore.Saga, bill: Quote, review: Review | undefined) {
+        const { principal, reservationId } = saga.work
+        const at = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+        const order = new Order({
+          orderId: saga.orderId,
+          userId: principal.userId,
+          region: principal.region,
+          status: "PENDING",
+          items: bill.lines,
+          itemsMinor: bill.itemsMinor,
+          discountMinor: bill.discountMinor,
+          taxMinor: bill.taxMinor,
+          shippingMinor: bill.shippingMinor,
+          totalMinor: bill.totalMinor,
+          currency: bill.currency,
+          reservationId,
+          paymentAttemptId: null,
+          reservationLost: false,
+          reviewed: false,
+          version: 1,
+          createdAt: at,
+          updatedAt: at
+        })
+        const next = review === undefined ? started(saga.attemptId) : held(saga, review)
+        const steps = yield* evolved(undefined, principal.region, [
+          () => created(order),
+          (current) => next(current ?? order)
+        ])
+        const after = steps.at(-1)?.order ?? order
+        const end: Outcome = { _tag: "Done", order: after }
+        const moved = yield* moves.go({
+          saga,
+          change: { steps, from: 0 },
+          ...(review === undefined ? { to: "authorise" } : { to: "done", outcome: "held", answer: keptFor(end) })
+        })
+        if (moved !== "Moved") return open
+        yield* Metric.update(ordersCreated, 1)
+        return review === undefined ? moving({ ...saga, step: "authorise", order: after }) : end
+      })
 
       const hold = ({ work: { reservationId } }: SagaStore.Saga, holdMs: number) =>
         inventory.Extend({ reservationId, holdMs }).pipe(
@@ -492,24 +485,86 @@ export class OrderProcess extends Context.Service<
           Effect.catchTag("ReservationClosed", () => Effect.succeed(false))
         )
 
-      const orderOf = (saga: SagaStore.Saga) =>
-        Effect.flatMap(orders.find(saga.orderId), (order) =>
-          order === undefined ? Effect.die(new Error(`Order ${saga.orderId} is gone`)) : Effect.succeed(order)
-        )
+      /** The order, as far as this owner knows it: it may have lost its reservation since. */
+      const orderOf = (saga: Running) =>
+        saga.order === undefined
+          ? Effect.flatMap(orders.find(saga.orderId), (order) =>
+              order === undefined ? Effect.die(new Error(`Order ${saga.orderId} is gone`)) : Effect.succeed(order)
+            )
+          : Effect.succeed(saga.order)
 
       const quoteOf = ({ sagaId, work }: SagaStore.Saga) =>
         work.quote === undefined ? Effect.die(new Error(`Checkout ${sagaId} has no quote`)) : Effect.succeed(work.quote)
 
-      const onTo = (...move: Parameters<typeof sagas.move>) =>
-        Effect.map(sagas.move(...move), (moved): Turn => (moved === undefined ? open : moving(moved)))
+      const spanOf = (step: ProcessStep, { orderId }: SagaStore.Saga) =>
+        Effect.withSpan(`OrderProcess.${step}`, { attributes: { orderId } })
 
-      /** One step; each says what comes next. What goes wrong for good ends the process, and undoes what it did. */
+      const onTo = (saga: Running, step: ProcessStep) =>
+        Effect.map(
+          moves.go({ saga, to: step }),
+          (moved): Turn => (moved === "Moved" ? moving({ ...saga, step }) : open)
+        )
+
+      /** Asks whether the goods live long enough for a payment, and goes on to it. */
+      const holdOn = (saga: Running) =>
+        Effect.flatMap(hold(saga, paymentHoldMs), (held) =>
+          held ? onTo(saga, "authorise") : finishExpired(saga)
+        ).pipe(spanOf("hold", saga))
+
+      /** Judges the order that is to be paid, and goes on with it; or with its review. */
+      const judge = Effect.fnUntraced(function* (saga: Running) {
+        const order = yield* orderOf(saga)
+        const { decision, ...review } = yield* assess(saga, { ...order, lines: order.items })
+        if (decision === "block") return yield* finishRefused(saga, new RiskBlocked(), "risk_blocked")
+        if (decision === "allow") return yield* holdOn(saga)
+        return (yield* hold(saga, reviewHoldMs)) ? yield* finishHeld(saga, review) : yield* finishExpired(saga)
+      })
+
+      /** Judges what a checkout buys, takes it aside and writes its order down. */
+      const reserve = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
+        const bill = yield* quoteOf(saga)
+        const { decision, ...judgement } = yield* assess(saga, bill)
+        if (decision === "block") return yield* refused(saga, new RiskBlocked())
+        const review = decision === "review" ? judgement : undefined
+        const reserving = inventory
+          .Reserve({
+            reservationId: saga.work.reservationId,
+            orderId: saga.orderId,
+            items: bill.lines.map(({ productId, qty }) => ({ productId, qty })),
+            ttlMs: review === undefined ? reservationTtlMs : reviewHoldMs
+          })
+          .pipe(
+            guarded("stock.reserve", "inventory"),
+            Effect.andThen(place(saga, bill, review)),
+            Effect.catchTags({
+              OutOfStock: (refusal) => refused(saga, refusal),
+              ReservationClosed: () => finishEarly(saga, "reservation_expired", givenUp)
+            })
+          )
+        return yield* spanOf("reserve", saga)(reserving)
+      })
+
+      /** Takes the money that is held. */
+      const capture = (saga: Running) =>
+        payments.Capture({ attemptId: saga.attemptId }).pipe(
+          Effect.andThen(finishPaid(saga)),
+          Effect.catchTag("PaymentUnknown", () => wait(saga)),
+          spanOf("capture", saga)
+        )
+
+      /**
+       * What is done from each step that a process may be found in; each says what comes next. It may be more than the step is
+       * named after: whatever is repeated under its own ids finds its own answers, so that nothing has to be remembered in
+       * between. What goes wrong for good ends the process, and undoes what it did.
+       */
       const steps: Record<
         Exclude<ProcessStep, "done">,
-        (saga: SagaStore.Saga) => Effect.Effect<Turn, StepError, SqlClient.SqlClient>
+        (saga: Running) => Effect.Effect<Turn, StepError, SqlClient.SqlClient>
       > = {
-        quote: (saga) =>
-          quote(saga).pipe(
+        quote: (saga) => {
+          const { cartId, expectedTotal } = saga.work
+          if (cartId === undefined) return Effect.die(new Error(`Checkout ${saga.sagaId} has no cart`))
+          return quote(cartId, expectedTotal).pipe(
             Effect.flatMap((bought) => claim(saga, bought)),
             Effect.catchTags({
               CartNotFound: (refusal) => refused(saga, refusal),
@@ -517,48 +572,19 @@ export class OrderProcess extends Context.Service<
               ProductNotFound: (refusal) => refused(saga, refusal),
               CurrencyNotSupported: (refusal) => refused(saga, refusal),
               PriceChanged: (refusal) => refused(saga, refusal)
-            })
-          ),
-        risk: Effect.fnUntraced(function* (saga) {
-          const order = saga.kind === "pay" ? yield* orderOf(saga) : undefined
-          const bill = order === undefined ? yield* quoteOf(saga) : { ...order, lines: order.items }
-          const { decision, score, reasons } = yield* assess(saga, bill)
-          if (decision === "block") {
-            const refusal = new RiskBlocked()
-            return yield* order === undefined ? refused(saga, refusal) : finishRefused(saga, refusal, "risk_blocked")
-          }
-          const review = { score, reasons: reasons.map(({ rule }) => rule) }
-          if (order === undefined) return yield* onTo(saga, "reserve", decision === "review" ? { review } : {})
-          if (decision === "allow") return yield* onTo(saga, "hold")
-          return (yield* hold(saga, reviewHoldMs)) ? yield* finishHeld(saga, review) : yield* finishExpired(saga)
-        }),
-        reserve: Effect.fnUntraced(function* (saga) {
-          const bill = yield* quoteOf(saga)
-          const { reservationId, review } = saga.work
-          return yield* inventory
-            .Reserve({
-              reservationId,
-              orderId: saga.orderId,
-              items: bill.lines.map(({ productId, qty }) => ({ productId, qty })),
-              ttlMs: review === undefined ? reservationTtlMs : reviewHoldMs
-            })
-            .pipe(
-              guarded("stock.reserve", "inventory"),
-              Effect.andThen(place(saga, bill)),
-              Effect.catchTags({
-                OutOfStock: (refusal) => refused(saga, refusal),
-                ReservationClosed: () => finishEarly(saga, "reservation_expired", givenUp)
-              })
-            )
-        }),
+            }),
+            spanOf("quote", saga)
+          )
+        },
+        risk: (saga) => (saga.kind === "pay" ? judge(saga) : reserve(saga)),
+        reserve,
         release: (saga) =>
           giveStockBack(saga).pipe(
             Effect.catchTag("ReservationClosed", () => Effect.void),
-            Effect.andThen(finishEarly(saga, "given_up", givenUp))
+            Effect.andThen(finishEarly(saga, "given_up", givenUp)),
+            spanOf("release", saga)
           ),
-        hold: Effect.fnUntraced(function* (saga) {
-          return (yield* hold(saga, paymentHoldMs)) ? yield* onTo(saga, "authorise") : yield* finishExpired(saga)
-        }),
+        hold: holdOn,
         authorise: (saga) =>
           orderOf(saga).pipe(
             Effect.flatMap((order) => authorise(saga, order)),
@@ -568,30 +594,28 @@ export class OrderProcess extends Context.Service<
               PaymentVoided: () => finishUnavailable(saga),
               PaymentUnavailable: (error) => finishUnavailable(saga, error.retryAfterSeconds),
               PaymentUnknown: () => wait(saga)
-            })
+            }),
+            spanOf("authorise", saga)
           ),
-        confirm: Effect.fnUntraced(function* (saga) {
-          return yield* onTo(saga, (yield* confirm(saga)) ? "capture" : "void")
-        }),
-        capture: ({ attemptId, ...saga }) =>
-          payments.Capture({ attemptId }).pipe(
-            Effect.andThen(finishPaid({ attemptId, ...saga })),
-            Effect.catchTag("PaymentUnknown", () => wait({ attemptId, ...saga }))
+        confirm: (saga) =>
+          Effect.flatMap(confirm(saga).pipe(spanOf("confirm", saga)), (sold) =>
+            sold ? capture(saga) : onTo(saga, "void")
           ),
+        capture,
         void: (saga) =>
           payments.Void({ attemptId: saga.attemptId, reason: "reservation_expired" }).pipe(
             Effect.tap(Metric.update(Metric.withAttributes(compensations, { step: "authorise" }), 1)),
             Effect.andThen(finishExpired(saga)),
-            Effect.catchTag("PaymentUnknown", () => wait(saga))
+            Effect.catchTag("PaymentUnknown", () => wait(saga)),
+            spanOf("void", saga)
           )
       }
 
       /** Goes on from where the process stands until it ends, waits, or turns out to be somebody else's. */
-      const drive = (saga: SagaStore.Saga): Effect.Effect<Outcome, ServiceUnavailable> =>
+      const drive = (saga: Running): Effect.Effect<Outcome, ServiceUnavailable> =>
         saga.step === "done"
           ? Effect.succeed(open)
           : steps[saga.step](saga).pipe(
-              Effect.withSpan(`OrderProcess.${saga.step}`, { attributes: { orderId: saga.orderId } }),
               Effect.catchTags({
                 // Within the shop a refusal by the Authorizer or a voided capture is a mistake of ours, not an outcome.
                 Forbidden: Effect.die,
@@ -651,8 +675,13 @@ export class OrderProcess extends Context.Service<
         const step = order.reviewed || saga.kind === "checkout" ? "hold" : "risk"
         const begun = yield* sagas.begin({ ...saga, orderId: order.orderId, attemptId, step, owner })
         if (begun === undefined) return yield* new PaymentInProgress({ retryAfterSeconds })
-        yield* apply(order, [started(attemptId)])
-        return moving(begun)
+        const steps = yield* changed(order, [started(attemptId)])
+        // The events belong where the order does, wherever its shopper is by now.
+        yield* Effect.updateService(orders.save(steps), RequestContext, (request) => ({
+          ...request,
+          principal: new Principal({ ...request.principal, region: order.region })
+        }))
+        return moving({ ...begun, order: steps.at(-1)?.order ?? order })
       })
 
       /** Why this order cannot be paid by the caller, as far as that is for good. */
@@ -696,6 +725,42 @@ export class OrderProcess extends Context.Service<
           })
         )
 
+      const sagaIdOf = ({ caller, operation, key }: Keyed) => derivedId("SAGA", caller, operation, key)
+
+      const reservationIdOf = (sagaId: string, orderId: Ids.OrderId, attempt: number) =>
+        Ids.ReservationId.make(derivedId("RES", sagaId, orderId, String(attempt)))
+
+      /**
+       * Begins a checkout that is nothing but new: what it buys is read first, and the key, the cart and the process are one
+       * statement. Undefined when there is anything more to say about it; nothing was written then.
+       */
+      const beginFresh = Effect.fnUntraced(function* (keyed: Keyed, request: Checkout) {
+        const read = quote(request.cartId, request.expectedTotal).pipe(Effect.withSpan("OrderProcess.quote"))
+        const bought = yield* Effect.result(read)
+        if (Result.isFailure(bought)) return undefined
+        const { priced, cart } = bought.success
+        const sagaId = sagaIdOf(keyed)
+        const orderId = yield* Ids.nextOrderId
+        const begun = yield* moves.begin({
+          sagaId,
+          kind: "checkout",
+          orderId,
+          step: "reserve",
+          attempt: 1,
+          attemptId: attemptIdOf(sagaId, orderId, 1),
+          owner,
+          request: keyed,
+          work: {
+            ...(yield* workOf(sagaId, request)),
+            ...ofCheckout(request),
+            quote: priced,
+            reservationId: reservationIdOf(sagaId, orderId, 1)
+          },
+          cart
+        })
+        return begun === undefined ? undefined : moving(begun)
+      })
+
       /**
        * Claims the key and begins the process, in one transaction. A try before this one may have left an order that waits
        * for its payment: then that is paid, so that no key makes two orders.
@@ -704,15 +769,12 @@ export class OrderProcess extends Context.Service<
         transaction(
           Effect.gen(function* () {
             if (!(yield* idempotency.claim(keyed, SagaStore.leaseMs))) return undefined
-            const sagaId = derivedId("SAGA", keyed.caller, keyed.operation, keyed.key)
+            const sagaId = sagaIdOf(keyed)
             const before = yield* sagas.find(sagaId)
             if (before !== undefined && before.step !== "done") return open
             const attempt = (before?.attempt ?? 0) + 1
             const work = yield* workOf(sagaId, request)
-            const ofCart = {
-              cartId: request.cartId,
-              ...(request.expectedTotal === undefined ? {} : { expectedTotal: request.expectedTotal })
-            }
+            const ofCart = ofCheckout(request)
             const left =
               before?.request.payloadHash === keyed.payloadHash ? yield* orders.lock(before.orderId) : undefined
             if (left?.status === "PENDING") {
@@ -743,7 +805,7 @@ export class OrderProcess extends Context.Service<
               work: {
                 ...work,
                 ...ofCart,
-                reservationId: Ids.ReservationId.make(derivedId("RES", sagaId, orderId, String(attempt)))
+                reservationId: reservationIdOf(sagaId, orderId, attempt)
               }
             })
             return begun === undefined ? open : moving(begun)
@@ -812,7 +874,7 @@ export class OrderProcess extends Context.Service<
           yield* authorize("order.place")
           const { idempotencyKey, ...payload } = request
           const keyed = yield* idempotency.keyed("checkout", idempotencyKey, payload)
-          return yield* conclude(keyed, yield* beginCheckout(keyed, request))
+          return yield* conclude(keyed, (yield* beginFresh(keyed, request)) ?? (yield* beginCheckout(keyed, request)))
         },
         orAway,
         provided,
@@ -835,9 +897,11 @@ export class OrderProcess extends Context.Service<
         const now = yield* Clock.currentTimeMillis
         const late = now - saga.begunAt.epochMilliseconds > orderWithinMs
         const beforeOrder = saga.kind === "checkout" && ["quote", "risk", "reserve"].includes(saga.step)
-        const going = late && beforeOrder ? yield* sagas.move(saga, "release") : saga
-        if (going === undefined) return open
-        return yield* Effect.provideService(drive(going), RequestContext, { principal, correlationId, traceParent })
+        const inTheirName = Effect.provideService(RequestContext, { principal, correlationId, traceParent })
+        if (!late || !beforeOrder) return yield* inTheirName(drive(saga))
+        const step = "release"
+        const undone = yield* inTheirName(moves.go({ saga, to: step }))
+        return undone === "Moved" ? yield* inTheirName(drive({ ...saga, step })) : open
       })
 
       const takeOver = Effect.gen(function* () {
@@ -868,9 +932,23 @@ export class OrderProcess extends Context.Service<
   )
 }
 
+/** A process that runs here, with its order as this owner knows it. */
+interface Running extends SagaStore.Saga {
+  readonly order?: Order
+}
+
+/** The order is to be read again. */
+const without = ({ order: _, ...saga }: Running): Running => saga
+
+/** What a process keeps of the request for a checkout. */
+const ofCheckout = ({ cartId, expectedTotal }: Checkout) => ({
+  cartId,
+  ...(expectedTotal === undefined ? {} : { expectedTotal })
+})
+
 /** What follows a step: another one, or the end. */
-type Turn = Outcome | { readonly _tag: "Moving"; readonly saga: SagaStore.Saga }
-const moving = (saga: SagaStore.Saga): Turn => ({ _tag: "Moving", saga })
+type Turn = Outcome | { readonly _tag: "Moving"; readonly saga: Running }
+const moving = (saga: Running): Turn => ({ _tag: "Moving", saga })
 const open: Outcome = { _tag: "Open" }
 const givenUp: Outcome = { _tag: "GivenUp" }
 const cartTaken: Outcome = { _tag: "CartTaken" }

@@ -45,7 +45,8 @@ const HistoryRow = Schema.Struct({
 const decodeHistory = Schema.decodeUnknownEffect(Schema.Array(HistoryRow))
 
 const Reason = Schema.Struct({ reason: Schema.String })
-const reasonOf = (event: NewEvent): string | null => (Schema.is(Reason)(event.payload) ? event.payload.reason : null)
+export const reasonOf = (event: NewEvent): string | null =>
+  Schema.is(Reason)(event.payload) ? event.payload.reason : null
 
 /** A new order, its first event, and the answer to be kept under the request's key. */
 export interface Placing {
@@ -152,26 +153,6 @@ export const make = Effect.gen(function* () {
     return yield* offer({ order, created, request, answer })
   })
 
-  /** Writes the row of a new order as it is after its first events, which `save` stores; both in one transaction. */
-  const insert = Effect.fn("OrdersStore.insert")(function* (order: Order) {
-    const at = new Date(order.createdAt.epochMilliseconds)
-    yield* sql`
-      with placed as (
-        insert into orders.orders (order_id, user_id, region, status, items_minor, discount_minor, tax_minor,
-          shipping_minor, total_minor, currency, reservation_id, reservation_lost, version, created_at, updated_at)
-        values (${order.orderId}, ${order.userId}, ${order.region}, ${order.status}, ${order.itemsMinor}::bigint,
-          ${order.discountMinor}::bigint, ${order.taxMinor}::bigint, ${order.shippingMinor}::bigint,
-          ${order.totalMinor}::bigint, ${order.currency}, ${order.reservationId}, false, 0, ${at}, ${at})
-        returning order_id
-      )
-      insert into orders.order_items (order_id, line, product_id, qty, price_minor)
-      select placed.order_id, line, product_id, qty, price_minor from placed, unnest(
-        ${order.items.map((item) => item.productId)}::text[],
-        ${order.items.map((item) => item.qty)}::int[],
-        ${order.items.map((item) => String(item.priceMinor))}::text[]::bigint[]
-      ) with ordinality as i (product_id, qty, price_minor, line)`
-  })
-
   const select = (where: Statement.Fragment, rest: Statement.Fragment) =>
     Effect.flatMap(sql`select ${fields} from orders.orders o where ${where} ${rest}`, toOrders)
 
@@ -234,5 +215,5 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeHistory(rows))).map((entry) => new OrderHistoryEntry(entry))
   })
 
-  return { place, insert, find, lock, list, save, historyOf }
+  return { place, find, lock, list, save, historyOf }
 })

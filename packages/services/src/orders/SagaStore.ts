@@ -54,18 +54,24 @@ export const Saga = Schema.Struct({
 export type Saga = typeof Saga.Type
 
 const decode = Schema.decodeUnknownEffect(Schema.Array(Saga))
-const encodeWork = Schema.encodeSync(Work)
+const encode = Schema.encodeSync(Work)
 
-/** Milliseconds an owner has for one step before another may take the process over. */
+export const encodeWork = (work: Work): string => JSON.stringify(encode(work))
+
+/** Milliseconds an owner has for a step before another may take the process over. */
 export const leaseMs = 10_000
 
 /** The same for steps that wait for a gateway, which has several tries (policy `payment.soap`). */
 const moneyLeaseMs = 30_000
 
-const leaseOf = (step: ProcessStep): number =>
-  step === "authorise" || step === "capture" || step === "void" ? moneyLeaseMs : leaseMs
+const waitForMoney: ReadonlySet<ProcessStep> = new Set(["authorise", "confirm", "capture", "void"])
 
-/** The SQL of the order process. A move is conditional on (saga, epoch, step): an owner that was replaced moves nothing. */
+export const leaseOf = (step: ProcessStep): number => (waitForMoney.has(step) ? moneyLeaseMs : leaseMs)
+
+/**
+ * The SQL of the order process, but for its common moves (`ProcessMoves`). Whatever changes a process is conditional on
+ * (saga, epoch, step): an owner that was replaced changes nothing.
+ */
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const fields = sql.literal(
@@ -99,7 +105,7 @@ export const make = Effect.gen(function* () {
           (saga_id, kind, order_id, step, attempt, attempt_id, owner, epoch, deadline, request, work, begun_at, updated_at)
         values (${saga.sagaId}, ${saga.kind}, ${saga.orderId}, ${saga.step}, ${saga.attempt}, ${saga.attemptId},
           ${saga.owner}, 1, ${until}, ${JSON.stringify(saga.request)}::jsonb,
-          ${JSON.stringify(encodeWork(saga.work))}::jsonb, ${now}, ${now})
+          ${encodeWork(saga.work)}::jsonb, ${now}, ${now})
         on conflict (saga_id) do update set order_id = excluded.order_id, step = excluded.step,
           attempt = excluded.attempt, attempt_id = excluded.attempt_id, owner = excluded.owner, epoch = s.epoch + 1,
           deadline = excluded.deadline, outcome = null, request = excluded.request, work = excluded.work,
@@ -110,21 +116,15 @@ export const make = Effect.gen(function* () {
   })
 
   /**
-   * Moves on, with what the step found out; undefined when somebody else has taken over. With `cart` it claims that, which is
-   * a `UniqueViolation` while another process has it.
+   * Moves from the quote on to the reservation, with a cart that this process takes; undefined when somebody else has taken
+   * over, a `UniqueViolation` while another process has the cart.
    */
-  const move = Effect.fn("SagaStore.move")(function* (
-    saga: Saga,
-    to: ProcessStep,
-    found: Partial<Work> = {},
-    cart: string | null = null
-  ) {
-    const { now, until } = yield* times(to)
-    const work = encodeWork({ ...saga.work, ...found })
+  const take = Effect.fn("SagaStore.take")(function* (saga: Saga, cart: string, quote: Quote) {
+    const { now, until } = yield* times("reserve")
     return yield* first(
       yield* sql`
-        update orders.sagas set step = ${to}, deadline = ${until}, work = ${JSON.stringify(work)}::jsonb,
-          cart = coalesce(${cart}::text, cart), updated_at = ${now}
+        update orders.sagas set step = 'reserve', deadline = ${until}, cart = ${cart}, updated_at = ${now},
+          work = ${encodeWork({ ...saga.work, quote })}::jsonb
         where saga_id = ${saga.sagaId} and epoch = ${saga.epoch} and step = ${saga.step}
         returning ${fields}`
     )
@@ -136,17 +136,6 @@ export const make = Effect.gen(function* () {
       update orders.sagas s set cart = null where cart = ${cart} and step = 'done'
         and not exists (select from orders.orders where order_id = s.order_id and status <> 'CANCELED')`
     return yield* first(yield* sql`select ${fields} from orders.sagas where cart = ${cart}`)
-  })
-
-  /** Ends the process, and forgets its payment token; false when somebody else has taken over. */
-  const end = Effect.fn("SagaStore.end")(function* (saga: Saga, outcome: string) {
-    const now = new Date(yield* Clock.currentTimeMillis)
-    const rows = yield* sql`
-      update orders.sagas set step = 'done', outcome = ${outcome}, deadline = ${now}, updated_at = ${now},
-        work = jsonb_set(work, '{paymentToken}', 'null')
-      where saga_id = ${saga.sagaId} and epoch = ${saga.epoch} and step = ${saga.step}
-      returning 1`
-    return rows.length > 0
   })
 
   /** Gives the process back, to be taken over after `afterMs`. */
@@ -169,5 +158,5 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decode(rows))
   })
 
-  return { find, ofOrder, begin, move, holderOf, end, postpone, takeOver }
+  return { find, ofOrder, begin, take, holderOf, postpone, takeOver }
 })

@@ -54,6 +54,9 @@ const unknowns = Metric.counter("payments_unknown_total", {
   incremental: true
 })
 
+/** Payments that a process remembers as held, at most: those between being authorised and being captured. */
+const mostHeld = 1_000
+
 /** Somebody who has set out to have the money held at the gateway where the payment is. */
 interface Asker {
   readonly payment: Payment
@@ -105,6 +108,25 @@ export class Payments extends Context.Service<
       const provided = yield* Provided.provided
       const orAway = orUnavailable("payments")
 
+      /**
+       * What this process has had held, as it was then: a capture mostly follows, and need not read it again. It may have
+       * been captured or voided since, elsewhere; then its gateway says so, and nothing is written over the newer version.
+       */
+      const held = new Map<Ids.AttemptId, Payment>()
+      const remember = (payment: Payment) => {
+        if (payment.status !== "AUTHORISED") return
+        const [oldest] = held.keys()
+        if (held.size >= mostHeld && oldest !== undefined) held.delete(oldest)
+        held.set(payment.attemptId, payment)
+      }
+      /** Once: whoever asks again, since it came to nothing, reads how it stands. */
+      const recall = (attemptId: Ids.AttemptId) =>
+        Effect.sync(() => {
+          const payment = held.get(attemptId)
+          held.delete(attemptId)
+          return payment
+        })
+
       const facts = (payment: Pick<Payment, "attemptId" | "orderId" | "userId" | "amountMinor" | "currency">) => ({
         attemptId: payment.attemptId,
         orderId: payment.orderId,
@@ -155,7 +177,10 @@ export class Payments extends Context.Service<
           const booking = captured ? PaymentsStore.captureBooking(payment) : undefined
           const lasting = status === "INITIATED" && (found.status === "authorised" || found.status === "captured")
           const saved = yield* retryLostRace(store.save(before, payment, changes, { booking, lasting }))
-          if (saved !== undefined) return payment
+          if (saved !== undefined) {
+            remember(payment)
+            return payment
+          }
           const now = yield* known(attemptId)
           if (now.version === before.version) return before
           return now.gateway === before.gateway ? yield* record(now, found) : now
@@ -358,7 +383,7 @@ export class Payments extends Context.Service<
       const capture = Effect.fn("Payments.capture")(
         function* (attemptId: Ids.AttemptId) {
           yield* authorize("payment.move")
-          const found = yield* store.find(attemptId)
+          const found = (yield* recall(attemptId)) ?? (yield* store.find(attemptId))
           if (found === undefined) return yield* new PaymentVoided({ attemptId })
           const payment = yield* settle(found)
           if (payment.status === "CAPTURED") return payment

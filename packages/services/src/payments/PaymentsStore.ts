@@ -1,10 +1,12 @@
-import { Clock, Config, Effect, Schema } from "effect"
+import { Clock, Config, type DateTime, Effect, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { AttemptId, OrderId, RefundId, UserId } from "@merkato/domain/kernel/Ids"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import { Currency, Minor } from "@merkato/domain/kernel/Money"
 import { Payment, PaymentStatus, Refund, RefundStatus } from "@merkato/domain/payments/Payment"
-import { EventStore } from "@merkato/infra/events/EventStore"
+import { EventStore, type StampedEvent } from "@merkato/infra/events/EventStore"
+import { eventIds, stamp } from "@merkato/infra/events/Stamp"
+import * as Combined from "@merkato/infra/postgres/Combined"
 
 const PaymentRow = Schema.Struct({
   attemptId: AttemptId,
@@ -78,6 +80,27 @@ export const refundBooking = ({ refundId, amountMinor }: Refund): Booking => ({
   ]
 })
 
+/** A payment that begins, and its first event. */
+interface Beginning {
+  readonly payment: Payment
+  readonly initiated: StampedEvent
+  readonly askAgainAt: Date
+}
+
+/** What events made of a payment, and on which conditions it is written. */
+interface Change {
+  readonly before: Payment
+  readonly payment: Payment
+  readonly events: ReadonlyArray<StampedEvent>
+  readonly alone: number | undefined
+  readonly lasting: boolean
+  readonly booking: Booking | undefined
+  readonly askAgainAt: Date
+}
+
+/** In place of how many have set out to ask, where that does not matter. */
+const anyCount = -1
+
 /** Milliseconds after which the reconciler asks about what is open; 30,000 unless `MERKATO_PAYMENT_RECONCILE_AFTER_MS` says otherwise. */
 export const reconcileAfterMs = Config.Int("MERKATO_PAYMENT_RECONCILE_AFTER_MS").pipe(Config.withDefault(30_000))
 
@@ -104,6 +127,13 @@ export const make = Effect.gen(function* () {
     Effect.map(Effect.orDie(decodeRefunds(rows)), (all) => all.map((row) => new Refund(row)))
   const askAgainAt = Effect.map(Clock.currentTimeMillis, (now) => new Date(now + firstPauseMs))
 
+  /** Events of one command, with all that is their own: they are written with those of others. */
+  const stamped = Effect.fnUntraced(function* (changes: ReadonlyArray<NewEvent>, at: DateTime.Utc) {
+    const own = { ...(yield* stamp), occurredAt: new Date(at.epochMilliseconds) }
+    const ids = yield* eventIds(changes.length)
+    return changes.map((event, index): StampedEvent => ({ event, eventId: ids[index] ?? "", stamp: own }))
+  })
+
   const find = Effect.fn("PaymentsStore.find")(function* (attemptId: string) {
     const rows = yield* sql`select ${paymentFields} from payments.payments where attempt_id = ${attemptId}`
     return (yield* payments(rows))[0]
@@ -114,21 +144,52 @@ export const make = Effect.gen(function* () {
     return (yield* refunds(rows))[0]
   })
 
-  /** Writes a new payment with its first event, as one statement; false when the attempt is there already. */
-  const insert = Effect.fn("PaymentsStore.insert")(function* (payment: Payment, event: NewEvent) {
-    const at = new Date(payment.createdAt.epochMilliseconds)
-    const rows = yield* sql`
+  /** Writes new payments with their first events, as one statement; for each, whether it was not there already. */
+  const insertAll = Effect.fn("PaymentsStore.insertAll")(function* (
+    begun: ReadonlyArray<Beginning>,
+    lockTimeoutMs: number
+  ) {
+    const each = <A>(of: (beginning: Beginning) => A) => begun.map(of)
+    const rows = yield* sql<{ attemptId: string }>`
       with added as (
         insert into payments.payments (attempt_id, order_id, user_id, amount_minor, currency, status, gateway, version,
           created_at, updated_at, asked, ask_again_at)
-        values (${payment.attemptId}, ${payment.orderId}, ${payment.userId}, ${payment.amountMinor}::bigint,
-          ${payment.currency}, ${payment.status}, ${payment.gateway}, ${payment.version}, ${at}, ${at}, 1,
-          ${yield* askAgainAt})
-        on conflict (attempt_id) do nothing returning 1
-      ), ${yield* events.appending([event], at, sql`exists (select from added)`)}
-      select from added`
-    if (rows.length > 0) yield* events.committed
-    return rows.length > 0
+        select attempt_id, order_id, user_id, amount_minor, currency, status, gateway, version, at, at, 1, ask_again_at
+        from unnest(
+          ${each(({ payment }) => payment.attemptId)}::text[],
+          ${each(({ payment }) => payment.orderId)}::text[],
+          ${each(({ payment }) => payment.userId)}::text[],
+          ${each(({ payment }) => String(payment.amountMinor))}::text[]::bigint[],
+          ${each(({ payment }) => payment.currency)}::text[],
+          ${each(({ payment }) => payment.status)}::text[],
+          ${each(({ payment }) => payment.gateway)}::text[],
+          ${each(({ payment }) => payment.version)}::int[],
+          ${each(({ initiated }) => initiated.stamp.occurredAt.toISOString())}::text[]::timestamptz[],
+          ${each(({ askAgainAt }) => askAgainAt.toISOString())}::text[]::timestamptz[]
+        ) as p (attempt_id, order_id, user_id, amount_minor, currency, status, gateway, version, at, ask_again_at),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+        order by attempt_id
+        on conflict (attempt_id) do nothing returning attempt_id
+      ), ${events.appendingEach(
+        each(({ initiated }) => initiated),
+        sql`(select attempt_id as id from added) as added`
+      )}
+      select attempt_id as "attemptId" from added`
+    const added = new Set(rows.map(({ attemptId }) => attemptId))
+    if (added.size > 0) yield* events.committed
+    return each(({ payment }) => added.has(payment.attemptId))
+  })
+
+  const offerNew = yield* Combined.make({
+    name: "PaymentsStore.insert together",
+    together: insertAll,
+    keyOf: ({ payment }) => payment.attemptId
+  })
+
+  /** Writes a new payment with its first event, with those of the same moment; false when the attempt is there already. */
+  const insert = Effect.fn("PaymentsStore.insert")(function* (payment: Payment, event: NewEvent) {
+    const [initiated] = yield* stamped([event], payment.createdAt)
+    return initiated === undefined ? false : yield* offerNew({ payment, initiated, askAgainAt: yield* askAgainAt })
   })
 
   /**
@@ -156,10 +217,93 @@ export const make = Effect.gen(function* () {
   })
 
   /**
-   * Writes what events made of a payment of `before`'s version, with the events and what belongs to them, as one
-   * statement. With `alone`, only while nobody else has set out to ask since; with `lasting`, only while nobody calls the
-   * attempt off at its gateway. Whoever reroutes an attempt asks next, and
-   * is registered with it. Undefined when it was not written; else how often was set out to ask.
+   * Writes what events made of payments, each only if it is of `before`'s version, with the events and what belongs to
+   * them, as one statement: locks in the order of attempt ids, then the decision on what was locked. For each, how often
+   * was set out to ask; undefined when it was not written. `refund` belongs to a payment that comes alone.
+   */
+  const saveAll = Effect.fn("PaymentsStore.saveAll")(function* (
+    changes: ReadonlyArray<Change>,
+    lockTimeoutMs: number,
+    refund?: Statement.Fragment
+  ) {
+    const each = <A>(of: (change: Change) => A) => changes.map(of)
+    const entries = changes.flatMap(({ payment, booking }) =>
+      (booking?.entries ?? []).map((entry, index) => ({
+        ...entry,
+        line: index + 1,
+        bookingId: booking?.bookingId ?? "",
+        attemptId: payment.attemptId
+      }))
+    )
+    const booked =
+      entries.length === 0
+        ? sql.literal("")
+        : sql`booked as (
+            insert into payments.ledger (booking_id, line, attempt_id, order_id, account, amount_minor, currency, booked_at)
+            select booking_id, line, attempt_id, order_id, account, amount_minor, currency, updated_at
+            from changed join unnest(
+              ${entries.map((entry) => entry.attemptId)}::text[],
+              ${entries.map((entry) => entry.bookingId)}::text[],
+              ${entries.map((entry) => entry.line)}::int[],
+              ${entries.map((entry) => entry.account)}::text[],
+              ${entries.map((entry) => String(entry.amountMinor))}::text[]::bigint[]
+            ) as e (attempt_id, booking_id, line, account, amount_minor) using (attempt_id)
+          ), `
+    const rows = yield* sql<{ attemptId: string; asked: number }>`
+      with wish as materialized (
+        select w.* from unnest(
+          ${each(({ payment }) => payment.attemptId)}::text[],
+          ${each(({ before }) => before.version)}::int[],
+          ${each(({ alone }) => alone ?? anyCount)}::int[],
+          ${each(({ lasting }) => lasting)}::bool[],
+          ${each(({ payment }) => payment.status)}::text[],
+          ${each(({ payment }) => JSON.stringify(payment.reason))}::text[]::jsonb[],
+          ${each(({ payment }) => payment.gateway)}::text[],
+          ${each(({ before, payment }) => payment.gateway !== before.gateway)}::bool[],
+          ${each(({ payment }) => String(payment.refundingMinor))}::text[]::bigint[],
+          ${each(({ payment }) => String(payment.refundedMinor))}::text[]::bigint[],
+          ${each(({ payment }) => payment.version)}::int[],
+          ${each(({ payment }) => new Date(payment.updatedAt.epochMilliseconds).toISOString())}::text[]::timestamptz[],
+          ${each(({ askAgainAt }) => askAgainAt.toISOString())}::text[]::timestamptz[]
+        ) as w (attempt_id, before, alone, lasting, status, reason, gateway, rerouted, refunding_minor, refunded_minor,
+            version, at, ask_again_at),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+        order by attempt_id
+      ), locked as materialized (
+        select p.attempt_id from wish cross join lateral (
+          select * from payments.payments p where p.attempt_id = wish.attempt_id offset 0 for no key update
+        ) as p
+      ), changed as (
+        update payments.payments p set status = w.status, reason = w.reason #>> '{}', gateway = w.gateway,
+          refunding_minor = w.refunding_minor, refunded_minor = w.refunded_minor, version = w.version,
+          updated_at = w.at, asked = asked + w.rerouted::int, called_off = called_off and not w.rerouted,
+          ask_again_at = w.ask_again_at, asked_again = 0
+        from wish w join locked using (attempt_id)
+        where p.attempt_id = w.attempt_id and p.version = w.before
+          and w.alone in (p.asked, ${anyCount}) and not (w.lasting and p.called_off)
+        returning p.attempt_id, p.order_id, p.currency, p.updated_at, p.asked
+      ), ${booked}${refund === undefined ? sql.literal("") : sql`refund_rows as (${refund}), `}
+      ${events.appendingEach(
+        changes.flatMap((change) => change.events),
+        sql`(select attempt_id as id from changed) as changed`
+      )}
+      select attempt_id as "attemptId", asked from changed`
+    if (rows.length > 0) yield* events.committed
+    const asked = new Map(rows.map((row) => [row.attemptId, row.asked]))
+    return each(({ payment }) => asked.get(payment.attemptId))
+  })
+
+  const offerChange = yield* Combined.make({
+    name: "PaymentsStore.save together",
+    together: (changes: ReadonlyArray<Change>, lockTimeoutMs) => saveAll(changes, lockTimeoutMs),
+    keyOf: ({ payment }) => payment.attemptId
+  })
+
+  /**
+   * Writes what events made of a payment of `before`'s version, with the events and what belongs to them, and with the
+   * payments of the same moment. With `alone`, only while nobody else has set out to ask since; with `lasting`, only while
+   * nobody calls the attempt off at its gateway. Whoever reroutes an attempt asks next, and is registered with it.
+   * Undefined when it was not written; else how often was set out to ask.
    */
   const save = Effect.fn("PaymentsStore.save")(function* (
     before: Payment,
@@ -172,32 +316,17 @@ export const make = Effect.gen(function* () {
       readonly refund?: Statement.Fragment | undefined
     } = {}
   ) {
-    const at = new Date(payment.updatedAt.epochMilliseconds)
-    const rerouted = payment.gateway === before.gateway ? 0 : 1
-    const entries = also.booking?.entries ?? []
-    const rows = yield* sql<{ asked: number }>`
-      with changed as (
-        update payments.payments set status = ${payment.status}, reason = ${payment.reason},
-          gateway = ${payment.gateway}, refunding_minor = ${payment.refundingMinor}::bigint,
-          refunded_minor = ${payment.refundedMinor}::bigint, version = ${payment.version}, updated_at = ${at},
-          asked = asked + ${rerouted}::int, called_off = called_off and ${rerouted}::int = 0, ask_again_at = ${yield* askAgainAt}, asked_again = 0
-        where attempt_id = ${payment.attemptId} and version = ${before.version}
-          ${also.alone === undefined ? sql.literal("") : sql`and asked = ${also.alone}`}
-          ${also.lasting === true ? sql`and not called_off` : sql.literal("")}
-        returning asked
-      ), booked as (
-        insert into payments.ledger (booking_id, line, attempt_id, order_id, account, amount_minor, currency, booked_at)
-        select ${also.booking?.bookingId ?? ""}, line, ${payment.attemptId}, ${payment.orderId}, account, amount,
-          ${payment.currency}, ${at}
-        from changed, unnest(
-          ${entries.map((entry) => entry.account)}::text[],
-          ${entries.map((entry) => String(entry.amountMinor))}::text[]::bigint[]
-        ) with ordinality as e (account, amount, line)
-      ), ${also.refund === undefined ? sql.literal("") : sql`refund_rows as (${also.refund}), `}
-      ${yield* events.appending(changes, at, sql`exists (select from changed)`)}
-      select asked from changed`
-    if (rows.length > 0) yield* events.committed
-    return rows[0]?.asked
+    const { alone, booking, lasting = false, refund } = also
+    const change: Change = {
+      before,
+      payment,
+      events: yield* stamped(changes, payment.updatedAt),
+      alone,
+      lasting,
+      booking,
+      askAgainAt: yield* askAgainAt
+    }
+    return refund === undefined ? yield* offerChange(change) : (yield* saveAll([change], 0, refund))[0]
   })
 
   /** Writes a refund that was promised, within `save`. A refund id that is there is a `UniqueViolation`. */

@@ -46,4 +46,4 @@ export const reconciliation = Effect.gen(function* () {
       )
     )
   )
-}).pipe(Effect.withTracerEnabled(false))
+}).pipe(Effect.scoped, Effect.withTracerEnabled(false))

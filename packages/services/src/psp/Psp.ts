@@ -1,6 +1,7 @@
 import { Clock, Context, Effect, Layer, Result, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { Currency } from "@merkato/domain/kernel/Money"
+import * as Combined from "@merkato/infra/postgres/Combined"
 import { AttemptStatus } from "@merkato/rpc/payments/PaymentGatewayRest"
 import { decimalOf, minorOf } from "@merkato/rpc/payments/PaymentGatewaySoap"
 
@@ -67,6 +68,7 @@ const Row = Schema.Struct({
   refunded: Schema.String
 })
 const decodeRows = Schema.decodeUnknownEffect(Schema.Array(Row))
+const decodeTaken = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ ...Row.fields, gateway: GatewayName })))
 
 const RefundRow = Schema.Struct({ attemptId: Schema.String, amount: Schema.String, currency: Schema.String })
 const decodeRefunds = Schema.decodeUnknownEffect(Schema.Array(RefundRow))
@@ -81,6 +83,23 @@ const attemptOf = ({ amount, attemptId, currency, orderId, reason, refunded, sta
     refundedMinor: minor(refunded)
   }
 }
+
+/** What an attempt is known by, everywhere. */
+interface Key {
+  readonly gateway: GatewayName
+  readonly attemptId: string
+}
+const keyOf = ({ attemptId, gateway }: Key) => `${gateway} ${attemptId}`
+
+/** An attempt that is about to be entered. */
+interface Entry {
+  readonly gateway: GatewayName
+  readonly request: Authorisation
+  readonly at: Date
+}
+
+/** How an attempt stands when it has just been entered. */
+const entered = ({ declined }: Authorisation) => (declined === null ? ("authorised" as const) : ("declined" as const))
 
 /** The books of the test gateways. Every operation may be repeated; gateway and attempt id (or refund id) are the key. */
 export class Psp extends Context.Service<
@@ -102,10 +121,10 @@ export class Psp extends Context.Service<
       const sql = yield* SqlClient.SqlClient
       const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
 
-      /** Two lines that move what `moved` (gateway, attempt_id, amount, currency) says from one account to another. */
-      const booking = (kind: string, id: string, from: string, to: string, at: Date) => sql`
+      /** Two lines for each of `moved` (gateway, booking_id, attempt_id, amount, currency, at), from one account to another. */
+      const booking = (from: string, to: string) => sql`
         insert into psp.ledger (gateway, booking_id, line, attempt_id, account, amount, currency, booked_at)
-        select gateway, ${`${kind}-${id}`}, line, attempt_id, account, amount * sign, currency, ${at}
+        select gateway, booking_id, line, attempt_id, account, amount * sign, currency, at
         from moved, (values (1, ${from}, -1), (2, ${to}, 1)) as l (line, account, sign)`
 
       const rowOf = Effect.fnUntraced(function* (gateway: GatewayName, attemptId: string) {
@@ -122,20 +141,47 @@ export class Psp extends Context.Service<
         return (yield* rowOf(gateway, attemptId)) ?? (yield* new UnknownAttempt())
       })
 
-      const authorise = Effect.fn("Psp.authorise")(function* (gateway: GatewayName, request: Authorisation) {
-        const { amountMinor, attemptId, currency, declined, orderId } = request
-        const at = yield* now
-        yield* Effect.orDie(sql`
+      /** Enters attempts as their bank decides, as one statement; for each, whether it was not there already. */
+      const enterAll = Effect.fn("Psp.enterAll")(function* (entries: ReadonlyArray<Entry>, lockTimeoutMs: number) {
+        const each = <A>(of: (entry: Entry) => A) => entries.map(of)
+        const rows = yield* sql<Key>`
           with added as (
             insert into psp.attempts
               (gateway, attempt_id, order_id, amount, currency, status, reason, created_at, updated_at)
-            values (${gateway}, ${attemptId}, ${orderId}, ${decimalOf(amountMinor, currency)}::text::numeric, ${currency},
-              ${declined === null ? "authorised" : "declined"}, ${declined}, ${at}, ${at})
-            on conflict do nothing returning gateway, attempt_id, amount, currency, status
+            select gateway, attempt_id, order_id, amount, currency, status, nullif(reason, ''), at, at from unnest(
+              ${each(({ gateway }) => gateway)}::text[],
+              ${each(({ request }) => request.attemptId)}::text[],
+              ${each(({ request }) => request.orderId)}::text[],
+              ${each(({ request }) => decimalOf(request.amountMinor, request.currency))}::text[]::numeric[],
+              ${each(({ request }) => request.currency)}::text[],
+              ${each(({ request }) => entered(request))}::text[],
+              ${each(({ request }) => request.declined ?? "")}::text[],
+              ${each(({ at }) => at.toISOString())}::text[]::timestamptz[]
+            ) as a (gateway, attempt_id, order_id, amount, currency, status, reason, at),
+              set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+            order by gateway, attempt_id
+            on conflict do nothing returning gateway, attempt_id, amount, currency, status, created_at
           ), moved as (
-            select gateway, attempt_id, amount, currency from added where status = 'authorised'
-          )
-          ${booking("authorise", attemptId, "shopper", "held", at)}`)
+            select gateway, 'authorise-' || attempt_id as booking_id, attempt_id, amount, currency, created_at as at
+            from added where status = 'authorised'
+          ), booked as (${booking("shopper", "held")})
+          select gateway, attempt_id as "attemptId" from added`
+        const added = new Set(rows.map(keyOf))
+        return each(({ gateway, request: { attemptId } }) => added.has(keyOf({ gateway, attemptId })))
+      })
+
+      const enter = yield* Combined.make({
+        name: "Psp.enter together",
+        together: enterAll,
+        keyOf: ({ gateway, request: { attemptId } }) => keyOf({ gateway, attemptId })
+      })
+
+      const authorise = Effect.fn("Psp.authorise")(function* (gateway: GatewayName, request: Authorisation) {
+        const { amountMinor, attemptId, currency, declined, orderId } = request
+        if (yield* Effect.orDie(enter({ gateway, request, at: yield* now }))) {
+          const order = { orderId, amountMinor, currency }
+          return { attemptId, order, status: entered(request), reason: declined, refundedMinor: 0 } satisfies Attempt
+        }
         const attempt = yield* rowOf(gateway, attemptId)
         if (attempt === undefined) return yield* Effect.die(new Error(`No attempt ${attemptId}`))
         const { order } = attempt
@@ -146,16 +192,43 @@ export class Psp extends Context.Service<
         return same ? attempt : yield* new ConflictingRepeat({ what: "attempt" })
       })
 
+      /** Takes the money of attempts where it is held, as one statement; the attempts of which it took it. */
+      const takeAll = Effect.fn("Psp.takeAll")(function* (
+        takings: ReadonlyArray<Key & { readonly at: Date }>,
+        lockTimeoutMs: number
+      ) {
+        const each = <A>(of: (taking: Key & { readonly at: Date }) => A) => takings.map(of)
+        const rows = yield* sql`
+          with wish as materialized (
+            select w.* from unnest(
+              ${each(({ gateway }) => gateway)}::text[],
+              ${each(({ attemptId }) => attemptId)}::text[],
+              ${each(({ at }) => at.toISOString())}::text[]::timestamptz[]
+            ) as w (gateway, attempt_id, at), set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+            order by gateway, attempt_id
+          ), locked as materialized (
+            select a.gateway, a.attempt_id, wish.at from wish cross join lateral (
+              select * from psp.attempts a where a.gateway = wish.gateway and a.attempt_id = wish.attempt_id
+              offset 0 for no key update
+            ) as a
+          ), taken as (
+            update psp.attempts a set status = 'captured', updated_at = locked.at from locked
+            where a.gateway = locked.gateway and a.attempt_id = locked.attempt_id and a.status = 'authorised'
+            returning a.gateway, a.attempt_id, a.order_id, a.amount, a.currency, a.status, a.reason, a.updated_at as at
+          ), moved as (
+            select gateway, 'capture-' || attempt_id as booking_id, attempt_id, amount, currency, at from taken
+          ), booked as (${booking("held", "merchant")})
+          select gateway, attempt_id as "attemptId", order_id as "orderId", amount::text, currency, status, reason,
+            '0' as refunded
+          from taken`
+        const taken = new Map((yield* Effect.orDie(decodeTaken(rows))).map((row) => [keyOf(row), attemptOf(row)]))
+        return each((taking) => taken.get(keyOf(taking)))
+      })
+
+      const take = yield* Combined.make({ name: "Psp.take together", together: takeAll, keyOf })
+
       const capture = Effect.fn("Psp.capture")(function* (gateway: GatewayName, attemptId: string) {
-        const at = yield* now
-        yield* Effect.orDie(sql`
-          with moved as (
-            update psp.attempts set status = 'captured', updated_at = ${at}
-            where gateway = ${gateway} and attempt_id = ${attemptId} and status = 'authorised'
-            returning gateway, attempt_id, amount, currency
-          )
-          ${booking("capture", attemptId, "held", "merchant", at)}`)
-        return yield* find(gateway, attemptId)
+        return (yield* Effect.orDie(take({ gateway, attemptId, at: yield* now }))) ?? (yield* find(gateway, attemptId))
       })
 
       /** An attempt that never came is entered as voided, and a late authorisation finds it so. */
@@ -168,11 +241,12 @@ export class Psp extends Context.Service<
             values (${gateway}, ${attemptId}, '', 0, '', 'voided', 'voided', ${at}, ${at})
             on conflict (gateway, attempt_id) do update
               set status = 'voided', reason = 'voided', updated_at = excluded.updated_at where a.status = 'authorised'
-            returning gateway, attempt_id, amount, currency
+            returning gateway, attempt_id, amount, currency, updated_at
           ), moved as (
-            select gateway, attempt_id, amount, currency from voided where currency <> ''
+            select gateway, 'void-' || attempt_id as booking_id, attempt_id, amount, currency, updated_at as at
+            from voided where currency <> ''
           )
-          ${booking("void", attemptId, "held", "shopper", at)}`)
+          ${booking("held", "shopper")}`)
         const attempt = yield* rowOf(gateway, attemptId)
         return attempt ?? (yield* Effect.die(new Error(`No attempt ${attemptId}`)))
       })
@@ -211,9 +285,10 @@ export class Psp extends Context.Service<
           with moved as (
             insert into psp.refunds (gateway, refund_id, attempt_id, amount, currency, created_at)
             values (${gateway}, ${refundId}, ${attemptId}, ${amount}::text::numeric, ${currency}, ${at})
-            on conflict do nothing returning gateway, attempt_id, amount, currency
+            on conflict do nothing
+            returning gateway, 'refund-' || refund_id as booking_id, attempt_id, amount, currency, created_at as at
           )
-          ${booking("refund", refundId, "merchant", "shopper", at)} returning 1`
+          ${booking("merchant", "shopper")} returning 1`
         // Another attempt's refund took the id meanwhile.
         if (added.length === 0) return yield* new ConflictingRepeat({ what: "refund" })
         return undefined

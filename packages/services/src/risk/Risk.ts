@@ -66,7 +66,7 @@ export class Risk extends Context.Service<
     Risk,
     Effect.gen(function* () {
       const rules = yield* JsonSetting.read("MERKATO_RISK_RULES", RiskRules)
-      const store = yield* RiskStore.make
+      const store = yield* RiskStore.make(rules)
       const authorizer = yield* Authorizer
       const orAway = orUnavailable("risk")
 
@@ -90,7 +90,7 @@ export class Risk extends Context.Service<
           const attempt = { ...rest, device: deviceOf(deviceId) }
           const { assessmentId, orderId, userId } = attempt
           const now = yield* Clock.currentTimeMillis
-          const { facts, found } = yield* retryLostRace(store.look(rules, attempt, new Date(now)))
+          const { facts, found } = yield* retryLostRace(store.look(attempt, new Date(now)))
           if (found !== undefined) return found
           const assessment = new Assessment({
             assessmentId,

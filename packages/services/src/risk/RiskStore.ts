@@ -8,7 +8,9 @@ import type { Region } from "@merkato/domain/kernel/Region"
 import { Assessment, Decision, Points, Reason } from "@merkato/domain/risk/Assessment"
 import type { RiskRules } from "@merkato/domain/risk/RiskRules"
 import { type Facts, mostCounted, recentAttempts, usualAmounts } from "@merkato/domain/risk/Score"
-import { EventStore } from "@merkato/infra/events/EventStore"
+import { EventStore, type StampedEvent } from "@merkato/infra/events/EventStore"
+import { stamp } from "@merkato/infra/events/Stamp"
+import * as Combined from "@merkato/infra/postgres/Combined"
 
 /** An attempt to pay, as it is judged and kept. */
 export interface Attempt {
@@ -51,14 +53,41 @@ const Seen = Schema.Struct({
   known: Schema.Boolean,
   others: Schema.Int
 })
-const decodeSeen = Schema.decodeUnknownEffect(Schema.Tuple([Seen]))
+const decodeSeen = Schema.decodeUnknownEffect(Schema.Array(Seen))
+
+/** An attempt that is about to be judged, and when. */
+interface Ask {
+  readonly attempt: Attempt
+  readonly at: Date
+}
+
+/** What is decided about an attempt, and what is told of it where it was not simply allowed. */
+interface Judgement {
+  readonly attempt: Attempt
+  readonly assessment: Assessment
+  readonly flag: StampedEvent | undefined
+}
+
+/** What is known about an attempt: its assessment, if there is one already, and the facts. */
+const sightOf = ({ amountMinor, currency, device, region }: Attempt, seen: typeof Seen.Type) => {
+  const { known, others, userHasDevices } = seen
+  const facts: Facts = {
+    amountMinor,
+    currency,
+    region,
+    userAttempts: seen.userAttempts.map((earlier) => earlier + 1),
+    deviceAttempts: seen.deviceAttempts.map((earlier) => earlier + 1),
+    usualMinor: seen.usualMinor,
+    otherRegions: seen.otherRegions,
+    device: device === null ? null : { known, userHasDevices, others }
+  }
+  return { found: seen.found === null ? undefined : new Assessment(seen.found), facts }
+}
 
 type Window = RiskRules["velocity"]["user"][number]
 
-const secondsBefore = (at: Date, seconds: number) => new Date(at.getTime() - seconds * 1_000)
-
 /** The SQL of risk. */
-export const make = Effect.gen(function* () {
+export const make = Effect.fnUntraced(function* (rules: RiskRules) {
   const sql = yield* SqlClient.SqlClient
   const events = yield* EventStore
   const fields = sql.literal(
@@ -66,17 +95,18 @@ export const make = Effect.gen(function* () {
      decided_at as "decidedAt"`
   )
   /** Rows of each window, newest first and never more than its steps can tell apart. */
-  const counted = (windows: ReadonlyArray<Window>, whose: Statement.Fragment, at: Date) => sql`
+  const counted = (windows: ReadonlyArray<Window>, whose: Statement.Fragment) => sql`
     array(
       select (
         select count(*)::int from (
-          select from risk.assessments where ${whose} and decided_at > w.since order by decided_at desc limit w.most
+          select from risk.assessments a
+          where ${whose} and decided_at > ask.at - interval '1 second' * w.seconds order by decided_at desc limit w.most
         ) as seen
       )
       from unnest(
-        ${windows.map(({ windowSeconds }) => secondsBefore(at, windowSeconds).toISOString())}::text[]::timestamptz[],
+        ${windows.map(({ windowSeconds }) => windowSeconds)}::int[],
         ${windows.map(({ steps }) => mostCounted(steps))}::int[]
-      ) with ordinality as w (since, most, nth)
+      ) with ordinality as w (seconds, most, nth)
       order by nth
     )`
 
@@ -84,77 +114,88 @@ export const make = Effect.gen(function* () {
    * Others on the device, by jumping from user to user in the index: a step a user, however often each was there. The
    * user is passed like everybody, since leaving somebody out would mean to read all that is theirs.
    */
-  const othersOn = (device: string, userId: UserId, most: number) => sql`
+  const others = (most: number) => sql`
     (with recursive other (user_id, nth) as (
-      (select user_id, 0 from risk.assessments where device = ${device} order by user_id limit 1)
+      (select user_id, 0 from risk.assessments a where a.device = ask.device order by user_id limit 1)
       union all
       select (
-        select user_id from risk.assessments
-        where device = ${device} and user_id > other.user_id order by user_id limit 1
+        select user_id from risk.assessments a
+        where a.device = ask.device and a.user_id > other.user_id order by user_id limit 1
       ), nth + 1
       from other where other.user_id is not null and nth < ${most}
-    ) select least(count(user_id), ${most})::int from other where user_id <> ${userId})`
+    ) select least(count(user_id), ${most})::int from other where user_id <> ask.user_id)`
 
   /**
-   * Everything that a decision looks at, as one statement: the assessment, if it is there already, and the facts. Each
-   * part ends after a bounded number of index entries: it either has an order that one index alone offers, or begins at
-   * a place in an index (a row comparison) and looks afterwards whether what comes is the user's. Equalities would leave
-   * the planner free to filter another index, or the table, where one user or device is most of it.
+   * Everything that decisions look at, as one statement: for each attempt the assessment, if it is there already, and the
+   * facts. Each part ends after a bounded number of index entries: it either has an order that one index alone offers, or
+   * begins at a place in an index (a row comparison) and looks afterwards whether what comes is the user's. Equalities
+   * would leave the planner free to filter another index, or the table, where one user or device is most of it.
    */
-  const look = Effect.fn("RiskStore.look")(function* (rules: RiskRules, attempt: Attempt, at: Date) {
-    const { amountMinor, assessmentId, currency, device, region, userId } = attempt
-    const regionsSince = secondsBefore(at, rules.mismatch.regions.windowSeconds)
-    const most = mostCounted(rules.device.shared.steps) + 1
-    const ofDevice =
-      device === null
-        ? sql.literal(`array[]::int[] as "deviceAttempts", false as "userHasDevices", false as known, 0 as others`)
-        : sql`
-          ${counted(rules.velocity.device, sql`device = ${device}`, at)} as "deviceAttempts",
-          exists (
-            select from (
-              select device from risk.assessments where user_id = ${userId} order by decided_at desc limit ${recentAttempts}
-            ) as recent where device is not null
-          ) as "userHasDevices",
-          exists (
-            select from (
-              select user_id, decision from risk.assessments
-              where device = ${device} and (user_id, decision) >= (${userId}, 'allow') order by user_id, decision limit 1
-            ) as next where user_id = ${userId} and decision = 'allow'
-          ) as known,
-          ${othersOn(device, userId, most)} as others`
+  const lookAll = Effect.fn("RiskStore.lookAll")(function* (asks: ReadonlyArray<Ask>) {
+    const each = <A>(of: (attempt: Attempt) => A) => asks.map(({ attempt }) => of(attempt))
     const rows = yield* sql`
       select
         (select to_jsonb(a) from (
-          select ${fields} from risk.assessments where assessment_id = ${assessmentId}
+          select ${fields} from risk.assessments a where a.assessment_id = ask.assessment_id
         ) as a) as found,
-        ${counted(rules.velocity.user, sql`user_id = ${userId}`, at)} as "userAttempts",
+        ${counted(rules.velocity.user, sql`a.user_id = ask.user_id`)} as "userAttempts",
         array(
           select amount_minor from (
-            select user_id, currency, amount_minor from risk.assessments
-            where (user_id, currency, decided_at) <= (${userId}, ${currency}, ${at}) and decision = 'allow'
+            select user_id, currency, amount_minor from risk.assessments a
+            where (a.user_id, a.currency, a.decided_at) <= (ask.user_id, ask.currency, ask.at) and a.decision = 'allow'
             order by user_id desc, currency desc, decided_at desc limit ${usualAmounts}
-          ) as newest where user_id = ${userId} and currency = ${currency}
+          ) as newest where newest.user_id = ask.user_id and newest.currency = ask.currency
         ) as "usualMinor",
         (
           select count(distinct region)::int from (
-            select region from risk.assessments where user_id = ${userId} and decided_at > ${regionsSince}
+            select region from risk.assessments a where a.user_id = ask.user_id
+              and decided_at > ask.at - interval '1 second' * ${rules.mismatch.regions.windowSeconds}::int
             order by decided_at desc limit ${recentAttempts}
-          ) as recent where region <> ${region}
+          ) as recent where recent.region <> ask.region
         ) as "otherRegions",
-        ${ofDevice}`
-    const [seen] = yield* Effect.orDie(decodeSeen(rows))
-    const { known, others, userHasDevices } = seen
-    const facts: Facts = {
-      amountMinor,
-      currency,
-      region,
-      userAttempts: seen.userAttempts.map((earlier) => earlier + 1),
-      deviceAttempts: seen.deviceAttempts.map((earlier) => earlier + 1),
-      usualMinor: seen.usualMinor,
-      otherRegions: seen.otherRegions,
-      device: device === null ? null : { known, userHasDevices, others }
-    }
-    return { found: seen.found === null ? undefined : new Assessment(seen.found), facts }
+        case when ask.device is not null
+          then ${counted(rules.velocity.device, sql`a.device = ask.device`)} else '{}' end as "deviceAttempts",
+        ask.device is not null and exists (
+          select from (
+            select device from risk.assessments a where a.user_id = ask.user_id
+            order by decided_at desc limit ${recentAttempts}
+          ) as recent where recent.device is not null
+        ) as "userHasDevices",
+        ask.device is not null and exists (
+          select from (
+            select user_id, decision from risk.assessments a
+            where a.device = ask.device and (a.user_id, a.decision) >= (ask.user_id, 'allow')
+            order by user_id, decision limit 1
+          ) as next where next.user_id = ask.user_id and next.decision = 'allow'
+        ) as known,
+        case when ask.device is not null
+          then ${others(mostCounted(rules.device.shared.steps) + 1)} else 0 end as others
+      from (
+        select assessment_id, user_id, currency, region, nullif(named, '') as device, at, nth from unnest(
+          ${each(({ assessmentId }) => assessmentId)}::text[],
+          ${each(({ userId }) => userId)}::text[],
+          ${each(({ currency }) => currency)}::text[],
+          ${each(({ region }) => region)}::text[],
+          ${each(({ device }) => device ?? "")}::text[],
+          ${asks.map(({ at }) => at.toISOString())}::text[]::timestamptz[]
+        ) with ordinality as given (assessment_id, user_id, currency, region, named, at, nth)
+      ) as ask
+      order by ask.nth`
+    const seen = yield* Effect.orDie(decodeSeen(rows))
+    return asks.map(({ attempt }, nth) => (seen[nth] === undefined ? undefined : sightOf(attempt, seen[nth])))
+  })
+
+  const offerLook = yield* Combined.make({
+    name: "RiskStore.look together",
+    together: (asks: ReadonlyArray<Ask>) => lookAll(asks)
+  })
+
+  /** What a decision looks at, with those of the same moment. */
+  const look = Effect.fn("RiskStore.look")(function* (attempt: Attempt, at: Date) {
+    return (
+      (yield* offerLook({ attempt, at })) ??
+      (yield* Effect.die(new Error(`Nothing is told of ${attempt.assessmentId}`)))
+    )
   })
 
   const find = Effect.fn("RiskStore.find")(function* (assessmentId: AssessmentId) {
@@ -164,36 +205,73 @@ export const make = Effect.gen(function* () {
   })
 
   /**
-   * Writes an assessment and its event, if any, as one statement; false when somebody has assessed this attempt since.
-   * An attempt that is judged again because its assessment was too old to be kept is not flagged again.
+   * Writes assessments and their events, if any, as one statement; for each, whether it was not there already. An attempt
+   * that is judged again because its assessment was too old to be kept is not flagged again.
    */
+  const insertAll = Effect.fn("RiskStore.insertAll")(function* (
+    judgements: ReadonlyArray<Judgement>,
+    lockTimeoutMs: number
+  ) {
+    const each = <A>(of: (attempt: Attempt, assessment: Assessment) => A) =>
+      judgements.map(({ assessment, attempt }) => of(attempt, assessment))
+    const flags = judgements.flatMap(({ flag }) => flag ?? [])
+    const flagging =
+      flags.length === 0
+        ? sql.literal("")
+        : sql`, ${events.appendingEach(
+            flags,
+            // A scalar "exists" stays a look-up by key; as a join it may become a scan of the table.
+            sql`(select assessment_id as id from assessed where decision <> 'allow'
+              and not (select exists (select from risk.events e where e.aggregate_id = assessment_id))) as flagged`
+          )}`
+    const rows = yield* sql<{ assessmentId: string }>`
+      with assessed as (
+        insert into risk.assessments (assessment_id, order_id, user_id, device, amount_minor, currency, region, units,
+          lines, score, decision, reasons, decided_at)
+        select assessment_id, order_id, user_id, nullif(device, ''), amount_minor, currency, region, units, lines, score,
+          decision, reasons, decided_at
+        from unnest(
+          ${each(({ assessmentId }) => assessmentId)}::text[],
+          ${each(({ orderId }) => orderId)}::text[],
+          ${each(({ userId }) => userId)}::text[],
+          ${each(({ device }) => device ?? "")}::text[],
+          ${each(({ amountMinor }) => String(amountMinor))}::text[]::bigint[],
+          ${each(({ currency }) => currency)}::text[],
+          ${each(({ region }) => region)}::text[],
+          ${each(({ units }) => units)}::int[],
+          ${each(({ lines }) => lines)}::int[],
+          ${each((_, { score }) => score)}::int[],
+          ${each((_, { decision }) => decision)}::text[],
+          ${each((_, { reasons }) => JSON.stringify(reasons))}::text[]::jsonb[],
+          ${each((_, { decidedAt }) => new Date(decidedAt.epochMilliseconds).toISOString())}::text[]::timestamptz[]
+        ) as a (assessment_id, order_id, user_id, device, amount_minor, currency, region, units, lines, score, decision,
+            reasons, decided_at),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+        order by assessment_id
+        on conflict (assessment_id) do nothing returning assessment_id, decision
+      ) ${flagging}
+      select assessment_id as "assessmentId" from assessed`
+    if (rows.length > 0 && flags.length > 0) yield* events.committed
+    const assessed = new Set(rows.map(({ assessmentId }) => assessmentId))
+    return each(({ assessmentId }) => assessed.has(assessmentId))
+  })
+
+  const offerJudgement = yield* Combined.make({
+    name: "RiskStore.insert together",
+    together: insertAll,
+    keyOf: ({ attempt }) => attempt.assessmentId
+  })
+
+  /** Writes an assessment and its event, if any, with those of the same moment; false when it has been assessed since. */
   const insert = Effect.fn("RiskStore.insert")(function* (
     attempt: Attempt,
     assessment: Assessment,
     event: NewEvent | undefined
   ) {
-    const at = new Date(assessment.decidedAt.epochMilliseconds)
-    const flagging =
-      event === undefined
-        ? sql.literal("")
-        : sql`, ${yield* events.appending(
-            [event],
-            at,
-            sql`exists (select from assessed)
-              and not exists (select from risk.events where aggregate_id = ${event.aggregateId})`
-          )}`
-    const rows = yield* sql`
-      with assessed as (
-        insert into risk.assessments (assessment_id, order_id, user_id, device, amount_minor, currency, region, units,
-          lines, score, decision, reasons, decided_at)
-        values (${attempt.assessmentId}, ${attempt.orderId}, ${attempt.userId}, ${attempt.device},
-          ${attempt.amountMinor}::bigint, ${attempt.currency}, ${attempt.region}, ${attempt.units}, ${attempt.lines},
-          ${assessment.score}, ${assessment.decision}, ${JSON.stringify(assessment.reasons)}::text::jsonb, ${at})
-        on conflict (assessment_id) do nothing returning 1
-      ) ${flagging}
-      select from assessed`
-    if (rows.length > 0 && event !== undefined) yield* events.committed
-    return rows.length > 0
+    const occurredAt = new Date(assessment.decidedAt.epochMilliseconds)
+    const flag =
+      event === undefined ? undefined : { event, eventId: yield* Ids.next, stamp: { ...(yield* stamp), occurredAt } }
+    return yield* offerJudgement({ attempt, assessment, flag })
   })
 
   /** Newest first, each with its position, from which the next page goes on. */

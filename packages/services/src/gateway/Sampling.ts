@@ -1,0 +1,39 @@
+import { Config, Context, Effect, Layer, Random } from "effect"
+import { HttpMiddleware } from "effect/http"
+
+/** The share of requests that are traced when their caller has not decided: 1 unless `MERKATO_TRACE_SAMPLING` says less. */
+const sampling = Config.Finite("MERKATO_TRACE_SAMPLING").pipe(Config.withDefault(1))
+
+/** Which requests get spans. Whoever asks first decides; of those that are traced it is remembered. */
+export interface Sampler {
+  readonly isTraced: (request: object, path: string, traceParent: string | undefined) => boolean
+}
+export const Sampler = Context.Reference<Sampler>("merkato/gateway/Sampler", {
+  defaultValue: () => ({ isTraced: () => true })
+})
+
+/** Which requests get spans at all: those whose caller samples, and a share of the others. Probes never do. */
+export const Sampling = Layer.effectContext(
+  Effect.gen(function* () {
+    const ratio = yield* Effect.orDie(sampling)
+    const random = yield* Random.Random
+    const traced = new WeakSet<object>()
+    const draw = (path: string, traceParent = "") => {
+      if (/^\/(healthz|readyz|metrics)/.test(path)) return false
+      const flag = /-([0-9a-f]{2})$/.exec(traceParent)?.[1]
+      return flag === undefined ? random.nextDoubleUnsafe() < ratio : (Number.parseInt(flag, 16) & 1) === 1
+    }
+    const isTraced: Sampler["isTraced"] = (request, path, traceParent) => {
+      if (traced.has(request)) return true
+      if (!draw(path, traceParent)) return false
+      traced.add(request)
+      return true
+    }
+    return Context.make(Sampler, { isTraced }).pipe(
+      Context.add(
+        HttpMiddleware.TracerDisabledWhen,
+        ({ headers, source, url }) => !isTraced(source, url, headers["traceparent"])
+      )
+    )
+  })
+)
