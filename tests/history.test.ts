@@ -68,6 +68,20 @@ test(
         expect(placed.status).toBe(201)
 
         expect(await lookInto(url, wrongAtRest)).toEqual([])
+        // What is a week old may be forgotten; what is younger is missed.
+        await lookInto(
+          url,
+          Effect.flatMap(
+            SqlClient.SqlClient,
+            (sql) => sql`
+              delete from bus.log where event_id = (
+                select event_id from bus.log where topic = 'order.events' and published_at < (select max(published_at) from bus.log) - interval '3 days'
+                order by published_at desc limit 1)`
+          )
+        )
+        const missed = await lookInto(url, wrongAtRest)
+        expect(missed.join()).toContain("every event of orders is on the bus")
+        expect(missed.join()).toContain("the bus has no gaps")
       })
     }).pipe(Effect.scoped, Effect.runPromise),
   120_000

@@ -114,8 +114,8 @@ const always = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
         -- A checkout may end without an answer; once its order is canceled its key may begin anew, with another one.
         and not exists (select from orders.sagas s where s.kind = 'checkout' and (s.order_id = o.order_id
           or o.status = 'CANCELED' and s.work #>> '{principal,userId}' = o.user_id and s.begun_at > o.updated_at))
-         -- Answers are known for a day.
-         and (o.created_at < (select max(created_at) from orders.orders) - interval '20 hours') is not true`
+        -- Answers are known for a day.
+        and (o.created_at < (select max(created_at) from orders.orders) - interval '20 hours') is not true`
   ],
   ...publishers.map(
     ([schema, topic]): Rule => [
