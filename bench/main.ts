@@ -95,7 +95,7 @@ const bench = Effect.fnUntraced(function* (behind: number) {
     yield* product(stage),
     yield* list(stage),
     yield* search(stage),
-    checkouts(stage, binary, 16),
+    checkouts(stage, binary, 64),
     unguarded(stage, 16)
   ]
   const chosen = all.filter(({ name }) => only?.some((wanted) => name.startsWith(wanted)) ?? true)
