@@ -1,6 +1,6 @@
 import { Deferred, Effect, Redacted, Schedule, Schema, type Scope } from "effect"
 import { spawn } from "node:child_process"
-import { createServer } from "node:net"
+import { isFree } from "@merkato/infra/runtime/Ports"
 import type { Place } from "./Everything.ts"
 
 /** A port that processes share would be shared with strangers too: nobody may have it before. */
@@ -10,17 +10,9 @@ export class PortInUse extends Schema.TaggedError<PortInUse>()("PortInUse", { po
   }
 }
 
-const isFree = (port: number) =>
-  Effect.callback<boolean>((resume) => {
-    const server = createServer()
-    server.once("error", () => resume(Effect.succeed(false)))
-    server.listen({ port, host: "0.0.0.0" }, () => server.close(() => resume(Effect.succeed(true))))
-    return Effect.sync(() => server.close())
-  })
-
 /** Waits a moment for processes of a shop that was killed, which stop by themselves. */
 export const portIsFree = (port: number): Effect.Effect<void, PortInUse> =>
-  Effect.flatMap(isFree(port), (free) => (free ? Effect.void : Effect.fail(new PortInUse({ port })))).pipe(
+  Effect.flatMap(isFree(port, "0.0.0.0"), (free) => (free ? Effect.void : Effect.fail(new PortInUse({ port })))).pipe(
     Effect.retry({ schedule: Schedule.spaced("250 millis"), times: 12 })
   )
 

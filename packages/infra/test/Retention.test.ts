@@ -11,15 +11,21 @@ import * as TestDatabase from "../src/postgres/TestDatabase.ts"
 
 const hourMs = 60 * 60_000
 
+/** Runs a test in a database of its own. */
+const inDatabase = <E>(test: Effect.Effect<void, E, SqlClient.SqlClient>) =>
+  Effect.gen(function* () {
+    const { url } = yield* TestDatabase.fresh
+    const database = yield* Layer.build(
+      Database.layer({ url, maxConnections: 1, applicationName: "test", statementTimeoutMs: 0 })
+    )
+    yield* Effect.provide(test, database)
+  }).pipe(Effect.scoped, Effect.runPromise)
+
 test(
   "everything that is old goes in one turn, more than one statement takes, and what is younger stays",
   () =>
-    Effect.gen(function* () {
-      const { url } = yield* TestDatabase.fresh
-      const database = yield* Layer.build(
-        Database.layer({ url, maxConnections: 1, applicationName: "test", statementTimeoutMs: 0 })
-      )
-      yield* Effect.gen(function* () {
+    inDatabase(
+      Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         yield* Migrations.run({ schema: "shelf", folder: undefined, common: true })
         const now = yield* Clock.currentTimeMillis
@@ -38,20 +44,16 @@ test(
             (select count(*) from shelf.inbox where received_at < ${at(8 * 24)})
               + (select count(*) from shelf.idempotency where created_at < ${at(24)}) as old`
         expect(left).toEqual({ inbox: 100, answers: 100, old: 0 })
-      }).pipe(Effect.provide(database))
-    }).pipe(Effect.scoped, Effect.runPromise),
+      })
+    ),
   60_000
 )
 
 test(
   "all that the bus has kept long enough goes, of every partition, and nothing that is younger",
   () =>
-    Effect.gen(function* () {
-      const { url } = yield* TestDatabase.fresh
-      const database = yield* Layer.build(
-        Database.layer({ url, maxConnections: 1, applicationName: "test", statementTimeoutMs: 0 })
-      )
-      yield* Effect.gen(function* () {
+    inDatabase(
+      Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         yield* Migrations.run(PostgresEventBus.migrations)
         const now = yield* Clock.currentTimeMillis
@@ -72,7 +74,7 @@ test(
           { partition: 1, first: 25_000, count: 50 }
         ])
         expect(yield* bus.expire(Duration.days(7))).toBe(0)
-      }).pipe(Effect.provide(PostgresEventBus.layer), Effect.provide(database))
-    }).pipe(Effect.scoped, Effect.runPromise),
+      }).pipe(Effect.provide(PostgresEventBus.layer))
+    ),
   60_000
 )

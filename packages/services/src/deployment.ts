@@ -235,7 +235,7 @@ const gatewaysAt = (soapEndpoint: string, restBaseUrl: string) =>
     Effect.gen(function* () {
       return { inOrder: [yield* SoapGateway.make(soapEndpoint), yield* RestGateway.make(restBaseUrl)] as const }
     })
-  )
+  ).pipe(Layer.provide(FetchHttpClient.layer))
 
 /** Readiness: the database answers. */
 const withDatabase = Layer.effectContext(

@@ -2,7 +2,7 @@ import { Schema } from "effect"
 import { AttemptId, OrderId, ReservationId, UserId } from "../kernel/Ids.ts"
 import { Currency, Minor } from "../kernel/Money.ts"
 import { Region } from "../kernel/Region.ts"
-import { Line } from "../pricing/Quote.ts"
+import { Line, type Quote } from "../pricing/Quote.ts"
 
 /**
  * PENDING → PAID → FULFILLED; PENDING → CANCELED; HELD → PENDING | CANCELED (contracts: order). An order is held for
@@ -46,6 +46,28 @@ export class Order extends Schema.Class<Order>("Order")({
   createdAt: Schema.DateTimeUtcFromString,
   updatedAt: Schema.DateTimeUtcFromString
 }) {}
+
+/** What a quote becomes when it is ordered: an order that waits for its payment. */
+export const ordered = (
+  { currency, discountMinor, itemsMinor, lines, shippingMinor, taxMinor, totalMinor }: Quote,
+  by: Pick<Order, "orderId" | "userId" | "region" | "reservationId" | "createdAt">
+): Order =>
+  new Order({
+    ...by,
+    status: "PENDING",
+    items: lines,
+    itemsMinor,
+    discountMinor,
+    taxMinor,
+    shippingMinor,
+    totalMinor,
+    currency,
+    paymentAttemptId: null,
+    reservationLost: false,
+    reviewed: false,
+    version: 1,
+    updatedAt: by.createdAt
+  })
 
 /** A change of status, or an attempt to pay, as people read it. */
 export class OrderHistoryEntry extends Schema.Class<OrderHistoryEntry>("OrderHistoryEntry")({

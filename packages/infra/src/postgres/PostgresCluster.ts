@@ -15,8 +15,8 @@ import {
   statSync,
   writeFileSync
 } from "node:fs"
-import { createServer } from "node:net"
 import { join } from "node:path"
+import { isFree } from "../runtime/Ports.ts"
 import { DataFolderNotWritable, onDisk } from "./DataFolder.ts"
 import { lastLines, PostgresStartFailed } from "./PostgresFailure.ts"
 import { run, type ServerUser } from "./ServerUser.ts"
@@ -159,19 +159,11 @@ export const prepare = Effect.fn("PostgresCluster.prepare")(function* (options: 
   return secret
 })
 
-const isFree = (port: number) =>
-  Effect.callback<boolean>((resume) => {
-    const server = createServer()
-    server.once("error", () => resume(Effect.succeed(false)))
-    server.listen({ port, host }, () => server.close(() => resume(Effect.succeed(true))))
-    return Effect.sync(() => server.close())
-  })
-
 /** Below the ports that systems lend to outgoing connections (32768 and up), so that it is still free next time. */
 const drawPort = Effect.gen(function* () {
   for (let draws = 0; draws < 50; draws++) {
     const port = yield* Random.nextIntBetween(15_432, 32_000)
-    if (yield* isFree(port)) return port
+    if (yield* isFree(port, host)) return port
   }
   return undefined
 })
@@ -181,7 +173,7 @@ export const choosePort = Effect.fn("PostgresCluster.choosePort")(function* (dat
   const file = join(dataDir, "postgres.port")
   const remembered = yield* onDisk(dataDir, () => (existsSync(file) ? Number(readFileSync(file, "utf8")) : 0))
   const valid = Number.isInteger(remembered) && remembered > 0 && remembered < 65_536
-  if (valid && (yield* isFree(remembered))) return remembered
+  if (valid && (yield* isFree(remembered, host))) return remembered
   const port = yield* drawPort
   if (port === undefined) {
     return yield* new PostgresStartFailed({ dataDir, reason: `no free port was found on ${host}`, log: "" })

@@ -165,7 +165,7 @@ export class Inventory extends Context.Service<
           yield* authorize("stock.reserve")
           const now = yield* stamp
           const closing = yield* store.close(reservationId, "committed", now)
-          if (closing?.ending !== null && closing !== undefined) yield* wrote
+          if (typeof closing?.ending === "string") yield* wrote
           const status = closing?.ending ?? closing?.before ?? "unknown"
           if (status !== "committed") return yield* new ReservationClosed({ reservationId, status })
         },

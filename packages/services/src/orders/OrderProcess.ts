@@ -18,6 +18,7 @@ import {
   NotPayable,
   NotYourOrder,
   Order,
+  ordered,
   OrderNotFound,
   PaymentInProgress,
   reviewHoldMs,
@@ -416,26 +417,8 @@ export class OrderProcess extends Context.Service<
       const place = Effect.fnUntraced(function* (saga: SagaStore.Saga, bill: Quote, review: Review | undefined) {
         const { principal, reservationId } = saga.work
         const at = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
-        const order = new Order({
-          orderId: saga.orderId,
-          userId: principal.userId,
-          region: principal.region,
-          status: "PENDING",
-          items: bill.lines,
-          itemsMinor: bill.itemsMinor,
-          discountMinor: bill.discountMinor,
-          taxMinor: bill.taxMinor,
-          shippingMinor: bill.shippingMinor,
-          totalMinor: bill.totalMinor,
-          currency: bill.currency,
-          reservationId,
-          paymentAttemptId: null,
-          reservationLost: false,
-          reviewed: false,
-          version: 1,
-          createdAt: at,
-          updatedAt: at
-        })
+        const { userId, region } = principal
+        const order = ordered(bill, { orderId: saga.orderId, userId, region, reservationId, createdAt: at })
         const next = review === undefined ? started(saga.attemptId) : held(saga, review)
         const steps = yield* evolved(undefined, principal.region, [
           () => created(order),

@@ -18,6 +18,7 @@ import {
   NotHeld,
   NotYourOrder,
   Order,
+  ordered,
   type OrderHistoryEntry,
   OrderNotFound,
   PaymentInProgress,
@@ -222,26 +223,8 @@ export class Orders extends Context.Service<
           if (reserved.success === undefined) return yield* replay(keyed)
           const { orderId, reservationId } = reserved.success
           const at = yield* now
-          const order = new Order({
-            orderId,
-            userId: principal.userId,
-            region: principal.region,
-            status: "PENDING",
-            items: quote.lines,
-            itemsMinor: quote.itemsMinor,
-            discountMinor: quote.discountMinor,
-            taxMinor: quote.taxMinor,
-            shippingMinor: quote.shippingMinor,
-            totalMinor: quote.totalMinor,
-            currency: quote.currency,
-            reservationId,
-            paymentAttemptId: null,
-            reservationLost: false,
-            reviewed: false,
-            version: 1,
-            createdAt: at,
-            updatedAt: at
-          })
+          const { userId, region } = principal
+          const order = ordered(quote, { orderId, userId, region, reservationId, createdAt: at })
           yield* Effect.annotateCurrentSpan({ orderId })
           const answer = encodeAnswer({ _tag: "Done", value: order })
           const placed = yield* store.place(order, created(order), keyed, answer)

@@ -1,4 +1,5 @@
 import { Effect, Result, Schema } from "effect"
+import { HttpClientRequest } from "effect/http"
 import { type Currency, fromDecimal, toDecimal } from "@merkato/domain/kernel/Money"
 import * as Rest from "@merkato/rpc/payments/PaymentGatewayRest"
 import * as GatewayCall from "./GatewayCall.ts"
@@ -28,7 +29,7 @@ const minorOf = (amount: number, currency: Currency) =>
 export const make = Effect.fnUntraced(function* (baseUrl: string) {
   const call = yield* GatewayCall.make
 
-  const ask = Effect.fnUntraced(function* (request: GatewayCall.GatewayRequest) {
+  const ask = Effect.fnUntraced(function* (request: HttpClientRequest.HttpClientRequest) {
     const answer = yield* call(request)
     // 503 says that nothing was done, whoever on the way says it.
     if (answer.status === 503) return yield* new GatewayDown({ reason: "the gateway is down" })
@@ -36,13 +37,9 @@ export const make = Effect.fnUntraced(function* (baseUrl: string) {
   })
 
   const url = (attemptId: string, step: string) => `${baseUrl}/v1/attempts/${encodeURIComponent(attemptId)}${step}`
-  const post = (attemptId: string, step: string, body?: unknown): GatewayCall.GatewayRequest => ({
-    method: "POST",
-    url: url(attemptId, step),
-    ...(body === undefined ? undefined : { body: { text: JSON.stringify(body), contentType: "application/json" } })
-  })
+  const post = (attemptId: string, step: string) => HttpClientRequest.post(url(attemptId, step))
 
-  const attempt = Effect.fnUntraced(function* (request: GatewayCall.GatewayRequest) {
+  const attempt = Effect.fnUntraced(function* (request: HttpClientRequest.HttpClientRequest) {
     const told = yield* Effect.mapError(decodeAttempt(yield* ask(request)), () => senseless("not an attempt"))
     const { amount, attemptId, currency, orderId, reason, status } = told
     const order =
@@ -56,13 +53,24 @@ export const make = Effect.fnUntraced(function* (baseUrl: string) {
     name: "rest",
     operation: "payment.rest",
     authorise: ({ amountMinor, attemptId, currency, orderId, token }) =>
-      attempt(post(attemptId, "/authorise", { orderId, amount: toDecimal(amountMinor, currency), currency, token })),
-    find: (attemptId) => attempt({ method: "GET", url: url(attemptId, "") }),
+      attempt(
+        HttpClientRequest.bodyJsonUnsafe(post(attemptId, "/authorise"), {
+          orderId,
+          amount: toDecimal(amountMinor, currency),
+          currency,
+          token
+        })
+      ),
+    find: (attemptId) => attempt(HttpClientRequest.get(url(attemptId, ""))),
     capture: (attemptId) => attempt(post(attemptId, "/capture")),
     void: (attemptId) => attempt(post(attemptId, "/void")),
     refund: Effect.fnUntraced(function* ({ amountMinor, attemptId, currency, refundId }) {
       const body = yield* ask(
-        post(attemptId, "/refunds", { refundId, amount: toDecimal(amountMinor, currency), currency })
+        HttpClientRequest.bodyJsonUnsafe(post(attemptId, "/refunds"), {
+          refundId,
+          amount: toDecimal(amountMinor, currency),
+          currency
+        })
       )
       const told = yield* Effect.mapError(decodeRefunded(body), () => senseless("not a refund"))
       return { ...told, amountMinor: yield* minorOf(told.amount, told.currency) }

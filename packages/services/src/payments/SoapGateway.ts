@@ -1,4 +1,5 @@
 import { Effect, Result, Schema } from "effect"
+import { HttpClientRequest } from "effect/http"
 import type { Currency } from "@merkato/domain/kernel/Money"
 import * as Envelope from "@merkato/infra/soap/Envelope"
 import { fields, type Element, type Fields } from "@merkato/infra/soap/Xml"
@@ -42,16 +43,14 @@ export const make = Effect.fnUntraced(function* (endpoint: string) {
 
   /** The content of the response that an operation has. */
   const ask = Effect.fnUntraced(function* (operation: Soap.Operation, attemptId: string, content: Fields) {
-    const headers = { [Soap.attemptHeader]: attemptId }
-    const { body, status } = yield* call({
-      method: "POST",
-      url: endpoint,
-      headers: { soapaction: `"${Soap.soapAction(operation)}"` },
-      body: {
-        text: Envelope.write({ namespace, headers, name: operation, fields: content }),
-        contentType: Envelope.contentType
-      }
-    })
+    const { body, status } = yield* call(
+      HttpClientRequest.post(endpoint, { headers: { soapaction: `"${Soap.soapAction(operation)}"` } }).pipe(
+        HttpClientRequest.bodyText(
+          Envelope.write({ namespace, headers: { [Soap.attemptHeader]: attemptId }, name: operation, fields: content }),
+          Envelope.contentType
+        )
+      )
+    )
     // 503 says that nothing was done, whoever on the way says it.
     if (status === 503) return yield* new GatewayDown({ reason: "the gateway is down" })
     if (status !== 200 && status !== 500) return yield* new GatewayUnknown({ reason: `status ${status}` })
