@@ -84,6 +84,9 @@ const idle = ({ memory }: Stage.Stage, when: string) => {
 /** Long enough for a shop to come to rest. */
 const atRest = Effect.sleep("5 seconds")
 
+/** Long enough for the pools to close the connections that only the load wanted: they do so after a minute. */
+const atRestForLong = Effect.sleep("70 seconds")
+
 /** Everything on one shop, with so many orders behind it. */
 const bench = Effect.fnUntraced(function* (behind: number) {
   console.log(`\nsetting up: Postgres, the shop, ${behind === 0 ? "" : "its history, "}its shelf, its shoppers`)
@@ -118,7 +121,8 @@ const bench = Effect.fnUntraced(function* (behind: number) {
   console.log(
     `\n${behind === 0 ? "a new shop" : `a shop with ${behind} orders behind it`}: ready after ${(ready.postgres + ready.shop).toFixed(1)} s   Postgres ${ready.postgres.toFixed(1)}   shop ${ready.shop.toFixed(1)}   wanted: less than 4`
   )
-  yield* atRest
+  console.log("at rest for 70 s")
+  yield* atRestForLong
   console.log(idleAtFirst)
   console.log(idle(stage, "afterwards"))
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s`)
