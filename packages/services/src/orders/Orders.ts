@@ -181,11 +181,11 @@ export class Orders extends Context.Service<
 
       /** A twin of this request was first: what was reserved goes back, unless it is the twin's as well. */
       const yieldToFirst = Effect.fnUntraced(function* (keyed: Keyed, order: Order) {
-        const first = yield* Effect.result(firstAnswer(keyed))
-        const isTwins =
-          Result.isSuccess(first) &&
-          first.success._tag === "Done" &&
-          first.success.value.reservationId === order.reservationId
+        const isTwins = yield* firstAnswer(keyed).pipe(
+          Effect.map((first) => first._tag === "Done" && first.value.reservationId === order.reservationId),
+          // What is not the same request has another reservation. Who cannot read the answer knows nothing, and lets it stand.
+          Effect.catchTag("IdempotencyKeyReused", () => Effect.succeed(false))
+        )
         if (!isTwins) {
           yield* inventory
             .Release({ reservationId: order.reservationId, orderId: order.orderId })
