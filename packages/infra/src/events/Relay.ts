@@ -13,8 +13,11 @@ const batchSize = 500
 /** How long events gather before they are published: under load, a few bigger batches instead of many small ones. */
 const gatherFor = "20 millis"
 
-/** How long the relay sleeps when nobody wakes it: the bound on what a lost wake-up costs. */
-const pollEvery = "200 millis"
+/** How long the relay sleeps when nobody wakes it: as long as what a killed process left behind may have to wait. */
+const pollEvery = "2 seconds"
+
+/** How long it sleeps when it was woken and got nothing: another process's relay may have been at it, and passed it over. */
+const lookAgainAfter = "200 millis"
 
 const relayed = Metric.counter("events_published_total", {
   description: "Events put on the bus by the relays",
@@ -131,9 +134,10 @@ export const layer = (options: Parameters<typeof make>[0]) =>
         work.closeUnsafe()
         const published = yield* told ? publish : publishIfThereIs
         if (published > 0) yield* Metric.update(relayed, published)
+        const sleepFor = told && published === 0 ? lookAgainAfter : pollEvery
         told = published === batchSize
         if (told) return
-        told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(pollEvery), false))
+        told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(sleepFor), false))
         yield* Effect.sleep(gatherFor)
       })
       yield* Effect.forkScoped(Effect.forever(turn))
