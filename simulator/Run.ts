@@ -76,7 +76,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
   const cpu = process.cpuUsage()
   await reset(server)
   const { seed } = settings
-  const history = new History(settings.trace)
+  const history = new History()
   const faults = new Faults(seed, new Set(settings.without))
   const world = new World(seed, history, faults)
   const gate = new Gate(world, server)
@@ -229,7 +229,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       ...faults.counts
     ]),
     answers: Object.fromEntries(memory.answers),
-    trace: history.lines,
+    trace: settings.trace || problems.length > 0 ? history.lines : [],
     cpuMs: process.cpuUsage(cpu).user / 1_000,
     ms: real.now() - begun
   }
@@ -270,7 +270,7 @@ const comeToRest = async (
     if (waiting.length > 0) await review(waiting.flatMap(([orderId]) => orderId ?? []))
     const { held, work } = await underWay(server, bus, gate)
     left = [...work, ...held]
-    world.history.remark(() => `  under way: ${left.join(", ")}`)
+    world.history.remark(`  under way: ${left.join(", ")}`)
     if (work.length > 0) {
       // Longer and longer, as the reconciler of payments waits.
       world.leap(1_500 + 1_000 * turn)

@@ -53,7 +53,7 @@ export const make = (world: World, self: () => SimProcess, name: string): Contex
       const told = `${self().name}: ${String(message)} ${Cause.pretty(cause)}`.replaceAll(/\s+/g, " ")
       if (!isBusy.test(told)) world.errors.push(told.slice(0, 400))
     }
-    world.history.remark(() => `  log ${self().name} ${logLevel} ${String(message)}`)
+    world.history.remark(`  log ${self().name} ${logLevel} ${String(message)}`)
   })
 
   return Context.empty().pipe(

@@ -172,7 +172,7 @@ export class VirtualBus {
       Object.assign(letter, { requeued: true })
       const { failure, topic: _dead, ...message } = letter
       if (failure === undefined) continue
-      this.world.history.remark(() => `  dead letter of ${failure.consumerGroup}: ${failure.reason}`)
+      this.world.history.remark(`  dead letter of ${failure.consumerGroup}: ${failure.reason}`)
       this.append({ topic: failure.topic, ...message, failure: undefined })
     }
     return letters.length

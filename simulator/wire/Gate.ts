@@ -168,7 +168,7 @@ export class Gate {
     this.released = true
     this.counts.errors.set(error.code, (this.counts.errors.get(error.code) ?? 0) + 1)
     this.world.log(`  error ${error.code}`)
-    this.world.history.remark(() => `    ${error.message}`)
+    this.world.history.remark(`    ${error.message}`)
   }
 
   private answer({ socket, batch }: Waiter, reply: Buffer): void {

@@ -44,6 +44,20 @@ export interface BoundedContext<Name extends string, E, R> {
   readonly layer: Layer.Layer<never, E, R>
 }
 
+/**
+ * Work that goes on by itself does not end, whatever it stumbles over: that is told as the mistake it is, and it begins
+ * anew. Else reservations would be held, or payments stay open, until somebody starts the process again.
+ */
+const unending = <R>(name: string, work: Effect.Effect<unknown, never, R>): Effect.Effect<never, never, R> =>
+  Effect.forever(
+    Effect.catchCause(work, (cause) =>
+      Effect.andThen(
+        Effect.logError(`What ${name} does by itself broke off; it begins anew`, cause),
+        Effect.sleep("1 second")
+      )
+    )
+  )
+
 /** Builds a context from the same few parts that every context has. */
 export const make = <
   const Name extends string,
@@ -80,8 +94,8 @@ export const make = <
     Effect.gen(function* () {
       for (const consumer of options.consumers ?? []) yield* Effect.forkScoped(Consumers.run(name, consumer))
       if (!(yield* KeepsHouse)) return
-      if (options.background !== undefined) yield* Effect.forkScoped(options.background)
-      if (topic !== undefined) yield* Effect.forkScoped(Retention.run(name))
+      if (options.background !== undefined) yield* Effect.forkScoped(unending(name, options.background))
+      if (topic !== undefined) yield* Effect.forkScoped(unending(name, Retention.run(name)))
     })
   )
   const served = options.contract.serve.pipe(Layer.provide(options.handlers))
