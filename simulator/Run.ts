@@ -290,8 +290,11 @@ const comeToRest = async (
 const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess, memory: Memory) => {
   const { world } = surroundings
   const draw = stream(world.seed, "operator")
+  const pause = Effect.callback<void>((resume) => {
+    world.timer(operator, between(draw, 1_000, 6_000), () => resume(Effect.void))
+  })
   const turn = Effect.gen(function* () {
-    yield* Effect.sleep(between(draw, 50, 149))
+    yield* pause
     if (!world.faults.happens("rudeOperator")) return
     const sql = yield* SqlClient.SqlClient
     const products = memory.products.map(({ productId }) => productId).toReversed()
@@ -299,7 +302,7 @@ const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess
     const lock = (productId = "") =>
       Effect.andThen(
         sql`select 1 from inventory.inventory_stock where product_id = ${productId} for update`,
-        Effect.sleep(between(draw, 1, 30))
+        Effect.sleep(between(draw, 5, 50))
       )
     const [last, ...others] = products.slice(between(draw, 0, 1))
     yield* sql.withTransaction(

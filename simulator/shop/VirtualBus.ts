@@ -19,7 +19,7 @@ interface Place {
   holder: { readonly process: SimProcess; readonly until: number; readonly lease: number } | undefined
 }
 
-const pollMs = 600
+const pollMs = 4_000
 
 /**
  * The event bus of the world: durable, outlives every process, and does what a bus may do to its users. At least once,

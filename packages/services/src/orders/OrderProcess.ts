@@ -1,4 +1,4 @@
-import { Cause, Clock, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
+import { Cause, Clock, Config, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import { paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
@@ -956,9 +956,10 @@ const keptOf = (end: Outcome): Answer | undefined => {
 /** Looks for processes without a living owner: every second, and again at once while there are some. */
 export const recovery = Effect.gen(function* () {
   const process = yield* OrderProcess
+  const pauseMs = yield* Effect.orDie(Config.Int("MERKATO_ORDER_PROCESS_SWEEP_MS").pipe(Config.withDefault(1_000)))
   return yield* Effect.forever(
     process.takeOver.pipe(
-      Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep("1 second"))),
+      Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep(pauseMs))),
       Effect.catch((error) =>
         Effect.andThen(Effect.logWarning("Recovery of order processes pauses", error), Effect.sleep("1 second"))
       )
