@@ -112,8 +112,11 @@ export class Gate {
     socket.deliver(Buffer.concat([ok, ...socket.backend.greeting, Frames.backendKey(socket.id), ready]))
   }
 
-  /** Until the statement has ended, or waits for a lock. `granted`: it waited before. */
-  private async settle(waiter: Waiter, pid: number, granted: boolean): Promise<void> {
+  /**
+   * Until the statement has ended, or waits for a lock. `granted`: it waited before. `canceled`: it is about to end, and
+   * still stands among those who wait until its backend comes to it: however slow the machine is, it is not stopped again.
+   */
+  private async settle(waiter: Waiter, pid: number, granted: boolean, canceled = false): Promise<void> {
     const { socket } = waiter
     let doomed = false
     for (let calm = 0; waiter.reply === undefined; ) {
@@ -127,7 +130,7 @@ export class Gate {
       })
       if (waiter.reply !== undefined || waiter.failure !== undefined) continue
       const blockers = await this.locks([...this.waiters.keys(), pid])
-      const blocked = (blockers.get(pid)?.length ?? 0) > 0
+      const blocked = !canceled && (blockers.get(pid)?.length ?? 0) > 0
       if (!blocked) {
         calm = 0
         continue
@@ -214,7 +217,7 @@ export class Gate {
     this.waiters.delete(pid)
     await this.server.query(`select pg_cancel_backend(${pid})`)
     thaw(pid)
-    await this.settle(waiter, pid, true)
+    await this.settle(waiter, pid, true, true)
   }
 
   /** Whom each of these backends waits for. */
