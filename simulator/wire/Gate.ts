@@ -17,7 +17,7 @@ interface Waiter {
 /** Real milliseconds after which a statement without an answer is suspected to wait for a lock; most answer sooner. */
 const suspectAfterMs = 4
 
-/** Real milliseconds after which the look at the locks itself is suspected to wait for a backend that is stopped. */
+/** Real milliseconds after which what the gate itself asks is suspected to wait for a backend that is stopped. */
 const rescueAfterMs = 2_000
 
 /** Virtual milliseconds that a statement may wait for a lock: the statement_timeout of the contexts' sessions. */
@@ -193,7 +193,7 @@ export class Gate {
     if (backend === undefined) return
     socket.backend = undefined
     this.released = true
-    await this.server.give(backend)
+    await this.rescued(this.server.give(backend))
   }
 
   /** A CancelRequest meets its statement only when that waits for a lock; else it comes too early or too late. */
@@ -215,7 +215,7 @@ export class Gate {
   private async cancel(pid: number, waiter: Waiter): Promise<void> {
     this.counts.cancels++
     this.waiters.delete(pid)
-    await this.server.query(`select pg_cancel_backend(${pid})`)
+    await this.rescued(this.server.query(`select pg_cancel_backend(${pid})`))
     thaw(pid)
     await this.settle(waiter, pid, true, true)
   }
@@ -227,12 +227,25 @@ export class Gate {
       `select l.pid, array_to_string(pg_blocking_pids(l.pid), ',') from pg_locks l
        where not l.granted and l.pid in (${pids.join()})`
     )
-    // A backend that was stopped just when it looked at the lock table keeps that locked. Those that are let go wait on, and
-    // are stopped again.
-    const rescue = real.setTimeout(() => void this.rescue(), rescueAfterMs)
-    const rows = await asked
-    real.clearTimeout(rescue)
+    const rows = await this.rescued(asked)
     return new Map(rows.map(([pid, blockers]) => [Number(pid), blockers ? blockers.split(",").map(Number) : []]))
+  }
+
+  /**
+   * Waits for what the server is asked. A backend that was stopped just when it looked at the lock table keeps that locked,
+   * and with it everybody else: those that are let go for a moment wait on, and are stopped again before anything goes on.
+   */
+  private async rescued<A>(asked: Promise<A>): Promise<A> {
+    let rescuing: Promise<void> | undefined
+    const timer = real.setTimeout(() => {
+      rescuing = this.rescue()
+    }, rescueAfterMs)
+    try {
+      return await asked
+    } finally {
+      real.clearTimeout(timer)
+      await rescuing
+    }
   }
 
   private async rescue(): Promise<void> {
