@@ -9,6 +9,7 @@ import { Idempotency } from "../idempotency/Idempotency.ts"
 import type { Policies } from "../policy/Policies.ts"
 import * as Migrations from "../postgres/Migrations.ts"
 import * as Retention from "./Retention.ts"
+import { unending } from "./Unending.ts"
 
 /**
  * Whether this process does what is to be done once in a while, for all processes that are like it: takes over order
@@ -43,20 +44,6 @@ export interface BoundedContext<Name extends string, E, R> {
   /** Answers the contract, relays its events, consumes those of others; wants a migrated schema. */
   readonly layer: Layer.Layer<never, E, R>
 }
-
-/**
- * Work that goes on by itself does not end, whatever it stumbles over: that is told as the mistake it is, and it begins
- * anew. Else reservations would be held, or payments stay open, until somebody starts the process again.
- */
-const unending = <R>(name: string, work: Effect.Effect<unknown, never, R>): Effect.Effect<never, never, R> =>
-  Effect.forever(
-    Effect.catchCause(work, (cause) =>
-      Effect.andThen(
-        Effect.logError(`What ${name} does by itself broke off; it begins anew`, cause),
-        Effect.sleep("1 second")
-      )
-    )
-  )
 
 /** Builds a context from the same few parts that every context has. */
 export const make = <
