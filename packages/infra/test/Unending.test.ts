@@ -1,6 +1,6 @@
 // What contexts do by themselves: it goes on whatever happens to it, and ends with its process.
 import { expect, test } from "bun:test"
-import { Effect, Fiber, Logger } from "effect"
+import { Effect, Fiber, Layer, Logger } from "effect"
 import { TestClock } from "effect/testing"
 import { unending } from "../src/context/Unending.ts"
 
@@ -8,7 +8,7 @@ import { unending } from "../src/context/Unending.ts"
 const watched = <A>(test: (said: ReadonlyArray<string>) => Effect.Effect<A>): Promise<A> => {
   const said: Array<string> = []
   const logger = Logger.make(({ logLevel, message }) => said.push(`${logLevel} ${String(message)}`))
-  return test(said).pipe(Effect.provide(Logger.layer([logger])), Effect.provide(TestClock.layer()), Effect.runPromise)
+  return test(said).pipe(Effect.provide(Layer.merge(Logger.layer([logger]), TestClock.layer())), Effect.runPromise)
 }
 
 test("work that dies, or waits for somebody who is interrupted, is told as a mistake and begins anew", () =>
