@@ -1,4 +1,4 @@
-import { Effect, Latch, Layer, Metric } from "effect"
+import { Context, Effect, Latch, Layer, Metric } from "effect"
 import { SqlClient } from "effect/sql"
 import { type Envelope, type Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
@@ -10,14 +10,18 @@ import { RelaySignal, type StoredEvent } from "./EventStore.ts"
 /** Events published with one trip to the bus. */
 const batchSize = 500
 
-/** How long events gather before they are published: under load, a few bigger batches instead of many small ones. */
-const gatherFor = "20 millis"
-
-/** How long the relay sleeps when nobody wakes it: as long as what a killed process left behind may have to wait. */
-const pollEvery = "2 seconds"
+/**
+ * Milliseconds. `gatherMs`: how long events gather before they are published; under load, a few bigger batches instead of
+ * many small ones. `pollMs`: how long the relay sleeps when nobody wakes it; as
+ * long as what a killed process left behind may have to wait.
+ */
+export const Pace = Context.Reference<{ readonly gatherMs: number; readonly pollMs: number }>(
+  "merkato/infra/RelayPace",
+  { defaultValue: () => ({ gatherMs: 20, pollMs: 2_000 }) }
+)
 
 /** How long it sleeps when it was woken and got nothing: another process's relay may have been at it, and passed it over. */
-const lookAgainAfter = "200 millis"
+const lookAgainMs = 200
 
 const relayed = Metric.counter("events_published_total", {
   description: "Events put on the bus by the relays",
@@ -118,6 +122,7 @@ export const layer = (options: Parameters<typeof make>[0]) =>
     Effect.gen(function* () {
       const { publishNext, publishIfAny } = yield* make(options)
       const { guard } = yield* Policies
+      const { gatherMs, pollMs } = yield* Pace
       const unending = <E, R>(publish: Effect.Effect<number, E, R>) =>
         publish.pipe(
           // Defects as well: whatever it stumbles over, a relay that is gone would hold back every event from then on.
@@ -134,11 +139,11 @@ export const layer = (options: Parameters<typeof make>[0]) =>
         work.closeUnsafe()
         const published = yield* told ? publish : publishIfThereIs
         if (published > 0) yield* Metric.update(relayed, published)
-        const sleepFor = told && published === 0 ? lookAgainAfter : pollEvery
+        const sleepMs = told && published === 0 ? lookAgainMs : pollMs
         told = published === batchSize
         if (told) return
-        told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(sleepFor), false))
-        yield* Effect.sleep(gatherFor)
+        told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(sleepMs), false))
+        yield* Effect.sleep(gatherMs)
       })
       yield* Effect.forkScoped(Effect.forever(turn))
       return RelaySignal.of({ wake: Effect.sync(() => work.openUnsafe()) })

@@ -1,4 +1,4 @@
-import { Cause, Clock, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
+import { Cause, Clock, Config, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import { paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
@@ -503,6 +503,15 @@ export class OrderProcess extends Context.Service<
         return (yield* hold(saga, reviewHoldMs)) ? yield* finishHeld(saga, review) : yield* finishExpired(saga)
       })
 
+      /**
+       * Keeps the goods for as long as a review may take, then writes the order down. They are not reserved for so long at
+       * once: a request that the network held back until its checkout had come to nothing would take them for a day.
+       */
+      const placeHeld = (saga: SagaStore.Saga, bill: Quote, review: Review) =>
+        Effect.flatMap(hold(saga, reviewHoldMs), (kept) =>
+          kept ? place(saga, bill, review) : finishEarly(saga, "reservation_expired", givenUp)
+        )
+
       /** Judges what a checkout buys, takes it aside and writes its order down. */
       const reserve = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
         const bill = yield* quoteOf(saga)
@@ -514,11 +523,11 @@ export class OrderProcess extends Context.Service<
             reservationId: saga.work.reservationId,
             orderId: saga.orderId,
             items: bill.lines.map(({ productId, qty }) => ({ productId, qty })),
-            ttlMs: review === undefined ? reservationTtlMs : reviewHoldMs
+            ttlMs: reservationTtlMs
           })
           .pipe(
             guarded("stock.reserve", "inventory"),
-            Effect.andThen(place(saga, bill, review)),
+            Effect.andThen(review === undefined ? place(saga, bill, review) : placeHeld(saga, bill, review)),
             Effect.catchTags({
               OutOfStock: (refusal) => refused(saga, refusal),
               ReservationClosed: () => finishEarly(saga, "reservation_expired", givenUp)
@@ -956,9 +965,10 @@ const keptOf = (end: Outcome): Answer | undefined => {
 /** Looks for processes without a living owner: every second, and again at once while there are some. */
 export const recovery = Effect.gen(function* () {
   const process = yield* OrderProcess
+  const pauseMs = yield* Effect.orDie(Config.Int("MERKATO_ORDER_PROCESS_SWEEP_MS").pipe(Config.withDefault(1_000)))
   return yield* Effect.forever(
     process.takeOver.pipe(
-      Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep("1 second"))),
+      Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep(pauseMs))),
       Effect.catch((error) =>
         Effect.andThen(Effect.logWarning("Recovery of order processes pauses", error), Effect.sleep("1 second"))
       )

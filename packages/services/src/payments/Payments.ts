@@ -280,7 +280,13 @@ export class Payments extends Context.Service<
           const asker = yield* joining(payment)
           if (asker === undefined) return yield* authoriseToo(attemptId, request)
           const found = yield* gateways.find(payment.gateway, attemptId).pipe(orUnknown(payment))
-          return found === undefined ? yield* authoriseAt(asker, request) : yield* recorded(payment, found, request)
+          if (found === undefined) return yield* authoriseAt(asker, request)
+          const now = yield* record(payment, found)
+          if (now.status !== "INITIATED") return now
+          if (now.version !== payment.version) return yield* authoriseToo(attemptId, request)
+          // It is being called off here. Who began that may be gone, and as long as somebody asks again, and so has set out
+          // to ask, the reconciler leaves it alone: so it is brought to its end.
+          return yield* callOff(payment, request, "called_off", [])
         })
 
       /** Records what a gateway said; when the attempt has left it, goes after it. */
@@ -321,7 +327,12 @@ export class Payments extends Context.Service<
         })
 
       /** Sees to it that a gateway never holds money for the attempt, then goes on. */
-      const callOff = (payment: Payment, request: Authorise, reason: string, waits: ReadonlyArray<number>) =>
+      const callOff = (
+        payment: Payment,
+        request: Authorise,
+        reason: string,
+        waits: ReadonlyArray<number>
+      ): Effect.Effect<Payment, PaymentUnavailable | PaymentUnknown | SqlError.SqlError> =>
         Effect.gen(function* () {
           if (!(yield* retryLostRace(store.fence(payment)))) return yield* authoriseToo(payment.attemptId, request)
           const answer = yield* gateways.void(payment.gateway, payment.attemptId).pipe(orUnknown(payment))
