@@ -12,6 +12,7 @@ import {
   type Delivery,
   EventBus
 } from "./EventBus.ts"
+import * as Tracing from "../telemetry/Tracing.ts"
 
 /** Partitions of a topic. A key's partition never changes, so neither may this number. */
 export const partitionCount = 4
@@ -78,7 +79,7 @@ export const layer = Layer.effect(
     const sql = yield* SqlClient.SqlClient
     const published = yield* PubSub.sliding<void>(1)
 
-    const publish = Effect.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
+    const publish = Tracing.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
       if (messages.length === 0) return
       const now = new Date(yield* Clock.currentTimeMillis)
       yield* sql`

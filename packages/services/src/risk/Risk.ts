@@ -11,6 +11,7 @@ import * as JsonSetting from "@merkato/infra/config/JsonSetting"
 import { sha256 } from "@merkato/infra/idempotency/Digest"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as RiskStore from "./RiskStore.ts"
 
 interface Assess extends Omit<RiskStore.Attempt, "device"> {
@@ -83,7 +84,7 @@ export class Risk extends Context.Service<
         )
       })
 
-      const assess = Effect.fn("Risk.assess")(
+      const assess = Tracing.fn("Risk.assess")(
         function* ({ deviceId, ...rest }: Assess) {
           yield* Effect.annotateCurrentSpan({ orderId: rest.orderId, assessmentId: rest.assessmentId })
           yield* authorize("risk.assess")
@@ -110,7 +111,7 @@ export class Risk extends Context.Service<
         Effect.provideService(Authorizer, authorizer)
       )
 
-      const get = Effect.fn("Risk.get")(
+      const get = Tracing.fn("Risk.get")(
         function* (assessmentId: AssessmentId) {
           yield* authorize("ops.read")
           return (yield* store.find(assessmentId)) ?? (yield* new AssessmentNotFound({ assessmentId }))
@@ -119,7 +120,7 @@ export class Risk extends Context.Service<
         Effect.provideService(Authorizer, authorizer)
       )
 
-      const list = Effect.fn("Risk.list")(
+      const list = Tracing.fn("Risk.list")(
         function* (options: { readonly limit: number; readonly cursor?: string; readonly decision?: Decision }) {
           yield* authorize("ops.read")
           const after = yield* listCursor.decode(options.cursor)
