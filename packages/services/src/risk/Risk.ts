@@ -20,10 +20,14 @@ interface Assess extends Omit<RiskStore.Attempt, "device"> {
 
 const listCursor = Cursor.make(Schema.Struct({ position: Schema.Int }))
 
-const decisions = Metric.counter("risk_decisions_total", {
-  description: "Attempts to pay that were judged, by decision",
-  incremental: true
-})
+// With its labels from the start: a metric that is given them at an update looks its series up anew every time.
+const decided = (decision: Decision) =>
+  Metric.counter("risk_decisions_total", {
+    description: "Attempts to pay that were judged, by decision",
+    incremental: true,
+    attributes: { decision }
+  })
+const decisions = { allow: decided("allow"), review: decided("review"), block: decided("block") }
 const rulesMatched = Metric.counter("risk_rules_matched_total", {
   description: "Rules that gave points to an attempt to pay, by rule and by what was decided in the end",
   incremental: true
@@ -72,7 +76,7 @@ export class Risk extends Context.Service<
       const orAway = orUnavailable("risk")
 
       const count = Effect.fnUntraced(function* ({ assessmentId, decision, orderId, reasons, score }: Assessment) {
-        yield* Metric.update(Metric.withAttributes(decisions, { decision }), 1)
+        yield* Metric.update(decisions[decision], 1)
         yield* Effect.forEach(
           new Set(reasons.map(({ rule }) => rule)),
           (rule) => Metric.update(Metric.withAttributes(rulesMatched, { rule, decision }), 1),
