@@ -12,6 +12,7 @@ import {
   type Delivery,
   EventBus
 } from "./EventBus.ts"
+import * as Tracing from "../telemetry/Tracing.ts"
 
 /** Partitions of a topic. A key's partition never changes, so neither may this number. */
 export const partitionCount = 4
@@ -142,7 +143,7 @@ export const layer = Layer.effect(
       for (const topic of moved) for (const each of sleepers) if (each.reads(topic)) each.wake(false)
     })
 
-    const publish = Effect.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
+    const publish = Tracing.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
       if (messages.length === 0) return
       const now = new Date(yield* Clock.currentTimeMillis)
       yield* sql`

@@ -4,7 +4,7 @@ import { type Envelope, type Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
 import { Policies } from "../policy/Policies.ts"
 import { traced } from "../telemetry/Tracing.ts"
-import { type BusMessage, EventBus } from "./EventBus.ts"
+import { type BusMessage, EventBus, isSampled } from "./EventBus.ts"
 import { RelaySignal, type StoredEvent } from "./EventStore.ts"
 
 /** Events published with one trip to the bus. */
@@ -100,9 +100,9 @@ export const make = Effect.fnUntraced(function* (options: {
     const messages = (yield* takeBatch).map((event) => toMessage(topic, producer, event))
     if (messages.length === 0) return 0
     yield* bus.publish(messages)
-    yield* Effect.forEach(messages, (message) => traced(`publish ${topic}`, "producer", message, Effect.void), {
-      discard: true
-    })
+    for (const message of messages) {
+      if (isSampled(message)) yield* traced(`publish ${topic}`, "producer", message, Effect.void)
+    }
     return messages.length
   })
 

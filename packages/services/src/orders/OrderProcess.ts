@@ -53,6 +53,7 @@ import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/po
 import type { OperationName } from "@merkato/infra/policy/operations"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { isPolicyError } from "@merkato/infra/policy/PolicyError"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { CheckoutRefusal, PayRefusal } from "@merkato/rpc/orders/OrdersRpc"
@@ -403,7 +404,7 @@ export class OrderProcess extends Context.Service<
             lines: bill.lines.length,
             ...(work.deviceId === undefined ? {} : { deviceId: work.deviceId })
           })
-          .pipe(guarded("risk.assess", "risk"), Effect.withSpan("OrderProcess.risk", { attributes: { orderId } }))
+          .pipe(guarded("risk.assess", "risk"), Tracing.withSpan("OrderProcess.risk", { attributes: { orderId } }))
         return { decision, score, reasons: reasons.map(({ rule }) => rule) }
       })
 
@@ -480,7 +481,7 @@ export class OrderProcess extends Context.Service<
         work.quote === undefined ? Effect.die(new Error(`Checkout ${sagaId} has no quote`)) : Effect.succeed(work.quote)
 
       const spanOf = (step: ProcessStep, { orderId }: SagaStore.Saga) =>
-        Effect.withSpan(`OrderProcess.${step}`, { attributes: { orderId } })
+        Tracing.withSpan(`OrderProcess.${step}`, { attributes: { orderId } })
 
       const onTo = (saga: Running, step: ProcessStep) =>
         Effect.map(
@@ -727,7 +728,7 @@ export class OrderProcess extends Context.Service<
        * statement. Undefined when there is anything more to say about it; nothing was written then.
        */
       const beginFresh = Effect.fnUntraced(function* (keyed: Keyed, request: Checkout) {
-        const read = quote(request.cartId, request.expectedTotal).pipe(Effect.withSpan("OrderProcess.quote"))
+        const read = quote(request.cartId, request.expectedTotal).pipe(Tracing.withSpan("OrderProcess.quote"))
         const bought = yield* Effect.result(read)
         if (Result.isFailure(bought)) return undefined
         const { priced, cart } = bought.success
@@ -849,7 +850,7 @@ export class OrderProcess extends Context.Service<
             }
           )
 
-      const pay = Effect.fn("OrderProcess.pay")(
+      const pay = Tracing.fn("OrderProcess.pay")(
         function* (request: Pay) {
           yield* Effect.annotateCurrentSpan({ orderId: request.orderId })
           const { idempotencyKey, ...payload } = request
@@ -861,7 +862,7 @@ export class OrderProcess extends Context.Service<
         refusing(isPayRefusal)
       )
 
-      const checkout = Effect.fn("OrderProcess.checkout")(
+      const checkout = Tracing.fn("OrderProcess.checkout")(
         function* (request: Checkout) {
           yield* authorize("order.place")
           const { idempotencyKey, ...payload } = request
@@ -873,7 +874,7 @@ export class OrderProcess extends Context.Service<
         refusing(isCheckoutRefusal)
       )
 
-      const state = Effect.fn("OrderProcess.state")(
+      const state = Tracing.fn("OrderProcess.state")(
         function* (id: string) {
           yield* authorize("ops.read")
           const saga = (yield* sagas.find(id)) ?? (yield* sagas.ofOrder(id))

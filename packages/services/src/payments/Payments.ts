@@ -25,6 +25,7 @@ import {
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as GatewayCalls from "./GatewayCalls.ts"
 import type { GatewayAttempt } from "./PaymentGateways.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
@@ -250,7 +251,7 @@ export class Payments extends Context.Service<
         return (yield* retryLostRace(store.save(payment, ended, [event], { alone }))) === undefined ? undefined : ended
       })
 
-      const resolve = Effect.fn("Payments.resolve")(
+      const resolve = Tracing.fn("Payments.resolve")(
         function* (attempt: Attempt) {
           yield* authorize("payment.move")
           const begun = yield* initiate(attempt)
@@ -377,7 +378,7 @@ export class Payments extends Context.Service<
           return yield* authoriseAt({ payment: moved, asked, others: false }, request, waits)
         })
 
-      const authorise = Effect.fn("Payments.authorise")(
+      const authorise = Tracing.fn("Payments.authorise")(
         function* (request: Authorise) {
           yield* authorize("payment.move")
           const begun = yield* initiate(request)
@@ -391,7 +392,7 @@ export class Payments extends Context.Service<
         provided
       )
 
-      const capture = Effect.fn("Payments.capture")(
+      const capture = Tracing.fn("Payments.capture")(
         function* (attemptId: Ids.AttemptId) {
           yield* authorize("payment.move")
           const found = (yield* recall(attemptId)) ?? (yield* store.find(attemptId))
@@ -422,7 +423,7 @@ export class Payments extends Context.Service<
             })
           : Effect.succeed(payment)
 
-      const voidAttempt = Effect.fn("Payments.void")(
+      const voidAttempt = Tracing.fn("Payments.void")(
         function* ({ attemptId, reason }: { readonly attemptId: Ids.AttemptId; readonly reason: string }) {
           yield* authorize("payment.move")
           const payment = yield* store.find(attemptId)
