@@ -12,8 +12,8 @@ const batchSize = 500
 
 /**
  * Milliseconds. `gatherMs`: how long events gather before they are published; under load, a few bigger batches instead of
- * many small ones. `pollMs`: how long the relay sleeps when nobody wakes it; as
- * long as what a killed process left behind may have to wait.
+ * many small ones. `pollMs`: how long the relay sleeps when nobody wakes it, as long as what a killed process left behind
+ * may have to wait.
  */
 export const Pace = Context.Reference<{ readonly gatherMs: number; readonly pollMs: number }>(
   "merkato/infra/RelayPace",
