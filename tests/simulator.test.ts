@@ -55,7 +55,7 @@ describe("the simulator", () => {
       expect(hashes(once.output)).toHaveLength(3)
       expect(hashes(again.output).toSorted()).toEqual(hashes(once.output))
     },
-    beyondMs
+    2 * beyondMs
   )
 
   test(
