@@ -1,5 +1,5 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
-import { createServer } from "node:net"
+import { connect, createServer } from "node:net"
 import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 import { kafka } from "./Kafka.ts"
@@ -65,15 +65,28 @@ const placeOf = (where: Where, server: Server, ports: Ports): Place => ({
   }
 })
 
-/** Listens at a port of this machine for a moment: the port, or none when somebody else does. */
-const listenOnce = (port: number) =>
-  new Promise<number | undefined>((resolve) => {
+/** A port that nobody has at the moment. */
+const freePort = () =>
+  new Promise<number>((resolve, reject) => {
     const probe = createServer()
-    probe.once("error", () => resolve(undefined))
-    probe.listen({ port, host: "127.0.0.1" }, () => {
+    probe.once("error", reject)
+    probe.listen({ port: 0, host: "127.0.0.1" }, () => {
       const address = probe.address()
-      probe.close(() => resolve(typeof address === "object" ? address?.port : undefined))
+      probe.close(() =>
+        typeof address === "object" && address !== null ? resolve(address.port) : reject(new Error("no port"))
+      )
     })
+  })
+
+/** Whether somebody listens at a port. (Connections of a server that is gone may still hold it for a minute: no matter.) */
+const isTaken = (port: number) =>
+  new Promise<boolean>((resolve) => {
+    const probe = connect({ port, host: "127.0.0.1" })
+    const tell = (taken: boolean) => {
+      probe.destroy()
+      resolve(taken)
+    }
+    probe.once("connect", () => tell(true)).once("error", () => tell(false))
   })
 
 /** The ports a server had here before; else free ones, or its own. */
@@ -82,17 +95,18 @@ const portsFor = async (where: Where, server: Server, free: boolean): Promise<Po
   if (before !== undefined) return before
   if (!free) return server.ports
   const ports: Record<string, number> = {}
-  for (const name of Object.keys(server.ports)) {
-    const port = await listenOnce(0)
-    if (port === undefined) throw new Refused("This machine has no free port.")
-    ports[name] = port
-  }
+  for (const name of Object.keys(server.ports)) ports[name] = await freePort()
   return ports
 }
 
+/** Milliseconds that a port is waited for: a server that has just died may hold it for a moment. */
+const portFreeWithinMs = 2_000
+
 const refuseOccupied = async (server: Server, ports: Ports) => {
+  const until = Date.now() + portFreeWithinMs
   for (const [name, port] of Object.entries(ports)) {
-    if ((await listenOnce(port)) === undefined) {
+    while ((await isTaken(port)) && Date.now() < until) await Bun.sleep(50)
+    if (await isTaken(port)) {
       throw new Refused(
         `${server.name}: port ${port} (${name}) is in use by another program; --free-ports takes others.`
       )
@@ -109,6 +123,14 @@ const lastLines = (path: string, from: number, count = 15) => {
 }
 
 const sizeOf = (path: string) => (existsSync(path) ? statSync(path).size : 0)
+
+/** What is installed at the same time by this process waits in turn; another process waits for the lock. */
+let lastInstall: Promise<unknown> = Promise.resolve()
+const installing = ({ cache }: Where, install: () => Promise<void>): Promise<void> => {
+  const mine = lastInstall.then(() => alone(cache, install))
+  lastInstall = mine.catch(() => {})
+  return mine
+}
 
 /** Starts one server and waits until it is ready; nothing runs when it is not. */
 const bringUp = async (
@@ -131,7 +153,7 @@ const bringUp = async (
   const ports = await portsFor(where, server, options.freePorts)
   const place = placeOf(where, server, ports)
   await refuseOccupied(server, ports)
-  await server.install(place)
+  await installing(where, () => server.install(place))
   mkdirSync(place.folder, { recursive: true })
   const { command, environment = {} } = await server.prepare(place)
   const log = logOf(where, server)
@@ -188,10 +210,10 @@ export const named = (name: string): Server => {
   return server
 }
 
-/** One `up` or `down` at a time in a place. */
-const alone = async <A>(where: Where, action: () => Promise<A>): Promise<A> => {
-  mkdirSync(where.folder, { recursive: true })
-  const lock = join(where.folder, "lock")
+/** One `up` or `down` at a time in a place, and one that downloads at a time. */
+const alone = async <A>(folder: string, action: () => Promise<A>): Promise<A> => {
+  mkdirSync(folder, { recursive: true })
+  const lock = join(folder, "lock")
   const mine = JSON.stringify({ pid: process.pid, birth: Process.birthOf(process.pid) })
   for (let waited = false; ; await Bun.sleep(100)) {
     try {
@@ -201,7 +223,7 @@ const alone = async <A>(where: Where, action: () => Promise<A>): Promise<A> => {
       const other = read<Process.Started>(lock)
       if (other === undefined || !Process.isAlive(other)) rmSync(lock, { force: true })
       else if (!waited) {
-        console.error(`waiting for process ${other.pid}, which works in ${where.folder} …`)
+        console.error(`waiting for process ${other.pid}, which works in ${folder} …`)
         waited = true
       }
     }
@@ -220,7 +242,7 @@ const settingsOf = (where: Where, server: Server, ports: Ports): Settings =>
 
 /** Starts servers, those that need each other one after another; all of them run in the end, or none that did not before. */
 export const up = (wanted: ReadonlyArray<Server>, where: Where, options: UpOptions): Promise<Settings> =>
-  alone(where, async () => {
+  alone(where.folder, async () => {
     const kept: Array<Process.Kept> = []
     const starting = new Map<Server, Promise<Ports>>()
     for (const server of withNeeds(wanted)) {
@@ -244,7 +266,7 @@ export const up = (wanted: ReadonlyArray<Server>, where: Where, options: UpOptio
 
 /** Stops servers, last ones first; what does not run is passed over. */
 export const down = (wanted: ReadonlyArray<Server>, where: Where, options: { readonly wipe: boolean }): Promise<void> =>
-  alone(where, async () => {
+  alone(where.folder, async () => {
     for (const server of withNeeds(wanted).toReversed()) {
       if (!wanted.includes(server)) continue
       const here = running(where, server)
