@@ -127,7 +127,7 @@ const sizeOf = (path: string) => (existsSync(path) ? statSync(path).size : 0)
 /** What is installed at the same time by this process waits in turn; another process waits for the lock. */
 let lastInstall: Promise<unknown> = Promise.resolve()
 const installing = ({ cache }: Where, install: () => Promise<void>): Promise<void> => {
-  const mine = lastInstall.then(() => alone(cache, install))
+  const mine = lastInstall.then(() => alone(cache, "install", install))
   lastInstall = mine.catch(() => {})
   return mine
 }
@@ -211,9 +211,9 @@ export const named = (name: string): Server => {
 }
 
 /** One `up` or `down` at a time in a place, and one that downloads at a time. */
-const alone = async <A>(folder: string, action: () => Promise<A>): Promise<A> => {
+const alone = async <A>(folder: string, what: string, action: () => Promise<A>): Promise<A> => {
   mkdirSync(folder, { recursive: true })
-  const lock = join(folder, "lock")
+  const lock = join(folder, `${what}.lock`)
   const mine = JSON.stringify({ pid: process.pid, birth: Process.birthOf(process.pid) })
   for (let waited = false; ; await Bun.sleep(100)) {
     try {
@@ -242,7 +242,7 @@ const settingsOf = (where: Where, server: Server, ports: Ports): Settings =>
 
 /** Starts servers, those that need each other one after another; all of them run in the end, or none that did not before. */
 export const up = (wanted: ReadonlyArray<Server>, where: Where, options: UpOptions): Promise<Settings> =>
-  alone(where.folder, async () => {
+  alone(where.folder, "servers", async () => {
     const kept: Array<Process.Kept> = []
     const starting = new Map<Server, Promise<Ports>>()
     for (const server of withNeeds(wanted)) {
@@ -266,7 +266,7 @@ export const up = (wanted: ReadonlyArray<Server>, where: Where, options: UpOptio
 
 /** Stops servers, last ones first; what does not run is passed over. */
 export const down = (wanted: ReadonlyArray<Server>, where: Where, options: { readonly wipe: boolean }): Promise<void> =>
-  alone(where.folder, async () => {
+  alone(where.folder, "servers", async () => {
     for (const server of withNeeds(wanted).toReversed()) {
       if (!wanted.includes(server)) continue
       const here = running(where, server)
