@@ -12,6 +12,9 @@ export interface KafkaBroker {
   readonly brokers: string
   /** kill -9 */
   readonly kill: () => void
+  /** Lets it stand still, its connections open, and go on. */
+  readonly freeze: () => void
+  readonly thaw: () => void
   /** Starts it again, on the same data and ports. */
   readonly start: () => Promise<void>
   /** Stops it, and forgets all. */
@@ -41,9 +44,12 @@ export const kafkaBroker = async (what: string): Promise<KafkaBroker | undefined
     console.log(`NOT RUN: ${what}: no Kafka can be had here: ${stderr.trim().split("\n").at(-1)}`)
     return undefined
   }
+  const pid = () => Number(JSON.parse(readFileSync(join(path, "kafka", "running.json"), "utf8")).pid)
   return {
     brokers: /^KAFKA_BROKERS=(.*)$/m.exec(stdout)?.[1] ?? "",
-    kill: () => kill(Number(JSON.parse(readFileSync(join(path, "kafka", "running.json"), "utf8")).pid)),
+    kill: () => kill(pid()),
+    freeze: () => process.kill(pid(), "SIGSTOP"),
+    thaw: () => process.kill(pid(), "SIGCONT"),
     start: async () => {
       const again = await up()
       if (!again.ok) throw new Error(`Kafka did not start again:\n${again.stderr}`)

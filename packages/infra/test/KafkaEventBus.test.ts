@@ -88,6 +88,7 @@ if (kafka !== undefined) {
             ]).finally(() => admin.close())
           )
           for (const name of topics) expect(metadata.topics.get(name)?.partitionsCount).toBe(4)
+          expect(settings.map(({ resourceName }) => resourceName).toSorted()).toEqual(topics.toSorted())
           for (const { configs } of settings) {
             const values = Object.fromEntries(configs.map(({ name, value }) => [name, value]))
             expect(values).toMatchObject({ "retention.ms": String(7 * 24 * 3_600_000), "cleanup.policy": "delete" })
@@ -264,6 +265,28 @@ if (kafka !== undefined) {
       ),
     60_000
   )
+
+  test("a broker that says nothing holds nobody up, and gets what there is when it goes on", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* start
+        const topic = unique("topic")
+        yield* bus.publish([message(topic, "KEY", 1)])
+        kafka.freeze()
+        const refused = yield* Effect.all(
+          [2, 2].map((n) => Effect.flip(bus.publish([message(topic, "KEY", n)]))),
+          { concurrency: 2 }
+        ).pipe(Effect.ensuring(Effect.sync(() => kafka.thaw())))
+        expect(refused.map(({ _tag }) => _tag)).toEqual(["BusUnavailable", "BusUnavailable"])
+        yield* bus.publish([message(topic, "KEY", 3)]).pipe(Effect.retry(Schedule.spaced("200 millis")))
+        const all = yield* bus.read({ topics: [topic], after: new Map(), limit: 10 })
+        // What was under way may have been written once; what waited for its turn was not.
+        expect([
+          [1, 3],
+          [1, 2, 3]
+        ]).toContainEqual(all.map(numberOf))
+      })
+    ))
 
   test(
     "a broker that is killed is waited for: what was published meanwhile comes, to groups and to followers",

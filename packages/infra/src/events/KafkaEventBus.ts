@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Latch, Layer, Option, Schedule, Schema, Semaphore } from "effect"
+import { Clock, Duration, Effect, Fiber, Latch, Layer, Option, Schedule, Schema, Semaphore } from "effect"
 import { Admin, type Broker, compatibilityPartitioner, Producer, stringSerializers } from "@platformatic/kafka"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import {
@@ -35,6 +35,9 @@ const gatherFor = Duration.millis(25)
 
 /** How a broker that is away is tried again: soon at first, then every 5 s. */
 const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+
+/** How long a publisher waits for its turn and for Kafka's word; what it does not know then, it publishes again. */
+const acknowledgedWithin = "5 seconds"
 
 /** Milliseconds between two tries to handle a batch: these at first, then twice as long each time, at most `longest`. */
 const pauses = { first: 100, longest: 5_000 } as const
@@ -126,11 +129,30 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
       )
       const wire = yield* makeWire({ brokers, clientId, requestTimeoutMs: 10_000 })
 
+      const turn = Semaphore.makeUnsafe(1)
+      const clock = yield* Clock.Clock
+
       /**
-       * The producer numbers what it sends, and the broker refuses a number out of turn: what is tried again while another
-       * one is under way would be. Each send carries a relay's whole batch.
+       * One after another: the producer numbers what it sends, and the broker refuses a number out of turn, as would be what is
+       * tried again while another one is under way. Each send carries a relay's whole batch. What was begun is not broken off,
+       * but nobody waits long for it: a relay waits in a transaction.
        */
-      const oneByOne = Semaphore.makeUnsafe(1).withPermits(1)
+      const sendInTurn = (messages: ReadonlyArray<ReturnType<typeof toRecord>>) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.gen(function* () {
+            yield* restore(turn.take(1))
+            const sending = attempt(() => producer.send({ messages: [...messages] }))
+            const fiber = yield* Effect.forkDetach(Effect.ensuring(sending, turn.release(1)))
+            return yield* restore(Fiber.join(fiber))
+          })
+        ).pipe(
+          Effect.timeoutOrElse({
+            duration: acknowledgedWithin,
+            orElse: () => Effect.fail(new KafkaFailure({ cause: new Error("Kafka did not acknowledge in time") }))
+          }),
+          // By the clock of this process: a publisher's own may only stamp its events.
+          Effect.provideService(Clock.Clock, clock)
+        )
 
       /** Topics that are known to be there. */
       const there = new Set<string>()
@@ -170,7 +192,7 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
       const send = Effect.fnUntraced(
         function* (messages: ReadonlyArray<ReturnType<typeof toRecord>>) {
           yield* ensure([...new Set(messages.map(({ topic }) => topic))])
-          yield* oneByOne(Effect.uninterruptible(attempt(() => producer.send({ messages: [...messages] }))))
+          yield* sendInTurn(messages)
         },
         Effect.tapError(() => Effect.sync(() => there.clear()))
       )
