@@ -27,6 +27,13 @@ export const partitionCount = 4
 /** How long the topics keep events (contracts: topics). */
 const retention = Duration.days(7)
 
+/** What the topics are made with, whatever the brokers would do by themselves. */
+const settings = [
+  { name: "cleanup.policy", value: "delete" },
+  { name: "retention.ms", value: String(Duration.toMillis(retention)) },
+  { name: "message.timestamp.type", value: "CreateTime" }
+]
+
 /** How long a reader waits for the first record before it asks again. */
 const waitMs = 1_000
 
@@ -157,16 +164,11 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
       /** Topics that are known to be there. */
       const there = new Set<string>()
 
-      const settingsOf = (topic: string) => ({
+      const madeAs = (topic: string) => ({
         topic,
         partitions: topic === requeues ? 1 : partitionCount,
         // As many replicas as the brokers make by themselves.
-        replicas: -1,
-        configs: [
-          { name: "cleanup.policy", value: "delete" },
-          { name: "retention.ms", value: String(Duration.toMillis(retention)) },
-          { name: "message.timestamp.type", value: "CreateTime" }
-        ]
+        replicas: -1
       })
 
       const ensure = Effect.fnUntraced(function* (topics: ReadonlyArray<string>) {
@@ -176,7 +178,7 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
         yield* Effect.forEach(
           missing.length === 0 ? [] : [missing],
           (missing) =>
-            attempt(() => admin.createTopics({ topics: missing.map(settingsOf) })).pipe(
+            attempt(() => admin.createTopics({ topics: missing.map(madeAs), configs: settings })).pipe(
               // Somebody else makes them at the same moment; what is still missing, the next try makes.
               Effect.catchIf(
                 (failure) => failure.says("TOPIC_ALREADY_EXISTS"),
