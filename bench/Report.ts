@@ -23,8 +23,8 @@ const longest = (turn: Turn | undefined, count: number): ReadonlyArray<string> =
   (turn?.statements ?? [])
     .slice(0, count)
     .map(
-      ({ text, calls, ms }) =>
-        `    ${ms.toFixed(3)} ms ${calls.toFixed(3)} calls  ${text.replaceAll(/\s+/g, " ").trim().slice(0, 110)}`
+      ({ text, calls, ms, plans, planMs }) =>
+        `    ${ms.toFixed(3)} ms ${calls.toFixed(3)} calls  planned ${planMs.toFixed(3)} ms ${plans.toFixed(3)} times  ${text.replaceAll(/\s+/g, " ").trim().slice(0, 110)}`
     )
 
 /** Medians over the rounds, with their lowest and highest, as lines of text; and so many statements. */

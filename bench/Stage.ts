@@ -69,8 +69,11 @@ const historyOf = (orders: number) => ({
 export interface Statement {
   readonly text: string
   readonly calls: number
-  /** Milliseconds in the server, of all calls together. */
+  /** Milliseconds in the server, of all calls together; planning apart. */
   readonly ms: number
+  /** How often it was planned, and how long that took. */
+  readonly plans: number
+  readonly planMs: number
 }
 
 export interface Used {
@@ -184,6 +187,8 @@ export const make = Effect.fnUntraced(function* (options: {
   readonly profile: string | undefined
   /** Orders that the shop has behind it. */
   readonly history: number
+  /** Whether planning is measured too, for which Postgres takes a little time itself. */
+  readonly planning: boolean
 }) {
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => {
@@ -195,7 +200,7 @@ export const make = Effect.fnUntraced(function* (options: {
   )
   const startPostgres = EmbeddedPostgres.start({
     dataDir: join(folder, "postgres-data"),
-    settings: { shared_preload_libraries: "pg_stat_statements", "pg_stat_statements.track_planning": "off" }
+    settings: { shared_preload_libraries: "pg_stat_statements", "pg_stat_statements.track_planning": options.planning ? "on" : "off" }
   })
   const collector = yield* Effect.acquireRelease(
     Effect.sync(() => Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("{}") })),
@@ -269,11 +274,13 @@ export const make = Effect.fnUntraced(function* (options: {
 
   const statements = Effect.gen(function* () {
     const client = yield* SqlClient.SqlClient
-    const rows = yield* client<{ text: string; calls: string; ms: number }>`
-      select query as text, sum(calls)::text as calls, sum(total_exec_time)::float8 as ms
-      from pg_stat_statements join pg_database on oid = dbid where datname = 'shop' group by query order by ms desc`
+    const rows = yield* client<Statement>`
+      select query as text, sum(calls)::float8 as calls, sum(total_exec_time)::float8 as ms,
+        sum(plans)::float8 as plans, sum(total_plan_time)::float8 as "planMs"
+      from pg_stat_statements join pg_database on oid = dbid where datname = 'shop' group by query
+      order by sum(total_exec_time + total_plan_time) desc`
     yield* client`select pg_stat_statements_reset()`
-    return rows.map(({ text, calls, ms }) => ({ text, calls: Number(calls), ms }))
+    return rows
   }).pipe(Effect.provide(sql("postgres")))
 
   const unpublished = Effect.gen(function* () {

@@ -40,12 +40,14 @@ export const load = (stage: Stage, options: Omit<HttpLoad.Load, "host" | "port">
     const result = yield* Effect.promise(() => HttpLoad.run({ host: "127.0.0.1", port: stage.shop.port, ...options }))
     const after = stage.cpu()
     const unpublished = yield* stage.unpublished
-    const statements = (yield* stage.statements).map(({ text, calls, ms }) => ({
-      text,
-      calls: calls / Math.max(1, result.operations),
-      ms: ms / Math.max(1, result.operations)
-    }))
     const operations = Math.max(1, result.operations)
+    const statements = (yield* stage.statements).map(({ text, calls, ms, plans, planMs }) => ({
+      text,
+      calls: calls / operations,
+      ms: ms / operations,
+      plans: plans / operations,
+      planMs: planMs / operations
+    }))
     const ms = (part: keyof Used) => ((after[part] - before[part]) * 1_000) / operations
     return {
       ...result,

@@ -12,12 +12,13 @@ import { checkouts, unguarded } from "./workloads/checkouts.ts"
 import { hot, orders } from "./workloads/orders.ts"
 import { list, product, search } from "./workloads/products.ts"
 
-const usage = `bun run bench [--only orders,hot,product,list,search,checkouts,unguarded] [--rounds 3] [--seconds 5]
+const usage = `bun run bench [--only orders,hot,product,list,search,checkouts,unguarded] [--rounds 3] [--seconds 5] [--warm 10]
               [--half] [--soak MINUTES] [--history [ORDERS]] [--statements 10] [--profile FOLDER]
 Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle machine.
   --only        workloads, by name or the beginning of one; all unless told
   --rounds      how often each is run, in turns with its twin
   --seconds     how long each turn takes
+  --warm        seconds of each workload before it is measured: the shop is compiled while it runs
   --half        afterwards each of orders and checkouts at half of the rate it reached, for four times as long
   --soak        afterwards each of them at 80 % of it, for so many minutes
   --history     afterwards all of it on a shop with so many orders behind it (200000 unless told), and what became of each figure
@@ -41,6 +42,7 @@ const { values: options } = parseArgs({
     soak: { type: "string", default: "0" },
     history: { type: "string", default: "0" },
     statements: { type: "string", default: "0" },
+    warm: { type: "string", default: "10" },
     profile: { type: "string" },
     help: { type: "boolean" }
   }
@@ -53,13 +55,14 @@ const refuse = (reason: string): never => {
   console.error(reason)
   process.exit(1)
 }
-const count = (name: "rounds" | "seconds" | "soak" | "history" | "statements", least: number) => {
+const count = (name: "rounds" | "warm" | "seconds" | "soak" | "history" | "statements", least: number) => {
   const value = Number(options[name])
   return Number.isInteger(value) && value >= least ? value : refuse(`--${name} wants a whole number from ${least} on`)
 }
 const rounds = count("rounds", 1)
 const seconds = count("seconds", 1)
 const statements = count("statements", 0)
+const warm = count("warm", 1)
 const soak = count("soak", 0)
 const history = count("history", 0)
 const only = options.only?.split(",").map((name) => name.trim())
@@ -81,10 +84,13 @@ const idle = ({ memory }: Stage.Stage, when: string) => {
 /** Long enough for a shop to come to rest. */
 const atRest = Effect.sleep("5 seconds")
 
+/** Long enough for the pools to close the connections that only the load wanted: they do so after a minute. */
+const atRestForLong = Effect.sleep("70 seconds")
+
 /** Everything on one shop, with so many orders behind it. */
 const bench = Effect.fnUntraced(function* (behind: number) {
   console.log(`\nsetting up: Postgres, the shop, ${behind === 0 ? "" : "its history, "}its shelf, its shoppers`)
-  const stage = yield* Stage.make({ shoppers, profile: options.profile, history: behind })
+  const stage = yield* Stage.make({ shoppers, profile: options.profile, history: behind, planning: statements > 0 })
   yield* atRest
   const idleAtFirst = idle(stage, "at first")
   const all: ReadonlyArray<Workload> = [
@@ -103,7 +109,7 @@ const bench = Effect.fnUntraced(function* (behind: number) {
     return refuse(`there is no such workload; there are ${all.map(({ name }) => name).join(", ")}`)
 
   const results = chosen.map((workload) => ({ workload, ours: Array<Turn>(), twin: Array<number>() }) satisfies Rounds)
-  for (const { workload } of results) yield* workload.ours(1) // warm
+  for (const { workload } of results) yield* workload.ours(warm)
   for (let round = 1; round <= rounds; round++) {
     for (const { workload, ours, twin } of results) {
       console.log(`round ${round} of ${rounds}: ${workload.name}`)
@@ -115,7 +121,8 @@ const bench = Effect.fnUntraced(function* (behind: number) {
   console.log(
     `\n${behind === 0 ? "a new shop" : `a shop with ${behind} orders behind it`}: ready after ${(ready.postgres + ready.shop).toFixed(1)} s   Postgres ${ready.postgres.toFixed(1)}   shop ${ready.shop.toFixed(1)}   wanted: less than 4`
   )
-  yield* atRest
+  console.log("at rest for 70 s")
+  yield* atRestForLong
   console.log(idleAtFirst)
   console.log(idle(stage, "afterwards"))
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s`)

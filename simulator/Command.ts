@@ -21,7 +21,7 @@ promises. A seed is a run: the same seed is the same history, to the byte.
   --repeat R      run each seed R times and compare the histories (1)
   --hashes        print each run's hash
   --trace         write each run's history to simulator-trace-<seed>.txt
-  --workers W     processes, each with a database of its own (1)
+  --workers W     processes, each with a database server of its own (1)
   --resume FILE   remember in FILE which seeds are done, and leave those out
   --seconds S     begin no run after so many seconds
   --only 3,17     do only these commands of the plan
@@ -32,7 +32,7 @@ promises. A seed is a run: the same seed is the same history, to the byte.
 
 Ends with 0 when no promise was broken and every history was the same again.`
 
-const traceFile = (seed: number) => `simulator-trace-${seed}.txt`
+const traceFile = (seed: number, which = "") => `simulator-trace-${seed}${which}.txt`
 
 const options = {
   seed: { type: "string", default: "1" },
@@ -67,16 +67,25 @@ const showProblems = ({ problems }: Outcome) =>
 
 /** Tells all there is to know about a broken run: the smallest one found, its history, and how to see it again. */
 const explain = async (run: Runner, settings: Settings, outcome: Outcome, shrinking: boolean) => {
-  console.log([`seed ${settings.seed} is broken (${outcome.topology})`, ...showProblems(outcome)].join("\n"))
+  await Bun.write(traceFile(settings.seed), outcome.trace.join("\n"))
+  console.log(
+    [
+      `seed ${settings.seed} is broken (${outcome.topology})`,
+      ...showProblems(outcome),
+      `  history: ${traceFile(settings.seed)}`
+    ].join("\n")
+  )
   const smallest = shrinking ? await shrink(run, settings, outcome) : settings
   const again = await run({ ...smallest, trace: true })
-  await Bun.write(traceFile(settings.seed), again.trace.join("\n"))
+  await Bun.write(traceFile(settings.seed, "-smallest"), again.trace.join("\n"))
   const done = smallest.only === undefined ? "all commands" : `commands ${smallest.only.join(", ")}`
+  const differs = smallest === settings && again.hash !== outcome.hash
   console.log(
     [
       `  smallest run found: ${done}${smallest.without.length === 0 ? "" : `, without ${smallest.without.join(", ")}`}`,
+      ...(differs ? ["  THE SAME RUN AGAIN IS ANOTHER HISTORY: something in it is not the seed's"] : []),
       ...showProblems(again),
-      `  history: ${traceFile(settings.seed)}`,
+      `  history: ${traceFile(settings.seed, "-smallest")}`,
       `  again:   ${replay(smallest)}`
     ].join("\n")
   )
@@ -130,17 +139,18 @@ export const main = async (args: Array<string>): Promise<number> => {
       if (hashes.size > 1) {
         diverged += 1
         console.log(`seed ${seed}: ${hashes.size} different histories in ${outcomes.length} runs`)
+        for (const [nth, { trace }] of outcomes.entries())
+          await Bun.write(traceFile(seed, `-${nth + 1}`), trace.join("\n"))
       }
       if (outcome.problems.length > 0) await explain(run, settings, outcome, !values["no-shrink"])
     }
   }
 
   await Effect.gen(function* () {
-    const server = yield* Machine.start
     const workers = Math.max(1, Math.min(whole(values.workers), todo.length))
-    const databases = yield* Effect.forEach(Array.from({ length: workers }), (_, index) =>
-      Machine.prepare(server, `simulator_${index + 1}`)
-    )
+    const databases = yield* Effect.forEach(Array.from({ length: workers }), () => Machine.start, {
+      concurrency: "unbounded"
+    })
     yield* Effect.promise(() =>
       Promise.all(
         databases.map(async (database) => {

@@ -1,4 +1,4 @@
-/** The real server under the simulated shop: a Postgres of the simulator's own, not durable, with a database per worker. */
+/** The real server under the simulated shop: a Postgres of the worker's own, not durable. */
 import { Effect, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Database from "@merkato/infra/postgres/Database"
@@ -25,8 +25,29 @@ const settings = {
   shared_buffers: "64MB"
 } as const
 
-/** Starts the server in a temporary folder that goes with it. */
-export const start = Effect.map(TestDatabase.temporary("merkato-simulator-", settings), ({ url }) => url)
+/** Makes a database with the schemas of all simulated contexts. */
+const prepare = Effect.fnUntraced(function* (server: Redacted.Redacted<string>) {
+  const database = (url: Redacted.Redacted<string>) =>
+    Database.layer({ url, maxConnections: 1, applicationName: "merkato-simulator" })
+  const name = "simulator"
+  yield* Effect.provide(
+    Effect.flatMap(SqlClient.SqlClient, (sql) => sql`create database ${sql(name)}`),
+    database(server)
+  )
+  const url = new URL(Redacted.value(server))
+  url.pathname = `/${name}`
+  yield* Effect.forEach(simulated, (context) => contexts[context].migrate, { discard: true }).pipe(
+    Effect.provide(database(Redacted.make(url.href)))
+  )
+  return url
+})
+
+/**
+ * Starts a server in a temporary folder that goes with it, and makes its database. Workers share no server: transactions
+ * of other databases hold back which rows of this one may be cleaned away, and so decide where the next ones lie and in
+ * which order they are found; and a backend that is stopped may hold what those of all databases wait for.
+ */
+export const start = Effect.flatMap(TestDatabase.temporary("merkato-simulator-", settings), ({ url }) => prepare(url))
 
 /** Where a database of the server is, for the gate. */
 export const targetOf = (url: URL): Target => ({
@@ -36,22 +57,4 @@ export const targetOf = (url: URL): Target => ({
   database: url.pathname.slice(1),
   user: decodeURIComponent(url.username),
   password: decodeURIComponent(url.password)
-})
-
-/** Makes a database with the schemas of all simulated contexts, if it is not there yet. */
-export const prepare = Effect.fnUntraced(function* (server: Redacted.Redacted<string>, name: string) {
-  const admin = Database.layer({ url: server, maxConnections: 1, applicationName: "merkato-simulator" })
-  yield* Effect.gen(function* () {
-    const sql = yield* SqlClient.SqlClient
-    const there = yield* sql`select 1 from pg_database where datname = ${name}`
-    if (there.length === 0) yield* sql`create database ${sql(name)}`
-  }).pipe(Effect.provide(admin))
-  const url = new URL(Redacted.value(server))
-  url.pathname = `/${name}`
-  yield* Effect.forEach(simulated, (context) => contexts[context].migrate, { discard: true }).pipe(
-    Effect.provide(
-      Database.layer({ url: Redacted.make(url.href), maxConnections: 1, applicationName: "merkato-simulator" })
-    )
-  )
-  return url
 })

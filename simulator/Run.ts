@@ -76,7 +76,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
   const cpu = process.cpuUsage()
   await reset(server)
   const { seed } = settings
-  const history = new History(settings.trace)
+  const history = new History()
   const faults = new Faults(seed, new Set(settings.without))
   const world = new World(seed, history, faults)
   const gate = new Gate(world, server)
@@ -229,7 +229,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       ...faults.counts
     ]),
     answers: Object.fromEntries(memory.answers),
-    trace: history.lines,
+    trace: settings.trace || problems.length > 0 ? history.lines : [],
     cpuMs: process.cpuUsage(cpu).user / 1_000,
     ms: real.now() - begun
   }
@@ -270,7 +270,7 @@ const comeToRest = async (
     if (waiting.length > 0) await review(waiting.flatMap(([orderId]) => orderId ?? []))
     const { held, work } = await underWay(server, bus, gate)
     left = [...work, ...held]
-    world.history.remark(() => `  under way: ${left.join(", ")}`)
+    world.history.remark(`  under way: ${left.join(", ")}`)
     if (work.length > 0) {
       // Longer and longer, as the reconciler of payments waits.
       world.leap(1_500 + 1_000 * turn)
@@ -290,8 +290,11 @@ const comeToRest = async (
 const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess, memory: Memory) => {
   const { world } = surroundings
   const draw = stream(world.seed, "operator")
+  const pause = Effect.callback<void>((resume) => {
+    world.timer(operator, between(draw, 1_000, 6_000), () => resume(Effect.void))
+  })
   const turn = Effect.gen(function* () {
-    yield* Effect.sleep(between(draw, 50, 149))
+    yield* pause
     if (!world.faults.happens("rudeOperator")) return
     const sql = yield* SqlClient.SqlClient
     const products = memory.products.map(({ productId }) => productId).toReversed()
@@ -299,7 +302,7 @@ const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess
     const lock = (productId = "") =>
       Effect.andThen(
         sql`select 1 from inventory.inventory_stock where product_id = ${productId} for update`,
-        Effect.sleep(between(draw, 1, 30))
+        Effect.sleep(between(draw, 5, 50))
       )
     const [last, ...others] = products.slice(between(draw, 0, 1))
     yield* sql.withTransaction(

@@ -9,7 +9,7 @@ import { Server } from "./wire/Server.ts"
 /** Where a worker's database is; in the environment, since it holds a password. */
 const variable = "MERKATO_SIMULATOR_DATABASE"
 
-/** Runs in this process, one after the other, on a database of its own. */
+/** Runs in this process, one after the other, on a database server of its own. */
 export const here = async (database: URL): Promise<{ readonly run: Runner; readonly close: () => void }> => {
   const server = await Server.open(targetOf(database))
   return { run: (settings) => run(server, settings), close: () => server.close() }

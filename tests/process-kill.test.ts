@@ -142,9 +142,14 @@ const processesEnd = async (shop: ShopProcess, purchases: ReadonlyArray<Purchase
   }
 }
 
-interface Death {
+/** Somebody who goes a way and stands at a place of it. */
+interface Visit {
   readonly way: Way
   readonly place: string
+  readonly outcome?: Outcome
+}
+
+interface Death extends Visit {
   readonly outcome: Outcome
 }
 
@@ -171,43 +176,50 @@ const placesOn = async (shop: ShopProcess, stops: Stops, all: ReadonlyArray<Way>
   return trails
 }
 
+const prepareAt = <V extends Visit>(shop: ShopProcess, stops: Stops, visits: ReadonlyArray<V>) =>
+  Promise.all(visits.map(async (visit) => ({ ...visit, ...(await prepare(shop, stops, visit.way, nameOf(visit))) })))
+
+const nameOf = ({ way, place, outcome }: Visit) => `${way.name}: ${outcome ?? "at"} ${place}`
+
 /**
- * One life of the shop for a purchase per death; each stands at its place when it is killed. On a machine that is too busy
- * for all of them to get there before the first one may wait no longer, they come in smaller groups.
+ * A purchase for each visit, and what comes once each stands at its place. On a machine that is too busy for all of them to
+ * get there before the first one may wait no longer, they come in smaller groups.
  */
-const dies = async (shop: ShopProcess, stops: Stops, deaths: ReadonlyArray<Death>): Promise<void> => {
-  const deathOf = new Map<string, Death>()
-  const purchases = await Promise.all(
-    deaths.map(async (death) => {
-      const purchase = await prepare(shop, stops, death.way, `${death.way.name}: ${death.outcome} ${death.place}`)
-      deathOf.set(purchase.userId, death)
-      return purchase
-    })
-  )
-  const there = stopsOf(purchases, ({ userId }) => deathOf.get(userId)?.place ?? "")
+const whenAllStand = async <V extends Visit>(
+  shop: ShopProcess,
+  stops: Stops,
+  visits: ReadonlyArray<V>,
+  then: (purchases: ReadonlyArray<V & Purchase>, asked: ReturnType<typeof begin>) => Promise<void>
+): Promise<void> => {
+  const purchases = await prepareAt(shop, stops, visits)
   const overtaken = purchases.some(({ way }) => way.after)
   if (overtaken) await leadIn(shop, stops, purchases)
-  await stops.close(there)
-  const asked = overtaken ? [] : begin(purchases)
+  await stops.close(purchases)
+  const asked = begin(overtaken ? [] : purchases)
   // Who takes over does so by itself.
   if (overtaken) await shop.restart("SIGKILL")
   const missing = await stops.reached().then(
     () => undefined,
     (error: unknown) => error
   )
-  if (missing !== undefined) {
-    if (deaths.length === 1) throw missing
-    await stops.open()
-    await asked
-    await processesEnd(shop, purchases)
-    for (const half of chunks(deaths, Math.ceil(deaths.length / 2))) await dies(shop, stops, half)
-    return
-  }
-  await kill(shop, stops, ({ userId }) => deathOf.get(userId)?.outcome ?? "before")
+  if (missing === undefined) return then(purchases, asked)
+  if (visits.length === 1) throw missing
+  await stops.open()
   await asked
-  await shop.restart("SIGKILL")
-  await allEnd(shop, purchases)
+  await processesEnd(shop, purchases)
+  await shop.restart("SIGTERM")
+  for (const half of chunks(visits, Math.ceil(visits.length / 2))) await whenAllStand(shop, stops, half, then)
 }
+
+/** One life of the shop for a purchase per death; each stands at its place when it is killed. */
+const dies = (shop: ShopProcess, stops: Stops, deaths: ReadonlyArray<Death>): Promise<void> =>
+  whenAllStand(shop, stops, deaths, async (purchases, asked) => {
+    const outcomes = new Map(purchases.map(({ userId, outcome }) => [userId, outcome]))
+    await kill(shop, stops, ({ userId }) => outcomes.get(userId) ?? "before")
+    await asked
+    await shop.restart("SIGKILL")
+    await allEnd(shop, purchases)
+  })
 
 describe("killed at each step of the order process", () => {
   test(
@@ -261,15 +273,6 @@ const stopped = 130
 const atEachPlace = (trails: ReadonlyMap<Way, ReadonlyArray<string>>) =>
   [...trails].flatMap(([way, trail]) => trail.map((place) => ({ way, place })))
 
-const prepareAt = (
-  shop: ShopProcess,
-  stops: Stops,
-  visits: ReadonlyArray<{ readonly way: Way; readonly place: string }>
-) =>
-  Promise.all(
-    visits.map(async ({ way, place }) => ({ ...(await prepare(shop, stops, way, `${way.name}: ${place}`)), place }))
-  )
-
 describe("told to stop at each step of the order process", () => {
   test(
     "requests in flight are answered for good, and nothing is left over",
@@ -278,23 +281,21 @@ describe("told to stop at each step of the order process", () => {
         const plain = ways.filter(({ after }) => !after)
         const trails = await placesOn(shop, stops, plain)
         for (const batch of chunks(atEachPlace(trails), atOnce)) {
-          const purchases = await prepareAt(shop, stops, batch)
-          await stops.close(purchases)
-          const asked = begin(purchases)
-          await stops.reached()
-          const ends = shop.running().end("SIGTERM")
-          await draining(shop)
-          await stops.open()
-          const answers = (await asked).map((answer) =>
-            answer.status === "fulfilled" ? inWords(answer.value) : "none"
-          )
-          expect(purchases.map(({ name }, nth) => [name, answers[nth]])).toEqual(
-            purchases.map(({ name, way }) => [name, way.ends.answer])
-          )
-          expect(await ends).toBe(stopped)
-          expect(errorsOf(shop)).toEqual([])
-          await shop.restart("SIGTERM")
-          await allEnd(shop, purchases)
+          await whenAllStand(shop, stops, batch, async (purchases, asked) => {
+            const ends = shop.running().end("SIGTERM")
+            await draining(shop)
+            await stops.open()
+            const answers = (await asked).map((answer) =>
+              answer.status === "fulfilled" ? inWords(answer.value) : "none"
+            )
+            expect(purchases.map(({ name }, nth) => [name, answers[nth]])).toEqual(
+              purchases.map(({ name, way }) => [name, way.ends.answer])
+            )
+            expect(await ends).toBe(stopped)
+            expect(errorsOf(shop)).toEqual([])
+            await shop.restart("SIGTERM")
+            await allEnd(shop, purchases)
+          })
         }
       }),
     300_000
@@ -310,20 +311,18 @@ describe("told to stop at each step of the order process", () => {
           ways.filter(({ name }) => name === "checkout")
         )
         const visits = atEachPlace(trails).filter((_, nth) => nth % 2 === 0)
-        const purchases = await prepareAt(shop, stops, visits)
-        await stops.close(purchases)
-        const asked = begin(purchases)
-        await stops.reached()
-        expect(await shop.running().end("SIGTERM")).toBe(stopped)
-        await stops.settle(() => "before")
-        await stops.overdue()
-        const answers = (await asked).map((answer) => (answer.status === "fulfilled" ? answer.value.status : 503))
-        expect(answers).toEqual(purchases.map(() => 503))
-        expect(errorsOf(shop)).toEqual([])
-        await shop.restart("SIGTERM")
-        await allEnd(shop, purchases)
+        await whenAllStand(shop, stops, visits, async (purchases, asked) => {
+          expect(await shop.running().end("SIGTERM")).toBe(stopped)
+          await stops.settle(() => "before")
+          await stops.overdue()
+          const answers = (await asked).map((answer) => (answer.status === "fulfilled" ? answer.value.status : 503))
+          expect(answers).toEqual(purchases.map(() => 503))
+          expect(errorsOf(shop)).toEqual([])
+          await shop.restart("SIGTERM")
+          await allEnd(shop, purchases)
+        })
       }),
-    120_000
+    300_000
   )
 
   test(
@@ -334,19 +333,16 @@ describe("told to stop at each step of the order process", () => {
         const trails = await placesOn(shop, stops, overtaken)
         const visits = atEachPlace(trails).filter(({ place }) => place !== "process taken over")
         for (const batch of chunks(visits, takenOverAtOnce)) {
-          const purchases = await prepareAt(shop, stops, batch)
-          await leadIn(shop, stops, purchases)
-          await stops.close(purchases)
-          await shop.restart("SIGKILL")
-          await stops.reached()
-          expect(await shop.running().end("SIGTERM")).toBe(stopped)
-          await stops.settle(() => "before")
-          await stops.overdue()
-          expect(errorsOf(shop)).toEqual([])
-          await shop.restart("SIGTERM")
-          await allEnd(shop, purchases)
+          await whenAllStand(shop, stops, batch, async (purchases) => {
+            expect(await shop.running().end("SIGTERM")).toBe(stopped)
+            await stops.settle(() => "before")
+            await stops.overdue()
+            expect(errorsOf(shop)).toEqual([])
+            await shop.restart("SIGTERM")
+            await allEnd(shop, purchases)
+          })
         }
       }),
-    120_000
+    300_000
   )
 })

@@ -21,7 +21,7 @@ import { type CartId, IdempotencyKey, OrderId, type ProductId, ReservationId } f
 import { PaymentToken } from "@merkato/domain/payments/Payment"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
-import type { Switchboard } from "@merkato/rpc/contract/Contract"
+import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import * as Deployment from "@merkato/services/deployment"
@@ -43,6 +43,9 @@ interface World {
   ) => Effect.Effect<{ readonly result: A; readonly die: Effect.Effect<void> }, unknown>
 }
 
+/** Somebody has to look at what costs more than 50 USD. */
+const rules = { review: 60, block: 90, amount: { high: { USD: [{ over: 5_000, points: 60 }] } } }
+
 const inWorld = <A, E>(test: (world: World) => Effect.Effect<A, E, Shop | Scope.Scope>): Promise<A> =>
   Effect.gen(function* () {
     const database = yield* TestDatabase.fresh
@@ -53,7 +56,11 @@ const inWorld = <A, E>(test: (world: World) => Effect.Effect<A, E, Shop | Scope.
       HttpServer.HttpServer
     )
     const url = `http://127.0.0.1:${"port" in address ? address.port : 0}`
-    const environment = { MERKATO_PAYMENT_GATEWAY_URL: url, MERKATO_PAYMENT_TIMEOUT_MS: "60000" }
+    const environment = {
+      MERKATO_PAYMENT_GATEWAY_URL: url,
+      MERKATO_PAYMENT_TIMEOUT_MS: "60000",
+      MERKATO_RISK_RULES: JSON.stringify(rules)
+    }
     const open = Layer.fresh(
       contextsOn(database.url, folder.path).pipe(
         Layer.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: environment })))
@@ -388,6 +395,51 @@ test(
         yield* buysAnew(cartId, saga)
         expect(yield* levelsOf(productId)).toEqual({ onHand: 8, reserved: 0 })
         yield* booksBalance
+      })
+    ),
+  60_000
+)
+
+/** What is asked of inventory's `Reserve`, in order, each as something that can be asked once more. */
+const reservationsAsked = Effect.gen(function* () {
+  const switchboard = yield* Switchboard
+  const calls = switchboard.calls("inventory")
+  const reserve = calls?.get("Reserve")
+  if (calls === undefined || reserve === undefined) throw new Error("Nobody answers inventory.Reserve")
+  const asked: Array<Effect.Effect<unknown, unknown>> = []
+  const heard: typeof reserve = (payload) => {
+    asked.push(reserve(payload))
+    return reserve(payload)
+  }
+  yield* switchboard.connect("inventory", new Map([...calls, ["Reserve", heard]]))
+  return asked
+})
+
+test(
+  "a reservation that arrives once more after its checkout was refused is soon over, also where somebody had to look first",
+  () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const { cartId, productId } = yield* filledCart(60)
+        const asked = yield* reservationsAsked
+        const refused = yield* Effect.flip(checkout(cartId))
+        expect(refused._tag).toBe("OutOfStock")
+        expect(yield* processThat(({ step }) => step === "done")).toMatchObject({ outcome: "out_of_stock" })
+        const [once, ...others] = asked
+        if (once === undefined || others.length > 0) throw new Error(`${asked.length} reservations were asked for`)
+        yield* admin((yield* InventoryRpc).Adjust({ productId, delta: 200, reason: "delivery" }))
+        yield* admin(once)
+        expect(yield* levelsOf(productId)).toEqual({ onHand: 210, reserved: 60 })
+        const sql = yield* SqlClient.SqlClient
+        const held = yield* sql`
+          select expires_at - created_at <= interval '15 minutes' as soon from inventory.reservations where status = 'held'`
+        expect(held).toEqual([{ soon: true }])
+        // The same cart is bought by another checkout, is looked at, and keeps its goods as long as that may take.
+        expect((yield* checkout(cartId, "another")).answer.status).toBe("HELD")
+        const kept = yield* sql`
+          select r.expires_at - r.created_at > interval '23 hours' as long from inventory.reservations r
+          join orders.orders using (order_id)`
+        expect(kept).toEqual([{ long: true }])
       })
     ),
   60_000

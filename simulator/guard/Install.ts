@@ -5,6 +5,9 @@
 import { plugin } from "bun"
 import { readFileSync } from "node:fs"
 
+// A fiber would else carry a context of its own for node:async_hooks, made anew each time it waits: nobody here reads it.
+Object.assign(process, { getBuiltinModule: undefined })
+
 const simulated = /\/(packages\/[^/]+\/src|node_modules\/(@effect\/[^/]+|effect)\/(dist|src))\/.*\.(ts|js)$/
 const ours = JSON.stringify(new URL("./Crypto.ts", import.meta.url).pathname)
 

@@ -3,11 +3,11 @@ import { type Draw, stream } from "./Prng.ts"
 /** What may go wrong, and how likely it is each time that it could. */
 const chances = {
   /** Per step of the world. */
-  kill: 0.0008,
-  pause: 0.0004,
-  longPause: 0.0002,
-  clockJump: 0.0008,
-  leap: 0.0004,
+  kill: 0.0012,
+  pause: 0.0006,
+  longPause: 0.0003,
+  clockJump: 0.0012,
+  leap: 0.0006,
   /** Per statement. */
   dropBeforeStatement: 0.0008,
   dropAfterStatement: 0.0008,
@@ -45,7 +45,7 @@ const chances = {
   commitLost: 0.08,
   rebalance: 0.04,
   /** Per turn of the operator who locks rows by hand, in no order. */
-  rudeOperator: 0.05
+  rudeOperator: 0.5
 } as const
 
 export type Fault = keyof typeof chances

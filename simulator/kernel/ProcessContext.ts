@@ -4,9 +4,13 @@ import type { SimProcess, World } from "./World.ts"
 
 /**
  * How late a timer may be, by how long it is, in milliseconds. Short ones are back-offs and pauses within a piece of work.
- * Those of some hundred are polls that only stand behind a wake-up: what comes of them seldom happens, so they come seldom.
+ * Those of some seconds are polls: what they find seldom is there, so they come seldom. Longer ones are limits and leases.
  */
-const latestMs = (ms: number) => (ms < 150 ? 0 : ms < 500 ? 20_000 : 6_000)
+const latestMs = (ms: number) => {
+  if (ms < 150) return 0
+  if (ms < 1_000) return ms
+  return 4_000 <= ms && ms < 10_000 ? 20_000 : 6_000
+}
 
 /** An event that is given up on since a row was locked for too long each time: somebody puts it back, as the model does. */
 const isBusy = /StatementTimeoutError|LockTimeoutError|DeadlockError|SerializationError/
@@ -53,7 +57,7 @@ export const make = (world: World, self: () => SimProcess, name: string): Contex
       const told = `${self().name}: ${String(message)} ${Cause.pretty(cause)}`.replaceAll(/\s+/g, " ")
       if (!isBusy.test(told)) world.errors.push(told.slice(0, 400))
     }
-    world.history.remark(() => `  log ${self().name} ${logLevel} ${String(message)}`)
+    world.history.remark(`  log ${self().name} ${logLevel} ${String(message)}`)
   })
 
   return Context.empty().pipe(

@@ -6,6 +6,7 @@ import { Secrets } from "@merkato/infra/auth/Secrets"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventBus } from "@merkato/infra/events/EventBus"
+import * as Relay from "@merkato/infra/events/Relay"
 import { Policies } from "@merkato/infra/policy/Policies"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import * as Database from "@merkato/infra/postgres/Database"
@@ -64,8 +65,13 @@ const secrets = Layer.succeed(Secrets, {
   )
 })
 
-/** What the environment of every process says. Orders that are not small are looked at, so that some are. */
+/**
+ * What the environment of every process says. Orders that are not small are looked at, so that some are. What only looks
+ * around once in a while does so less often than in a real shop: finding nothing costs as much as finding something.
+ */
 const environment = ConfigProvider.fromUnknown({
+  MERKATO_RESERVATION_SWEEP_MS: "8000",
+  MERKATO_ORDER_PROCESS_SWEEP_MS: "6000",
   MERKATO_ENCRYPTION_KEYS: JSON.stringify({ keys: [{ kty: "oct", k: "A".repeat(43), kid: "simulated" }] }),
   MERKATO_RISK_RULES: JSON.stringify({
     review: 60,
@@ -118,6 +124,9 @@ const shop = (surroundings: Surroundings, process: SimProcess, names: ReadonlyAr
     )
 }
 
+/** Polls that stand behind a wake-up come seldom, and what is published in one transaction is more than one event. */
+const relayPace = { gatherMs: 300, pollMs: 30_000 }
+
 /** Milliseconds before a process that could not start is started again. */
 const restartAfterMs = 300
 
@@ -135,7 +144,8 @@ export const start = (surroundings: Surroundings, name: string, names: ReadonlyA
   ).pipe(
     Effect.provideService(ConfigProvider.ConfigProvider, environment),
     // The server's own clock is real: no statement may depend on it.
-    Effect.provideService(Combined.LockPatience, 0)
+    Effect.provideService(Combined.LockPatience, 0),
+    Effect.provideService(Relay.Pace, relayPace)
   )
   Effect.runForkWith(process.context)(
     live.pipe(

@@ -19,7 +19,7 @@ interface Place {
   holder: { readonly process: SimProcess; readonly until: number; readonly lease: number } | undefined
 }
 
-const pollMs = 600
+const pollMs = 4_000
 
 /**
  * The event bus of the world: durable, outlives every process, and does what a bus may do to its users. At least once,
@@ -172,7 +172,7 @@ export class VirtualBus {
       Object.assign(letter, { requeued: true })
       const { failure, topic: _dead, ...message } = letter
       if (failure === undefined) continue
-      this.world.history.remark(() => `  dead letter of ${failure.consumerGroup}: ${failure.reason}`)
+      this.world.history.remark(`  dead letter of ${failure.consumerGroup}: ${failure.reason}`)
       this.append({ topic: failure.topic, ...message, failure: undefined })
     }
     return letters.length

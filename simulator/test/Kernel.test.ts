@@ -10,7 +10,7 @@ import { ProviderBook } from "../shop/ProviderBook.ts"
 
 const quiet = (seed: number) => {
   const faults = new Faults(seed, new Set(faultNames))
-  return new World(seed, new History(true), faults)
+  return new World(seed, new History(), faults)
 }
 
 /** Three fibers that sleep and draw; in which order they did what. */

@@ -17,7 +17,7 @@ interface Waiter {
 /** Real milliseconds after which a statement without an answer is suspected to wait for a lock; most answer sooner. */
 const suspectAfterMs = 4
 
-/** Real milliseconds after which the look at the locks itself is suspected to wait for a backend that is stopped. */
+/** Real milliseconds after which what the gate itself asks is suspected to wait for a backend that is stopped. */
 const rescueAfterMs = 2_000
 
 /** Virtual milliseconds that a statement may wait for a lock: the statement_timeout of the contexts' sessions. */
@@ -112,8 +112,11 @@ export class Gate {
     socket.deliver(Buffer.concat([ok, ...socket.backend.greeting, Frames.backendKey(socket.id), ready]))
   }
 
-  /** Until the statement has ended, or waits for a lock. `granted`: it waited before. */
-  private async settle(waiter: Waiter, pid: number, granted: boolean): Promise<void> {
+  /**
+   * Until the statement has ended, or waits for a lock. `granted`: it waited before. `canceled`: it is about to end, and
+   * still stands among those who wait until its backend comes to it: however slow the machine is, it is not stopped again.
+   */
+  private async settle(waiter: Waiter, pid: number, granted: boolean, canceled = false): Promise<void> {
     const { socket } = waiter
     let doomed = false
     for (let calm = 0; waiter.reply === undefined; ) {
@@ -127,7 +130,7 @@ export class Gate {
       })
       if (waiter.reply !== undefined || waiter.failure !== undefined) continue
       const blockers = await this.locks([...this.waiters.keys(), pid])
-      const blocked = (blockers.get(pid)?.length ?? 0) > 0
+      const blocked = !canceled && (blockers.get(pid)?.length ?? 0) > 0
       if (!blocked) {
         calm = 0
         continue
@@ -168,7 +171,7 @@ export class Gate {
     this.released = true
     this.counts.errors.set(error.code, (this.counts.errors.get(error.code) ?? 0) + 1)
     this.world.log(`  error ${error.code}`)
-    this.world.history.remark(() => `    ${error.message}`)
+    this.world.history.remark(`    ${error.message}`)
   }
 
   private answer({ socket, batch }: Waiter, reply: Buffer): void {
@@ -190,7 +193,7 @@ export class Gate {
     if (backend === undefined) return
     socket.backend = undefined
     this.released = true
-    await this.server.give(backend)
+    await this.rescued(this.server.give(backend))
   }
 
   /** A CancelRequest meets its statement only when that waits for a lock; else it comes too early or too late. */
@@ -212,9 +215,9 @@ export class Gate {
   private async cancel(pid: number, waiter: Waiter): Promise<void> {
     this.counts.cancels++
     this.waiters.delete(pid)
-    await this.server.query(`select pg_cancel_backend(${pid})`)
+    await this.rescued(this.server.query(`select pg_cancel_backend(${pid})`))
     thaw(pid)
-    await this.settle(waiter, pid, true)
+    await this.settle(waiter, pid, true, true)
   }
 
   /** Whom each of these backends waits for. */
@@ -224,12 +227,25 @@ export class Gate {
       `select l.pid, array_to_string(pg_blocking_pids(l.pid), ',') from pg_locks l
        where not l.granted and l.pid in (${pids.join()})`
     )
-    // A backend that was stopped just when it looked at the lock table keeps that locked. Those that are let go wait on, and
-    // are stopped again.
-    const rescue = real.setTimeout(() => void this.rescue(), rescueAfterMs)
-    const rows = await asked
-    real.clearTimeout(rescue)
+    const rows = await this.rescued(asked)
     return new Map(rows.map(([pid, blockers]) => [Number(pid), blockers ? blockers.split(",").map(Number) : []]))
+  }
+
+  /**
+   * Waits for what the server is asked. A backend that was stopped just when it looked at the lock table keeps that locked,
+   * and with it everybody else: those that are let go for a moment wait on, and are stopped again before anything goes on.
+   */
+  private async rescued<A>(asked: Promise<A>): Promise<A> {
+    let rescuing: Promise<void> | undefined
+    const timer = real.setTimeout(() => {
+      rescuing = this.rescue()
+    }, rescueAfterMs)
+    try {
+      return await asked
+    } finally {
+      real.clearTimeout(timer)
+      await rescuing
+    }
   }
 
   private async rescue(): Promise<void> {

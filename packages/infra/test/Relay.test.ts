@@ -409,7 +409,7 @@ test("a relay that is woken at the commit does not wait for its own next look", 
         const context = Context.add(yield* Effect.context<Ground | Scope.Scope>(), RelaySignal, signal)
         const store = yield* Effect.provideContext(Layer.build(EventStore.layer("shop")), context)
         const delays: Array<number> = []
-        for (let version = 1; version <= 7; version++) {
+        for (let version = 1; version <= 3; version++) {
           // Wherever the relay's own look is at the moment.
           yield* Effect.sleep(13 * version)
           const begun = performance.now()
@@ -417,7 +417,7 @@ test("a relay that is woken at the commit does not wait for its own next look", 
           yield* Effect.repeat(waiting(shop.sql), { until: (count) => count === 0, schedule: Schedule.spaced(2) })
           delays.push(performance.now() - begun)
         }
-        return delays.toSorted((a, b) => a - b)[3] ?? 0
+        return delays.toSorted((a, b) => a - b)[1] ?? 0
       })
       const relay = Context.get(yield* Layer.build(relayed), RelaySignal)
       const woken = yield* median("WOKEN", relay)

@@ -278,11 +278,14 @@ const withDatabase = Layer.effectContext(
  * router is their own: `HttpRouter.serve` would take that of the shop around it, and put their doors on the shop's port.
  */
 export const testGateways = (url: Redacted.Redacted, options: BunHttpServer.Options) =>
-  Layer.unwrap(Effect.map(HttpRouter.HttpRouter, (router) => HttpServer.serve(router.asHttpEffect()))).pipe(
+  Layer.unwrap(
+    Effect.map(HttpRouter.HttpRouter, (router) => HttpServer.serve(Gateway.asSampled(router.asHttpEffect())))
+  ).pipe(
     Layer.provide(Layer.merge(Psp.routes, Layer.provide(Health, withDatabase))),
     Layer.provide(HttpRouter.layer),
     Layer.provide(Database.layer({ url, maxConnections: 4, applicationName: "merkato-psp" })),
     Layer.provideMerge(BunHttpServer.layer(options)),
+    Layer.provide(Gateway.Sampling),
     Layer.provide(
       Layer.effectDiscard(
         Effect.provide(Psp.migrate, Database.layer({ url, maxConnections: 1, applicationName: "merkato-migrations" }))

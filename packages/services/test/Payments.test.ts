@@ -567,6 +567,26 @@ describe("a payment", () => {
       })
     ))
 
+  test("whose calling off was begun and never ended is not asked about for ever: who asks again ends it, and goes on", () =>
+    run(
+      Effect.gen(function* () {
+        const attempt = newAttempt()
+        soap.script = ["lost"]
+        soap.usually = "down"
+        expect(yield* come(authorise(attempt))).toBe("PaymentUnknown")
+        soap.usually = "ok"
+        expect(held(attempt)).toBe("authorised -")
+        // Somebody sets out to call it off, and dies before the gateway hears of it.
+        const store = yield* PaymentsStore.make
+        const payment = yield* store.find(attempt.attemptId)
+        if (payment === undefined) throw new Error("The attempt was not written down")
+        expect(yield* store.fence(payment)).toBe(true)
+        expect(yield* come(authorise(attempt))).toBe("AUTHORISED")
+        expect(held(attempt)).toBe("voided authorised")
+        expect((yield* rowOf(attempt)).gateway).toBe("rest")
+      }).pipe(Effect.scoped)
+    ))
+
   test("is resolved by asking; what its gateway never heard of is called off there", () =>
     run(
       Effect.gen(function* () {

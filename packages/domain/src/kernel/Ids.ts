@@ -43,9 +43,11 @@ export const uuidV7 = (millis: number, next: () => number): string => {
 }
 
 /** A fresh, time-sortable id. Time and randomness are the fiber's, so a seeded run makes the same ids again. */
-export const next: Effect.Effect<string> = Effect.flatMap(Clock.Clock, (clock) =>
-  Effect.map(Random.Random, (random) => uuidV7(clock.currentTimeMillisUnsafe(), () => random.nextDoubleUnsafe()))
-)
+export const next: Effect.Effect<string> = Effect.withFiber((fiber) => {
+  const random = fiber.getRef(Random.Random)
+  const millis = fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()
+  return Effect.succeed(uuidV7(millis, () => random.nextDoubleUnsafe()))
+})
 
 const prefixed = <A>(prefix: string, brand: { make(value: string): A }): Effect.Effect<A> =>
   Effect.map(next, (id) => brand.make(`${prefix}-${id}`))

@@ -9,6 +9,7 @@ import { Idempotency } from "../idempotency/Idempotency.ts"
 import type { Policies } from "../policy/Policies.ts"
 import * as Migrations from "../postgres/Migrations.ts"
 import * as Retention from "./Retention.ts"
+import { unending } from "./Unending.ts"
 
 /**
  * Whether this process does what is to be done once in a while, for all processes that are like it: takes over order
@@ -80,8 +81,8 @@ export const make = <
     Effect.gen(function* () {
       for (const consumer of options.consumers ?? []) yield* Effect.forkScoped(Consumers.run(name, consumer))
       if (!(yield* KeepsHouse)) return
-      if (options.background !== undefined) yield* Effect.forkScoped(options.background)
-      if (topic !== undefined) yield* Effect.forkScoped(Retention.run(name))
+      if (options.background !== undefined) yield* Effect.forkScoped(unending(name, options.background))
+      if (topic !== undefined) yield* Effect.forkScoped(unending(name, Retention.run(name)))
     })
   )
   const served = options.contract.serve.pipe(Layer.provide(options.handlers))

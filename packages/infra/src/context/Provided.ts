@@ -1,10 +1,10 @@
-import { Effect } from "effect"
+import { Context, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import { Authorizer } from "../authorizer/Authorizer.ts"
 
 /**
  * Gives use cases the Authorizer and the database of where they are made. `Effect.provideContext` would copy every service
- * of both sides at each call; this puts two on top.
+ * of both sides at each call; this puts two on top, at once.
  */
 export const provided = Effect.map(
   Effect.all([Authorizer, SqlClient.SqlClient]),
@@ -12,5 +12,10 @@ export const provided = Effect.map(
     <A, E, R>(
       effect: Effect.Effect<A, E, R>
     ): Effect.Effect<A, E, Exclude<Exclude<R, Authorizer>, SqlClient.SqlClient>> =>
-      effect.pipe(Effect.provideService(Authorizer, authorizer), Effect.provideService(SqlClient.SqlClient, sql))
+      Effect.updateContext(
+        effect,
+        (outer: Context.Context<Exclude<Exclude<R, Authorizer>, SqlClient.SqlClient>>) =>
+          // What was excluded, and both that were, which is more than the compiler follows.
+          Context.add(Context.add(outer, Authorizer, authorizer), SqlClient.SqlClient, sql) as Context.Context<R>
+      )
 )

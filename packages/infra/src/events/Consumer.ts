@@ -5,7 +5,7 @@ import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { Principal, RequestContext, type RequestContextShape, system } from "@merkato/domain/kernel/RequestContext"
 import { isUnreachable, transaction } from "../postgres/Database.ts"
 import { traced } from "../telemetry/Tracing.ts"
-import { BusUnavailable, deadLetterTopic, type Delivery, EventBus } from "./EventBus.ts"
+import { BusUnavailable, deadLetterTopic, type Delivery, EventBus, isSampled } from "./EventBus.ts"
 
 /** How often an event is tried before it goes to the dead letters (design: events). */
 export const attempts = 3
@@ -45,8 +45,6 @@ export interface Consumer<R> {
 }
 
 export const make = <R>(consumer: Consumer<R>): Consumer<R> => consumer
-
-const isSampled = ({ traceParent }: Delivery) => traceParent.endsWith("1")
 
 /** The shop itself acts on an event, with its region and its correlation. */
 const requestOf = ({ envelope: { region, correlationId }, traceParent }: Delivery): RequestContextShape => ({

@@ -17,6 +17,9 @@ export interface BusMessage {
   readonly failure?: DeadLetterCause | undefined
 }
 
+/** Whether the request that an event came from is traced. */
+export const isSampled = ({ traceParent }: Pick<BusMessage, "traceParent">): boolean => traceParent.endsWith("1")
+
 export interface DeadLetterCause {
   readonly topic: string
   readonly consumerGroup: string

@@ -3,6 +3,7 @@ import { SqlClient, type SqlError, type Statement } from "effect/sql"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import { Region } from "@merkato/domain/kernel/Region"
 import { eventIds, type Stamp, stamp } from "./Stamp.ts"
+import * as Tracing from "../telemetry/Tracing.ts"
 
 /** An event as it lies in a context's store. */
 export const StoredEvent = Schema.Struct({
@@ -105,14 +106,14 @@ export class EventStore extends Context.Service<
         const appendingEach = (batch: ReadonlyArray<StampedEvent>, among: Statement.Fragment) =>
           insertion(batch, sql`join ${among} on id = aggregate_id`)
 
-        const append = Effect.fn("EventStore.append")(function* (batch: ReadonlyArray<NewEvent>, occurredAt: Date) {
+        const append = Tracing.fn("EventStore.append")(function* (batch: ReadonlyArray<NewEvent>, occurredAt: Date) {
           if (batch.length === 0) return
           yield* sql`with ${yield* appending(batch, occurredAt)} select 1`
           yield* sql.afterCommit(relay.wake)
         })
 
         const decode = Schema.decodeUnknownEffect(Schema.Array(StoredEvent))
-        const history = Effect.fn("EventStore.history")(function* (aggregateId: string) {
+        const history = Tracing.fn("EventStore.history")(function* (aggregateId: string) {
           const rows = yield* sql`
             select position, event_id as "eventId", event_type as "eventType", aggregate_id as "aggregateId", version,
               occurred_at as "occurredAt", region, trace_parent as "traceParent", correlation_id as "correlationId", payload

@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Layer, PubSub, Schedule } from "effect"
+import { Clock, Duration, Effect, Latch, Layer, Schedule } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import * as Migrations from "../postgres/Migrations.ts"
@@ -12,12 +12,16 @@ import {
   type Delivery,
   EventBus
 } from "./EventBus.ts"
+import * as Tracing from "../telemetry/Tracing.ts"
 
 /** Partitions of a topic. A key's partition never changes, so neither may this number. */
 export const partitionCount = 4
 
-/** How long a sleeping consumer waits before it looks by itself, when nobody in this process wakes it. */
-const pollEvery = Duration.millis(200)
+/** How often this process looks whether others have published something. */
+const watchEvery = Duration.millis(200)
+
+/** How long a consumer sleeps when nothing is published: others may have died with a partition that they had taken. */
+const sleepAtMost = Duration.seconds(2)
 
 /** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
 const gatherFor = Duration.millis(25)
@@ -34,6 +38,43 @@ interface Subscription<R> {
   readonly eventTypes?: ReadonlyArray<string>
   readonly batchSize: number
   readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, BusUnavailable, R>
+}
+
+/** A consumer in this process, and what it is woken by. */
+class Sleeper {
+  readonly #topics: ReadonlySet<string>
+  readonly #eventTypes: ReadonlySet<string> | undefined
+  readonly #latch = Latch.makeUnsafe(true)
+  /** Since it was last awake, something that it wants was published. */
+  #wanted = false
+
+  constructor({ topics, eventTypes }: Pick<Subscription<never>, "topics" | "eventTypes">) {
+    this.#topics = new Set(topics)
+    this.#eventTypes = eventTypes && new Set(eventTypes)
+  }
+
+  reads(topic: string): boolean {
+    return this.#topics.has(topic)
+  }
+
+  wants({ topic, envelope }: BusMessage): boolean {
+    return this.reads(topic) && (this.#eventTypes?.has(envelope.eventType) ?? true)
+  }
+
+  wake(wanted: boolean): void {
+    this.#wanted ||= wanted
+    this.#latch.openUnsafe()
+  }
+
+  /** What comes from now on wakes it the next time. Whether it was woken for something that it wants. */
+  rise(): boolean {
+    const wanted = this.#wanted
+    this.#wanted = false
+    this.#latch.closeUnsafe()
+    return wanted
+  }
+
+  readonly sleep = Effect.raceFirst(this.#latch.await, Effect.sleep(sleepAtMost))
 }
 
 /** FNV-1a over UTF-16 code units: which partition a key belongs to. */
@@ -76,9 +117,33 @@ export const layer = Layer.effect(
   EventBus,
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
-    const published = yield* PubSub.sliding<void>(1)
+    const sleepers = new Set<Sleeper>()
+    const sleeper = (subscription: ConstructorParameters<typeof Sleeper>[0]) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const made = new Sleeper(subscription)
+          sleepers.add(made)
+          return made
+        }),
+        (made) => Effect.sync(() => sleepers.delete(made))
+      )
 
-    const publish = Effect.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
+    /** Where the partitions ended when their readers were last woken. */
+    const lastSeen = new Map<string, number>()
+    const watch = Effect.gen(function* () {
+      const rows = yield* sql<{ topic: string; partition: number; end: number }>`
+        select topic, partition, next_offset as "end" from bus.partitions`
+      const moved = new Set<string>()
+      for (const { topic, partition, end } of rows) {
+        const place = `${topic}/${partition}`
+        if (lastSeen.get(place) === end) continue
+        lastSeen.set(place, end)
+        moved.add(topic)
+      }
+      for (const topic of moved) for (const each of sleepers) if (each.reads(topic)) each.wake(false)
+    })
+
+    const publish = Tracing.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
       if (messages.length === 0) return
       const now = new Date(yield* Clock.currentTimeMillis)
       yield* sql`
@@ -107,7 +172,7 @@ export const layer = Layer.effect(
           key, event_id, event_type, envelope, trace_parent, nullif(failure, 'null'::jsonb), ${now}
         from message join wanted using (topic, partition) join taken using (topic, partition)
       `.pipe(retryLostRace)
-      yield* PubSub.publish(published, undefined)
+      for (const each of sleepers) if (messages.some((message) => each.wants(message))) each.wake(true)
     }, unavailable)
 
     const fields = sql.literal(
@@ -117,18 +182,22 @@ export const layer = Layer.effect(
     // Reads of the log are sub-queries that the planner cannot turn into joins ("offset 0", a scalar "exists"): as joins they
     // may become scans of the whole log.
 
-    /** Takes what partitions of a group nobody else has at the moment, and hands over what is next in them. */
+    /**
+     * Takes what partitions of a group nobody else has at the moment, and hands over what is next in them. Whether there is
+     * more in them.
+     */
     const consume = <R>(options: Subscription<R>) => {
       const { consumerGroup, topics, eventTypes, batchSize, handle } = options
       const wanted = eventTypes === undefined ? sql.literal("true") : sql`event_type = any(${eventTypes}::text[])`
       return sql.withTransaction(
         Effect.gen(function* () {
-          const places = yield* sql<{ topic: string; partition: number; from: number; until: number }>`
-            select g.topic, g.partition, g.next_offset as "from", least(p.next_offset, g.next_offset + ${batchSize}) as until
+          const places = yield* sql<{ topic: string; partition: number; from: number; until: number; more: boolean }>`
+            select g.topic, g.partition, g.next_offset as "from", least(p.next_offset, g.next_offset + ${batchSize}) as until,
+              p.next_offset > g.next_offset + ${batchSize} as more
             from bus.consumer_groups g join bus.partitions p using (topic, partition)
             where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
             order by g.topic, g.partition for update of g skip locked`
-          if (places.length === 0) return 0
+          if (places.length === 0) return false
           const ranges = sql`unnest(
             ${places.map((place) => place.topic)}::text[], ${places.map((place) => place.partition)}::int[],
             ${places.map((place) => String(place.from))}::text[]::bigint[], ${places.map((place) => String(place.until))}::text[]::bigint[]
@@ -144,7 +213,7 @@ export const layer = Layer.effect(
           yield* sql`
             update bus.consumer_groups g set next_offset = beyond from ${ranges}
             where g.consumer_group = ${consumerGroup} and g.topic = of_topic and g.partition = of_partition`
-          return places.length
+          return places.some(({ more }) => more)
         })
       )
     }
@@ -164,25 +233,33 @@ export const layer = Layer.effect(
 
     /**
      * Moves a group past the next events, where it wants none of them: one statement, and nothing is read. Not more of them
-     * than it can look through in a moment, however far behind it is.
+     * than it can look through in a moment, however far behind it is. Whether there may be something that it wants.
      */
     const passOver = <R>({ consumerGroup, topics, eventTypes }: Subscription<R>) =>
       eventTypes === undefined
-        ? Effect.void
-        : sql`
+        ? Effect.succeed(true)
+        : sql<{ left: boolean }>`
             with mine as (
-              select g.topic, g.partition, g.next_offset, least(p.next_offset, g.next_offset + ${lookAhead}) as beyond
+              select g.topic, g.partition, g.next_offset, p.next_offset as "end",
+                least(p.next_offset, g.next_offset + ${lookAhead}) as beyond
               from bus.consumer_groups g join bus.partitions p using (topic, partition)
               where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
               for update of g skip locked
-            )
-            update bus.consumer_groups g set next_offset = beyond from mine
-            where g.consumer_group = ${consumerGroup} and g.topic = mine.topic and g.partition = mine.partition
-              and not (select exists (
+            ), judged as materialized (
+              select mine.*, (select exists (
                 select from bus.log l
                 where l.topic = mine.topic and l.partition = mine.partition
                   and l."offset" >= mine.next_offset and l."offset" < beyond and l.event_type = any(${eventTypes}::text[])
-              ))`
+              )) as wanted
+              from mine
+            ), passed as (
+              update bus.consumer_groups g set next_offset = beyond from judged
+              where g.consumer_group = ${consumerGroup} and g.topic = judged.topic and g.partition = judged.partition
+                and not wanted
+            )
+            select wanted or beyond < "end" as left from judged`.pipe(
+            Effect.map((rows) => rows.some(({ left }) => left))
+          )
 
     const subscribe = <R>(options: Subscription<R>): Effect.Effect<never, never, R> => {
       const { consumerGroup, topics } = options
@@ -197,9 +274,10 @@ export const layer = Layer.effect(
       })
       return Effect.scoped(
         Effect.gen(function* () {
-          const wakeUps = yield* PubSub.subscribe(published)
+          const self = yield* sleeper(options)
           let registered = 0
           const turn = Effect.gen(function* () {
+            const wanted = self.rise()
             // Partitions come into being with their first event, all of a topic's within its first few.
             if (registered < topics.length * partitionCount) {
               yield* register
@@ -208,9 +286,9 @@ export const layer = Layer.effect(
                 where consumer_group = ${consumerGroup} and topic = any(${topics}::text[])`
               registered = row?.count ?? 0
             }
-            yield* passOver(options)
-            if ((yield* consume(options)) > 0) return yield* Effect.sleep(gatherFor)
-            yield* Effect.raceFirst(Effect.asVoid(PubSub.take(wakeUps)), Effect.sleep(pollEvery))
+            const more = (wanted || (yield* passOver(options))) && (yield* consume(options))
+            yield* Effect.sleep(gatherFor)
+            if (!more) yield* self.sleep
           })
           return yield* Effect.forever(
             turn.pipe(
@@ -233,17 +311,16 @@ export const layer = Layer.effect(
       Effect.scoped(
         Effect.gen(function* () {
           const { topics, following, handle } = options
-          const wakeUps = yield* PubSub.subscribe(published)
+          const self = yield* sleeper({ topics })
           const start = sql<{ topic: string; partition: number; nextOffset: number }>`
             select topic, partition, next_offset as "nextOffset" from bus.partitions where topic = any(${topics}::text[])`
           const places = yield* start.pipe(Effect.retry(patient), Effect.orDie)
           const after = new Map(places.map((place) => [`${place.topic}/${place.partition}`, place.nextOffset - 1]))
           yield* following
           const turn = Effect.gen(function* () {
+            self.rise()
             const batch = yield* read({ topics, after, limit: 500 })
-            if (batch.length === 0) {
-              return yield* Effect.raceFirst(Effect.asVoid(PubSub.take(wakeUps)), Effect.sleep(pollEvery))
-            }
+            if (batch.length === 0) return yield* self.sleep
             yield* handle(batch)
             for (const { topic, partition, offset } of batch) after.set(`${topic}/${partition}`, offset)
           })
@@ -340,6 +417,14 @@ export const layer = Layer.effect(
       return gone
     }, unavailable)
 
+    yield* watch.pipe(
+      Effect.retry(patient),
+      Effect.orDie,
+      Effect.andThen(Effect.sleep(watchEvery)),
+      Effect.forever,
+      Effect.withTracerEnabled(false),
+      Effect.forkScoped
+    )
     return EventBus.of({ publish, subscribe, follow, read, ends, deadLetters, requeue, lag, expire })
   })
 )

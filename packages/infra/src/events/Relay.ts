@@ -1,20 +1,27 @@
-import { Effect, Latch, Layer, Metric } from "effect"
+import { Context, Effect, Latch, Layer, Metric } from "effect"
 import { SqlClient } from "effect/sql"
 import { type Envelope, type Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
 import { Policies } from "../policy/Policies.ts"
 import { traced } from "../telemetry/Tracing.ts"
-import { type BusMessage, EventBus } from "./EventBus.ts"
+import { type BusMessage, EventBus, isSampled } from "./EventBus.ts"
 import { RelaySignal, type StoredEvent } from "./EventStore.ts"
 
 /** Events published with one trip to the bus. */
 const batchSize = 500
 
-/** How long events gather before they are published: under load, a few bigger batches instead of many small ones. */
-const gatherFor = "20 millis"
+/**
+ * Milliseconds. `gatherMs`: how long events gather before they are published; under load, a few bigger batches instead of
+ * many small ones. `pollMs`: how long the relay sleeps when nobody wakes it, as long as what a killed process left behind
+ * may have to wait.
+ */
+export const Pace = Context.Reference<{ readonly gatherMs: number; readonly pollMs: number }>(
+  "merkato/infra/RelayPace",
+  { defaultValue: () => ({ gatherMs: 20, pollMs: 2_000 }) }
+)
 
-/** How long the relay sleeps when nobody wakes it: the bound on what a lost wake-up costs. */
-const pollEvery = "200 millis"
+/** How long it sleeps when it was woken and got nothing: another process's relay may have been at it, and passed it over. */
+const lookAgainMs = 200
 
 const relayed = Metric.counter("events_published_total", {
   description: "Events put on the bus by the relays",
@@ -93,9 +100,9 @@ export const make = Effect.fnUntraced(function* (options: {
     const messages = (yield* takeBatch).map((event) => toMessage(topic, producer, event))
     if (messages.length === 0) return 0
     yield* bus.publish(messages)
-    yield* Effect.forEach(messages, (message) => traced(`publish ${topic}`, "producer", message, Effect.void), {
-      discard: true
-    })
+    for (const message of messages) {
+      if (isSampled(message)) yield* traced(`publish ${topic}`, "producer", message, Effect.void)
+    }
     return messages.length
   })
 
@@ -115,6 +122,7 @@ export const layer = (options: Parameters<typeof make>[0]) =>
     Effect.gen(function* () {
       const { publishNext, publishIfAny } = yield* make(options)
       const { guard } = yield* Policies
+      const { gatherMs, pollMs } = yield* Pace
       const unending = <E, R>(publish: Effect.Effect<number, E, R>) =>
         publish.pipe(
           // Defects as well: whatever it stumbles over, a relay that is gone would hold back every event from then on.
@@ -131,10 +139,11 @@ export const layer = (options: Parameters<typeof make>[0]) =>
         work.closeUnsafe()
         const published = yield* told ? publish : publishIfThereIs
         if (published > 0) yield* Metric.update(relayed, published)
+        const sleepMs = told && published === 0 ? lookAgainMs : pollMs
         told = published === batchSize
         if (told) return
-        told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(pollEvery), false))
-        yield* Effect.sleep(gatherFor)
+        told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(sleepMs), false))
+        yield* Effect.sleep(gatherMs)
       })
       yield* Effect.forkScoped(Effect.forever(turn))
       return RelaySignal.of({ wake: Effect.sync(() => work.openUnsafe()) })

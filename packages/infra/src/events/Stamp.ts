@@ -1,4 +1,4 @@
-import { Clock, Effect } from "effect"
+import { Clock, Effect, type Fiber } from "effect"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Region } from "@merkato/domain/kernel/Region"
 import { emptyTraceParent, RequestContext } from "@merkato/domain/kernel/RequestContext"
@@ -12,22 +12,26 @@ export interface Stamp {
   readonly traceParent: string
 }
 
-/** W3C trace context of the fiber: its span when it is traced, else what the request came with. */
-export const currentTraceParent: Effect.Effect<string> = Effect.withFiber((fiber) => {
-  const span = fiber.cache.span
-  return fiber.cache.tracerEnabled && span !== undefined && /^[0-9a-f]{32}$/.test(span.traceId)
-    ? Effect.succeed(`00-${span.traceId}-${span.spanId}-${span.sampled ? "01" : "00"}`)
-    : Effect.map(RequestContext, (request) => request.traceParent || emptyTraceParent)
-})
+const traceParentOf = (fiber: Fiber.Fiber<unknown, unknown>): string => {
+  const { span, tracerEnabled } = fiber.cache
+  return tracerEnabled && span !== undefined && /^[0-9a-f]{32}$/.test(span.traceId)
+    ? `00-${span.traceId}-${span.spanId}-${span.sampled ? "01" : "00"}`
+    : fiber.getRef(RequestContext).traceParent || emptyTraceParent
+}
 
-export const stamp: Effect.Effect<Stamp> = Effect.gen(function* () {
-  const request = yield* RequestContext
-  return {
-    occurredAt: new Date(yield* Clock.currentTimeMillis),
-    region: request.principal.region,
-    correlationId: request.correlationId,
-    traceParent: yield* currentTraceParent
-  }
+/** W3C trace context of the fiber: its span when it is traced, else what the request came with. */
+export const currentTraceParent: Effect.Effect<string> = Effect.withFiber((fiber) =>
+  Effect.succeed(traceParentOf(fiber))
+)
+
+export const stamp: Effect.Effect<Stamp> = Effect.withFiber((fiber) => {
+  const { correlationId, principal } = fiber.getRef(RequestContext)
+  return Effect.succeed({
+    occurredAt: new Date(fiber.getRef(Clock.Clock).currentTimeMillisUnsafe()),
+    region: principal.region,
+    correlationId,
+    traceParent: traceParentOf(fiber)
+  })
 })
 
 /** Fresh event ids. */

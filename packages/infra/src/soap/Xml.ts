@@ -1,6 +1,6 @@
 /** Small XML documents from people we do not trust: namespaces resolved, no document types, no entities but XML's own five. */
 import { XMLParser, XMLValidator } from "fast-xml-parser"
-import { Data, Result, Schema } from "effect"
+import { Data, Predicate, Result } from "effect"
 
 export interface Element {
   /** The namespace's URI; empty for none. */
@@ -40,11 +40,13 @@ const parser = new XMLParser({
   onDangerousProperty: (name) => name
 })
 
-/** What the parser makes of an element, a text or a CDATA section. */
-const Node = Schema.Record(Schema.String, Schema.Unknown)
-const Nodes = Schema.Array(Node)
-const isNodes = Schema.is(Nodes)
-const isAttributes = Schema.is(Schema.Record(Schema.String, Schema.String))
+/** What the parser makes of an element, a text or a CDATA section: always an object, in an array of its siblings. */
+interface Node {
+  readonly [key: string]: unknown
+}
+const isNodes = (made: unknown): made is ReadonlyArray<Node> => Array.isArray(made)
+/** Attributes are texts: the parser is told to make nothing else of them. */
+const isAttributes = (made: unknown): made is Readonly<Record<string, string>> => Predicate.isObject(made)
 
 const attributesKey = ":@"
 const textKey = "#text"
@@ -69,7 +71,7 @@ const isCharacter = (code: number) =>
 
 /** The text with U+FFFD for what XML cannot say (lone surrogates among them), so that it can be read again. */
 export const sayable = (text: string): string =>
-  Array.from(text, (character) => (isCharacter(character.codePointAt(0) ?? 0) ? character : "\uFFFD")).join("")
+  text.replaceAll(/[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu, "\uFFFD")
 
 const resolve = (text: string): string =>
   text.replaceAll(/&(?:#x([0-9a-fA-F]{1,6})|#([0-9]{1,7})|(\w{1,16}));/g, (reference, hex, decimal, name) => {
@@ -97,7 +99,7 @@ const qualified = (name: string, namespaces: Namespaces, isAttribute: boolean): 
   return [namespace, name.slice(colon + 1)]
 }
 
-const elementOf = (node: typeof Node.Type, outer: Namespaces): Element | undefined => {
+const elementOf = (node: Node, outer: Namespaces): Element | undefined => {
   const tag = Object.keys(node).find((key) => key !== attributesKey)
   if (tag === undefined || tag === textKey || tag === cdataKey) return undefined
   const given = node[attributesKey]
@@ -127,7 +129,7 @@ const elementOf = (node: typeof Node.Type, outer: Namespaces): Element | undefin
   }
 }
 
-const textOf = (node: typeof Node.Type): string => {
+const textOf = (node: Node): string => {
   const text = node[textKey]
   if (typeof text === "string") return resolve(text)
   const cdata = node[cdataKey]

@@ -4,6 +4,7 @@ import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { OrderHeld, OrderPaid } from "@merkato/domain/orders/OrderEvents"
 import * as Consumer from "@merkato/infra/events/Consumer"
 import { stamp } from "@merkato/infra/events/Stamp"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { Carts, type Ordered } from "./Carts.ts"
 
 const decode = ({ eventType, payload }: Envelope) =>
@@ -21,10 +22,10 @@ export const emptyOrdered = Consumer.make({
   topic: "order.events",
   eventTypes: [OrderPaid.type, OrderHeld.type],
   mode: "apply",
-  handle: Effect.fn("Carts.emptyOrdered")(function* (event) {
+  handle: Tracing.fn("Carts.emptyOrdered")(function* (event) {
     yield* (yield* Carts).takeOrdered(yield* orderedBy(event))
   }),
-  handleAll: Effect.fn("Carts.emptyAllOrdered")(function* (events, requests) {
+  handleAll: Tracing.fn("Carts.emptyAllOrdered")(function* (events, requests) {
     const ordered = yield* Effect.forEach(Array.zip(events, requests), ([event, request]) =>
       Effect.provideService(orderedBy(event), RequestContext, request)
     )

@@ -8,6 +8,7 @@ import { EventStore } from "@merkato/infra/events/EventStore"
 import type { Stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import { retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const decode = Schema.decodeUnknownEffect(Schema.Array(Cart))
 
@@ -43,7 +44,7 @@ export const make = Effect.gen(function* () {
   const events = yield* EventStore
 
   /** The carts that there are, with their items as of the same moment. "offset 0" keeps it a look-up by key for each. */
-  const read = Effect.fn("CartStore.read")(function* (cartIds: ReadonlyArray<string>) {
+  const read = Tracing.fn("CartStore.read")(function* (cartIds: ReadonlyArray<string>) {
     const rows = yield* sql`
       select c.cart_id as "cartId", c.owner_id as "ownerId", c.guest, c.currency, c.version, coalesce(
         (select jsonb_agg(jsonb_build_object('productId', product_id, 'qty', qty) order by line)
@@ -61,10 +62,10 @@ export const make = Effect.gen(function* () {
   })
 
   /** The cart as it is now, read with those that others ask for at the same moment. */
-  const find = Effect.fn("CartStore.find")((cartId: string) => offerRead(cartId))
+  const find = (cartId: string) => Tracing.withSpan("CartStore.find")(offerRead(cartId))
 
   /** The carts of a guest or user, oldest first. */
-  const idsOf = Effect.fn("CartStore.idsOf")(function* (ownerId: string) {
+  const idsOf = Tracing.fn("CartStore.idsOf")(function* (ownerId: string) {
     const rows = yield* sql<{ cartId: Ids.CartId }>`
       select cart_id as "cartId" from cart.carts where owner_id = ${ownerId} order by cart_id`
     return rows.map(({ cartId }) => cartId)
@@ -74,7 +75,7 @@ export const make = Effect.gen(function* () {
    * Reads carts and keeps others from changing them until the transaction ends. Two statements: one that had to wait for
    * a lock would see the items as they were before it waited.
    */
-  const lock = Effect.fn("CartStore.lock")(function* (cartIds: ReadonlyArray<string>) {
+  const lock = Tracing.fn("CartStore.lock")(function* (cartIds: ReadonlyArray<string>) {
     yield* sql`
       select from (select distinct cart_id from unnest(${cartIds}::text[]) as w (cart_id) order by cart_id) wanted
       cross join lateral (select from cart.carts where cart_id = wanted.cart_id offset 0 for update) c`
@@ -87,7 +88,7 @@ export const make = Effect.gen(function* () {
    * the version then, in the order of the ids; a cart whose version is the expected one has the expected items. Waits at
    * most `lockTimeoutMs` for a lock, unless that is 0.
    */
-  const writeAll = Effect.fn("CartStore.writeAll")(function* (
+  const writeAll = Tracing.fn("CartStore.writeAll")(function* (
     changes: ReadonlyArray<Identified>,
     lockTimeoutMs: number
   ) {
@@ -152,10 +153,11 @@ export const make = Effect.gen(function* () {
   })
 
   /** Writes a version of a cart with those of the same moment; false when there is one of that number already. */
-  const write = Effect.fn("CartStore.write")((change: Change) => Effect.flatMap(identified(change), offerWrite))
+  const write = (change: Change) =>
+    Effect.flatMap(identified(change), offerWrite).pipe(Tracing.withSpan("CartStore.write"))
 
   /** Writes versions of carts that the caller's transaction has locked. */
-  const writeLocked = Effect.fn("CartStore.writeLocked")(function* (changes: ReadonlyArray<Change>) {
+  const writeLocked = Tracing.fn("CartStore.writeLocked")(function* (changes: ReadonlyArray<Change>) {
     if (changes.length === 0) return
     const written = yield* writeAll(yield* Effect.forEach(changes, identified), 0)
     if (written.includes(false)) return yield* Effect.die(new Error("A locked cart was changed by somebody else"))

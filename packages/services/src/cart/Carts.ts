@@ -12,6 +12,7 @@ import * as Provided from "@merkato/infra/context/Provided"
 import { type Stamp, stamp } from "@merkato/infra/events/Stamp"
 import * as VersionedCache from "@merkato/infra/cache/VersionedCache"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import * as CartStore from "./CartStore.ts"
 
@@ -92,7 +93,7 @@ export class Carts extends Context.Service<
         if (!stranger) return { cart }
         const guest = new Principal({ userId: ownerId, role: "guest", region: principal.region })
         return { cart, guestToken: yield* tokens.issue(guest, guestTokenSeconds) }
-      }).pipe(orAway, provided, Effect.withSpan("Carts.create"))
+      }).pipe(orAway, provided, Tracing.withSpan("Carts.create"))
 
       /** The cart, if it is the caller's; else it does not exist for them. */
       const owned = Effect.fnUntraced(function* (cartId: Ids.CartId, cart: Cart | undefined) {
@@ -106,7 +107,7 @@ export class Carts extends Context.Service<
         return yield* remember(yield* owned(cartId, yield* store.find(cartId)))
       })
 
-      const get = Effect.fn("Carts.get")(look, orAway, provided)
+      const get = (cartId: Ids.CartId) => look(cartId).pipe(orAway, provided, Tracing.withSpan("Carts.get"))
 
       const recall = Effect.fnUntraced(function* (cartId: Ids.CartId) {
         const cart = yield* carts.get(cartId)
@@ -153,7 +154,7 @@ export class Carts extends Context.Service<
         return true
       })
 
-      const setItem = Effect.fn("Carts.setItem")(
+      const setItem = Tracing.fn("Carts.setItem")(
         function* ({ cartId, productId, qty }: Item & { readonly cartId: Ids.CartId }) {
           const recalled = yield* recall(cartId)
           if (!(yield* isSold(productId))) return yield* new ProductNotFound({ productIds: [productId] })
@@ -171,7 +172,7 @@ export class Carts extends Context.Service<
         provided
       )
 
-      const removeItem = Effect.fn("Carts.removeItem")(
+      const removeItem = Tracing.fn("Carts.removeItem")(
         function* ({ cartId, productId }: { readonly cartId: Ids.CartId; readonly productId: Ids.ProductId }) {
           const recalled = yield* recall(cartId)
           return yield* changing(recalled, (items) =>
@@ -182,7 +183,7 @@ export class Carts extends Context.Service<
         provided
       )
 
-      const mergeCart = Effect.fn("Carts.merge")(
+      const mergeCart = Tracing.fn("Carts.merge")(
         function* ({ cartId, guestToken }: { readonly cartId: Ids.CartId; readonly guestToken: string }) {
           const guest = yield* tokens.verify(guestToken).pipe(Effect.mapError(() => new InvalidGuestToken()))
           if (guest.role !== "guest") return yield* new InvalidGuestToken()
@@ -208,7 +209,7 @@ export class Carts extends Context.Service<
         provided
       )
 
-      const takeOrdered = Effect.fn("Carts.takeOrdered")(
+      const takeOrdered = Tracing.fn("Carts.takeOrdered")(
         function* (ordered: ReadonlyArray<Ordered>) {
           // Orders of the same cart, one after the other.
           const rounds: Array<Map<string, Ordered>> = []

@@ -17,6 +17,7 @@ import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as CatalogueStore from "./CatalogueStore.ts"
 
 interface Page<A> {
@@ -89,7 +90,7 @@ export class Catalogue extends Context.Service<
       const provided = yield* Provided.provided
       const orAway = orUnavailable("catalogue")
 
-      const add = Effect.fn("Catalogue.add")(
+      const add = Tracing.fn("Catalogue.add")(
         function* (draft: NewProduct) {
           yield* authorize("product.write")
           const product = new Product({ ...draft, productId: yield* Ids.nextProductId, version: 1 })
@@ -123,7 +124,7 @@ export class Catalogue extends Context.Service<
           })
         )
 
-      const change = Effect.fn("Catalogue.change")(
+      const change = Tracing.fn("Catalogue.change")(
         function* ({ productId, expectedVersion, ...changes }: Change) {
           yield* authorize("product.write")
           return yield* changing(productId, (product) =>
@@ -140,7 +141,7 @@ export class Catalogue extends Context.Service<
         provided
       )
 
-      const setPrice = Effect.fn("Catalogue.setPrice")(
+      const setPrice = Tracing.fn("Catalogue.setPrice")(
         function* ({ productId, priceMinor, currency, reason }: NewPrice) {
           yield* authorize("price.override")
           return yield* changing(
@@ -154,12 +155,12 @@ export class Catalogue extends Context.Service<
         provided
       )
 
-      const get = Effect.fn("Catalogue.get")(function* (productId: Ids.ProductId) {
+      const get = Tracing.fn("Catalogue.get")(function* (productId: Ids.ProductId) {
         const product = yield* store.find(productId)
         return product ?? (yield* new ProductNotFound({ productIds: [productId] }))
       }, orAway)
 
-      const list = Effect.fn("Catalogue.list")(function* ({
+      const list = Tracing.fn("Catalogue.list")(function* ({
         limit,
         cursor,
         q,
@@ -182,9 +183,9 @@ export class Catalogue extends Context.Service<
         return { items: page.products, nextCursor }
       }, orAway)
 
-      const categories = store.categories().pipe(orAway, Effect.withSpan("Catalogue.categories"))
+      const categories = store.categories().pipe(orAway, Tracing.withSpan("Catalogue.categories"))
 
-      const priceHistory = Effect.fn("Catalogue.priceHistory")(function* ({
+      const priceHistory = Tracing.fn("Catalogue.priceHistory")(function* ({
         limit,
         cursor,
         productId
@@ -196,10 +197,8 @@ export class Catalogue extends Context.Service<
         return { items: items.map(({ revision: _, ...period }) => new PricePeriod(period)), nextCursor }
       }, orAway)
 
-      const pricesOf = Effect.fn("Catalogue.pricesOf")(
-        (productIds: ReadonlyArray<Ids.ProductId>) => store.pricesOf(productIds),
-        orAway
-      )
+      const pricesOf = (productIds: ReadonlyArray<Ids.ProductId>) =>
+        store.pricesOf(productIds).pipe(orAway, Tracing.withSpan("Catalogue.pricesOf"))
 
       return Catalogue.of({ add, change, setPrice, get, list, categories, priceHistory, pricesOf })
     })

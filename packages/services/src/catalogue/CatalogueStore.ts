@@ -3,6 +3,7 @@ import { SqlClient } from "effect/sql"
 import { Price, Product } from "@merkato/domain/catalogue/Product"
 import { Currency, Minor } from "@merkato/domain/kernel/Money"
 import * as Combined from "@merkato/infra/postgres/Combined"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const decodeProducts = Schema.decodeUnknownEffect(Schema.Array(Product))
 const decodePrices = Schema.decodeUnknownEffect(Schema.Array(Price))
@@ -29,7 +30,7 @@ export const make = Effect.gen(function* () {
     `product_id as "productId", sku, name, description, category, price_minor as "priceMinor", currency, version`
   )
 
-  const insert = Effect.fn("CatalogueStore.insert")(function* (product: Product, now: Date) {
+  const insert = Tracing.fn("CatalogueStore.insert")(function* (product: Product, now: Date) {
     yield* sql`
       with added as (
         insert into catalogue.products
@@ -45,19 +46,19 @@ export const make = Effect.gen(function* () {
       select product_id, price_minor, currency, 'first price', ${now}, 1 from added`
   })
 
-  const find = Effect.fn("CatalogueStore.find")(function* (productId: string) {
+  const find = Tracing.fn("CatalogueStore.find")(function* (productId: string) {
     const rows = yield* sql`select ${fields} from catalogue.products where product_id = ${productId}`
     return (yield* Effect.orDie(decodeProducts(rows)))[0]
   })
 
   /** Reads a product and keeps others from changing it until the transaction ends. */
-  const lock = Effect.fn("CatalogueStore.lock")(function* (productId: string) {
+  const lock = Tracing.fn("CatalogueStore.lock")(function* (productId: string) {
     const rows = yield* sql`select ${fields} from catalogue.products where product_id = ${productId} for update`
     return (yield* Effect.orDie(decodeProducts(rows)))[0]
   })
 
   /** Writes a product that the caller has locked. */
-  const update = Effect.fn("CatalogueStore.update")(function* (product: Product, now: Date) {
+  const update = Tracing.fn("CatalogueStore.update")(function* (product: Product, now: Date) {
     yield* sql`
       with moved as (
         select category from catalogue.products
@@ -75,7 +76,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Ends the period of the price that holds and begins the next one; a clock set back never ends one before it began. */
-  const changePrice = Effect.fn("CatalogueStore.changePrice")(function* (product: Product, reason: string, now: Date) {
+  const changePrice = Tracing.fn("CatalogueStore.changePrice")(function* (product: Product, reason: string, now: Date) {
     yield* sql`
       with ended as (
         update catalogue.product_price_history set valid_to = greatest(valid_from, ${now})
@@ -87,7 +88,7 @@ export const make = Effect.gen(function* () {
       from ended`
   })
 
-  const pricesOfAll = Effect.fn("CatalogueStore.pricesOfAll")(function* (
+  const pricesOfAll = Tracing.fn("CatalogueStore.pricesOfAll")(function* (
     callers: ReadonlyArray<ReadonlyArray<string>>
   ) {
     const productIds = [...new Set(callers.flat())]
@@ -111,12 +112,11 @@ export const make = Effect.gen(function* () {
   })
 
   /** The prices that hold now, read with those that others ask for at the same moment. */
-  const pricesOf = Effect.fn("CatalogueStore.pricesOf")((productIds: ReadonlyArray<string>) =>
-    offer([...new Set(productIds)])
-  )
+  const pricesOf = (productIds: ReadonlyArray<string>) =>
+    offer([...new Set(productIds)]).pipe(Tracing.withSpan("CatalogueStore.pricesOf"))
 
   /** Newest first, after a product. */
-  const list = Effect.fn("CatalogueStore.list")(function* (
+  const list = Tracing.fn("CatalogueStore.list")(function* (
     category: string | undefined,
     after: string | undefined,
     limit: number
@@ -132,7 +132,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Best match first. Every word has to occur; the last one may be only begun. */
-  const search = Effect.fn("CatalogueStore.search")(function* (
+  const search = Tracing.fn("CatalogueStore.search")(function* (
     words: ReadonlyArray<string>,
     category: string | undefined,
     after: SearchPlace | undefined,
@@ -151,13 +151,13 @@ export const make = Effect.gen(function* () {
     return { products: yield* Effect.orDie(decodeProducts(rows)), rank: last?.rank ?? 0 }
   })
 
-  const categories = Effect.fn("CatalogueStore.categories")(function* () {
+  const categories = Tracing.fn("CatalogueStore.categories")(function* () {
     return yield* sql<{ category: string; products: number }>`
       select category, products from catalogue.categories where products > 0 order by category`
   })
 
   /** Newest first, before a revision. */
-  const periods = Effect.fn("CatalogueStore.periods")(function* (
+  const periods = Tracing.fn("CatalogueStore.periods")(function* (
     productId: string,
     before: number | undefined,
     limit: number

@@ -37,3 +37,7 @@ export const Sampling = Layer.effectContext(
     )
   })
 )
+
+/** A request that has no span of its own gets none further in. */
+export const asSampled = <A, E, R>(app: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.withFiber((fiber) => (fiber.cache.span?.sampled === true ? app : Effect.withTracerEnabled(app, false)))

@@ -25,7 +25,7 @@ import { ProductsAtHand } from "./ProductsAtHand.ts"
 import * as SignedIn from "./SignedIn.ts"
 
 export { ownHeaders } from "./Edge.ts"
-export { Sampling } from "./Sampling.ts"
+export { asSampled, Sampling } from "./Sampling.ts"
 export { Readiness } from "./Health.ts"
 export { PolicyPeers } from "./Policies.ts"
 

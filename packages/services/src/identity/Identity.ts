@@ -13,6 +13,7 @@ import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { sha256 } from "@merkato/infra/idempotency/Digest"
 import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as IdentityStore from "./IdentityStore.ts"
 
 /** Milliseconds a refresh token lives: 30 days from its last use. */
@@ -54,7 +55,7 @@ export class Identity extends Context.Service<
       /** Compared when nobody has the address, so that the answer takes as long as for a wrong password. */
       const decoy = yield* passwords.hash(yield* secrets.token)
 
-      const register = Effect.fn("Identity.register")(
+      const register = Tracing.fn("Identity.register")(
         function* ({ email, password, name, region }: Registration) {
           const userId = yield* Ids.nextUserId
           const passwordHash = yield* passwords.hash(password)
@@ -92,7 +93,7 @@ export class Identity extends Context.Service<
         })
       })
 
-      const signIn = Effect.fn("Identity.signIn")(function* ({
+      const signIn = Tracing.fn("Identity.signIn")(function* ({
         email,
         password
       }: {
@@ -115,7 +116,7 @@ export class Identity extends Context.Service<
         return yield* open({ ...user, sessionId, refreshToken })
       }, orAway)
 
-      const refresh = Effect.fn("Identity.refresh")(function* (refreshToken: string) {
+      const refresh = Tracing.fn("Identity.refresh")(function* (refreshToken: string) {
         const now = yield* Clock.currentTimeMillis
         const next = yield* secrets.token
         const used = sha256(refreshToken)
@@ -131,7 +132,7 @@ export class Identity extends Context.Service<
         yield* authorize("session.end")
         const { principal } = yield* RequestContext
         if (principal.sessionId !== undefined) yield* store.endSession(principal.sessionId, principal.userId)
-      }).pipe(orAway, provided, Effect.withSpan("Identity.signOut"))
+      }).pipe(orAway, provided, Tracing.withSpan("Identity.signOut"))
 
       return Identity.of({ register, signIn, refresh, signOut })
     })

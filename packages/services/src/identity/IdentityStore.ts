@@ -3,6 +3,7 @@ import { SqlClient } from "effect/sql"
 import { UserId } from "@merkato/domain/kernel/Ids"
 import { Region } from "@merkato/domain/kernel/Region"
 import { Role } from "@merkato/domain/kernel/RequestContext"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const User = Schema.Struct({ userId: UserId, region: Region, role: Role, passwordHash: Schema.String })
 const decodeUsers = Schema.decodeUnknownEffect(Schema.Array(User))
@@ -16,7 +17,7 @@ export const make = Effect.gen(function* () {
     `case when exists (select from identity.roles r where r.user_id = u.user_id and r.role = 'admin') then 'admin' else 'shopper' end as role`
   )
 
-  const insert = Effect.fn("IdentityStore.insert")(function* (user: {
+  const insert = Tracing.fn("IdentityStore.insert")(function* (user: {
     readonly userId: string
     readonly email: string
     readonly passwordHash: string
@@ -33,14 +34,14 @@ export const make = Effect.gen(function* () {
       insert into identity.roles (user_id, role) select user_id, 'shopper' from added`
   })
 
-  const findByEmail = Effect.fn("IdentityStore.findByEmail")(function* (email: string) {
+  const findByEmail = Tracing.fn("IdentityStore.findByEmail")(function* (email: string) {
     const rows = yield* sql`
       select user_id as "userId", region, password_hash as "passwordHash", ${role}
       from identity.users u where email = ${email}`
     return (yield* Effect.orDie(decodeUsers(rows)))[0]
   })
 
-  const openSession = Effect.fn("IdentityStore.openSession")(function* (session: {
+  const openSession = Tracing.fn("IdentityStore.openSession")(function* (session: {
     readonly sessionId: string
     readonly userId: string
     readonly refreshHash: string
@@ -53,7 +54,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Puts the next token in the place of the one that was used; undefined when that is not (or no longer) the present one. */
-  const rotate = Effect.fn("IdentityStore.rotate")(function* (used: string, next: string, now: Date, expiresAt: Date) {
+  const rotate = Tracing.fn("IdentityStore.rotate")(function* (used: string, next: string, now: Date, expiresAt: Date) {
     const rows = yield* sql`
       update identity.sessions s set refresh_hash = ${next}, previous_hash = ${used}, expires_at = ${expiresAt}
       from identity.users u
@@ -62,12 +63,12 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeOwners(rows)))[0]
   })
 
-  const endStolen = Effect.fn("IdentityStore.endStolen")(function* (used: string) {
+  const endStolen = Tracing.fn("IdentityStore.endStolen")(function* (used: string) {
     const rows = yield* sql`delete from identity.sessions where previous_hash = ${used} returning 1`
     return rows.length > 0
   })
 
-  const endSession = Effect.fn("IdentityStore.endSession")(function* (sessionId: string, userId: string) {
+  const endSession = Tracing.fn("IdentityStore.endSession")(function* (sessionId: string, userId: string) {
     yield* sql`delete from identity.sessions where session_id = ${sessionId} and user_id = ${userId}`
   })
 

@@ -19,6 +19,7 @@ import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import * as InventoryStore from "./InventoryStore.ts"
 
@@ -75,12 +76,12 @@ export class Inventory extends Context.Service<
       /** Tells the relay about events that a statement of the store wrote; at once, or when the transaction around it commits. */
       const wrote = sql.afterCommit(events.committed)
 
-      const levels = Effect.fn("Inventory.levels")(function* (productId: Ids.ProductId) {
+      const levels = Tracing.fn("Inventory.levels")(function* (productId: Ids.ProductId) {
         const found = yield* store.levels(productId)
         return found ?? new StockLevels({ productId, onHand: 0, reserved: 0, available: 0, version: 0 })
       }, orAway)
 
-      const adjust = Effect.fn("Inventory.adjust")(
+      const adjust = Tracing.fn("Inventory.adjust")(
         function* ({
           productId,
           delta,
@@ -117,7 +118,7 @@ export class Inventory extends Context.Service<
         provided
       )
 
-      const reserve = Effect.fn("Inventory.reserve")(
+      const reserve = Tracing.fn("Inventory.reserve")(
         function* ({ reservationId, orderId, items, ttlMs }: Reserve) {
           yield* authorize("stock.reserve")
           const now = yield* stamp
@@ -144,7 +145,7 @@ export class Inventory extends Context.Service<
         return yield* new ReservationClosed({ reservationId, status: status === "held" ? "expired" : status })
       })
 
-      const extend = Effect.fn("Inventory.extend")(
+      const extend = Tracing.fn("Inventory.extend")(
         function* ({ reservationId, holdMs }: { readonly reservationId: Ids.ReservationId; readonly holdMs: number }) {
           yield* authorize("stock.reserve")
           const now = yield* Clock.currentTimeMillis
@@ -160,7 +161,7 @@ export class Inventory extends Context.Service<
        * Commits a reservation, or ends it when its time is over: a refusal is final. Else a commit that is under way, or
        * whose clock is behind, might find it held after another one was told that the goods are gone.
        */
-      const commit = Effect.fn("Inventory.commit")(
+      const commit = Tracing.fn("Inventory.commit")(
         function* (reservationId: Ids.ReservationId) {
           yield* authorize("stock.reserve")
           const now = yield* stamp
@@ -173,7 +174,7 @@ export class Inventory extends Context.Service<
         provided
       )
 
-      const release = Effect.fn("Inventory.release")(
+      const release = Tracing.fn("Inventory.release")(
         function* ({
           reservationId,
           orderId

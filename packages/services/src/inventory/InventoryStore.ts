@@ -11,6 +11,7 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import { eventIds, type Stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import { retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const LevelsRow = Schema.Array(StockLevels)
 const decodeLevels = Schema.decodeUnknownEffect(LevelsRow)
@@ -73,7 +74,7 @@ interface Close {
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
 
-  const levels = Effect.fn("InventoryStore.levels")(function* (productId: string) {
+  const levels = Tracing.fn("InventoryStore.levels")(function* (productId: string) {
     const rows = yield* sql`
       select product_id as "productId", sum(on_hand)::int as "onHand", sum(reserved)::int as reserved,
         (sum(on_hand) - sum(reserved))::int as available, max(version) as version
@@ -81,7 +82,7 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeLevels(rows)))[0]
   })
 
-  const known = Effect.fn("InventoryStore.known")(function* (reservationId: string) {
+  const known = Tracing.fn("InventoryStore.known")(function* (reservationId: string) {
     const rows = yield* sql`
       select order_id as "orderId", status from inventory.reservations where reservation_id = ${reservationId}`
     return (yield* Effect.orDie(decodeKnown(rows)))[0]
@@ -96,7 +97,7 @@ export const make = Effect.gen(function* () {
    * The new levels are made of the locked ones in every column that a check looks at: an update that meets a row which
    * changed since the statement began is checked once with the old values before it is done with the new ones.
    */
-  const reserveAll = Effect.fn("InventoryStore.reserveAll")(function* (
+  const reserveAll = Tracing.fn("InventoryStore.reserveAll")(function* (
     wishes: ReadonlyArray<Wish>,
     warehouseId: string,
     lockTimeoutMs: number
@@ -196,7 +197,7 @@ export const make = Effect.gen(function* () {
    * Holds all items or none, with those who ask at the same moment; `made` is false when something is short or the id is
    * taken.
    */
-  const reserve = Effect.fn("InventoryStore.reserve")(function* (hold: Hold, stamp: Stamp) {
+  const reserve = Tracing.fn("InventoryStore.reserve")(function* (hold: Hold, stamp: Stamp) {
     const wish = { hold, stamp, eventIds: yield* eventIds(hold.items.length) }
     const attempt = yield* offer(wish)
     return attempt.made || attempt.shortages.length > 0 || attempt === taken ? attempt : yield* alone(wish)
@@ -207,7 +208,7 @@ export const make = Effect.gen(function* () {
    * What came of each that is there. Waits at most `lockTimeoutMs` for a lock, unless that is 0; the new levels are made of
    * the locked ones, as in `reserveAll`.
    */
-  const closeAll = Effect.fn("InventoryStore.closeAll")(function* (
+  const closeAll = Tracing.fn("InventoryStore.closeAll")(function* (
     closes: ReadonlyArray<Close>,
     lockTimeoutMs: number
   ) {
@@ -294,11 +295,11 @@ export const make = Effect.gen(function* () {
   })
 
   /** Ends a held reservation with those of the same moment, as `closeAll` says; undefined when there is none. */
-  const close = Effect.fn("InventoryStore.close")(function* (reservationId: string, wanted: Ending, stamp: Stamp) {
+  const close = Tracing.fn("InventoryStore.close")(function* (reservationId: string, wanted: Ending, stamp: Stamp) {
     return yield* offerClose({ reservationId, wanted, stamp, eventId: yield* Ids.next })
   })
 
-  const extend = Effect.fn("InventoryStore.extend")(function* (reservationId: string, until: Date, now: Date) {
+  const extend = Tracing.fn("InventoryStore.extend")(function* (reservationId: string, until: Date, now: Date) {
     const rows = yield* sql`
       update inventory.reservations set expires_at = greatest(expires_at, ${until})
       where reservation_id = ${reservationId} and status = 'held' and expires_at > ${now} returning 1`
@@ -306,7 +307,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Refuses a reservation that has not come yet; false when it has. */
-  const bury = Effect.fn("InventoryStore.bury")(function* (
+  const bury = Tracing.fn("InventoryStore.bury")(function* (
     reservationId: string,
     orderId: string,
     warehouseId: string,
@@ -320,7 +321,7 @@ export const make = Effect.gen(function* () {
     return rows.length > 0
   })
 
-  const due = Effect.fn("InventoryStore.due")(function* (now: Date, limit: number) {
+  const due = Tracing.fn("InventoryStore.due")(function* (now: Date, limit: number) {
     const rows = yield* sql<{ reservationId: string }>`
       select reservation_id as "reservationId" from inventory.reservations
       where status = 'held' and expires_at <= ${now} order by expires_at limit ${limit}`
@@ -331,7 +332,7 @@ export const make = Effect.gen(function* () {
    * Changes what is on hand, if what is reserved stays covered and the warehouse holds it; the levels, or undefined. The
    * row to insert is checked even where it becomes an update, so it is not negative itself.
    */
-  const adjust = Effect.fn("InventoryStore.adjust")(function* (productId: string, warehouseId: string, delta: number) {
+  const adjust = Tracing.fn("InventoryStore.adjust")(function* (productId: string, warehouseId: string, delta: number) {
     const rows = yield* sql`
       insert into inventory.inventory_stock as s (product_id, warehouse_id, on_hand, reserved, version)
       select ${productId}, ${warehouseId}, greatest(${delta}, 0), 0, 1 where ${delta} >= 0
@@ -343,7 +344,7 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeLevels(rows)))[0]
   })
 
-  const recordAdjustment = Effect.fn("InventoryStore.recordAdjustment")(function* (
+  const recordAdjustment = Tracing.fn("InventoryStore.recordAdjustment")(function* (
     adjustment: {
       readonly id: string
       readonly delta: number

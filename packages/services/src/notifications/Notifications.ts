@@ -7,6 +7,7 @@ import { Notification } from "@merkato/domain/notifications/Notification"
 import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const Row = Schema.Struct({
   notificationId: Ids.Id,
@@ -45,7 +46,7 @@ export class Notifications extends Context.Service<
       const authorizer = yield* Authorizer
       const orAway = orUnavailable("notifications")
 
-      const tell = Effect.fn("Notifications.tell")(function* (told: ReadonlyArray<Notification>) {
+      const tell = Tracing.fn("Notifications.tell")(function* (told: ReadonlyArray<Notification>) {
         yield* sql`
           insert into notifications.notifications (notification_id, user_id, kind, order_id, text, created_at)
           select * from unnest(
@@ -56,7 +57,7 @@ export class Notifications extends Context.Service<
           on conflict (notification_id) do nothing`
       }, orAway)
 
-      const list = Effect.fn("Notifications.list")(
+      const list = Tracing.fn("Notifications.list")(
         function* ({ limit, cursor }: { readonly limit: number; readonly cursor?: string }) {
           yield* authorize("notification.read")
           const { principal } = yield* RequestContext

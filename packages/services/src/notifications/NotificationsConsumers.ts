@@ -12,6 +12,7 @@ import {
   OrderReleased
 } from "@merkato/domain/orders/OrderEvents"
 import * as Consumer from "@merkato/infra/events/Consumer"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { Notifications } from "./Notifications.ts"
 
 interface OfOrder {
@@ -67,7 +68,7 @@ const messages = [
   message("order.fulfilled", OrderFulfilled, () => "Your order is on its way.")
 ]
 
-const tell = Effect.fn("Notifications.tellShoppers")(function* (events: ReadonlyArray<Envelope>) {
+const tell = Tracing.fn("Notifications.tellShoppers")(function* (events: ReadonlyArray<Envelope>) {
   const told = yield* Effect.forEach(events, (event) => {
     const about = messages.find(({ type }) => type === event.eventType)
     return about === undefined ? Effect.die(new Error(`Nothing to say about ${event.eventType}`)) : about.of(event)

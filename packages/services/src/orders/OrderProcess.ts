@@ -1,4 +1,4 @@
-import { Cause, Clock, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
+import { Cause, Clock, Config, Context, DateTime, Effect, Layer, Metric, Result, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import { paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
@@ -53,6 +53,7 @@ import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/po
 import type { OperationName } from "@merkato/infra/policy/operations"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { isPolicyError } from "@merkato/infra/policy/PolicyError"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { CheckoutRefusal, PayRefusal } from "@merkato/rpc/orders/OrdersRpc"
@@ -403,7 +404,7 @@ export class OrderProcess extends Context.Service<
             lines: bill.lines.length,
             ...(work.deviceId === undefined ? {} : { deviceId: work.deviceId })
           })
-          .pipe(guarded("risk.assess", "risk"), Effect.withSpan("OrderProcess.risk", { attributes: { orderId } }))
+          .pipe(guarded("risk.assess", "risk"), Tracing.withSpan("OrderProcess.risk", { attributes: { orderId } }))
         return { decision, score, reasons: reasons.map(({ rule }) => rule) }
       })
 
@@ -480,7 +481,7 @@ export class OrderProcess extends Context.Service<
         work.quote === undefined ? Effect.die(new Error(`Checkout ${sagaId} has no quote`)) : Effect.succeed(work.quote)
 
       const spanOf = (step: ProcessStep, { orderId }: SagaStore.Saga) =>
-        Effect.withSpan(`OrderProcess.${step}`, { attributes: { orderId } })
+        Tracing.withSpan(`OrderProcess.${step}`, { attributes: { orderId } })
 
       const onTo = (saga: Running, step: ProcessStep) =>
         Effect.map(
@@ -503,6 +504,15 @@ export class OrderProcess extends Context.Service<
         return (yield* hold(saga, reviewHoldMs)) ? yield* finishHeld(saga, review) : yield* finishExpired(saga)
       })
 
+      /**
+       * Keeps the goods for as long as a review may take, then writes the order down. They are not reserved for so long at
+       * once: a request that the network held back until its checkout had come to nothing would take them for a day.
+       */
+      const placeHeld = (saga: SagaStore.Saga, bill: Quote, review: Review) =>
+        Effect.flatMap(hold(saga, reviewHoldMs), (kept) =>
+          kept ? place(saga, bill, review) : finishEarly(saga, "reservation_expired", givenUp)
+        )
+
       /** Judges what a checkout buys, takes it aside and writes its order down. */
       const reserve = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
         const bill = yield* quoteOf(saga)
@@ -514,11 +524,11 @@ export class OrderProcess extends Context.Service<
             reservationId: saga.work.reservationId,
             orderId: saga.orderId,
             items: bill.lines.map(({ productId, qty }) => ({ productId, qty })),
-            ttlMs: review === undefined ? reservationTtlMs : reviewHoldMs
+            ttlMs: reservationTtlMs
           })
           .pipe(
             guarded("stock.reserve", "inventory"),
-            Effect.andThen(place(saga, bill, review)),
+            Effect.andThen(review === undefined ? place(saga, bill, review) : placeHeld(saga, bill, review)),
             Effect.catchTags({
               OutOfStock: (refusal) => refused(saga, refusal),
               ReservationClosed: () => finishEarly(saga, "reservation_expired", givenUp)
@@ -718,7 +728,7 @@ export class OrderProcess extends Context.Service<
        * statement. Undefined when there is anything more to say about it; nothing was written then.
        */
       const beginFresh = Effect.fnUntraced(function* (keyed: Keyed, request: Checkout) {
-        const read = quote(request.cartId, request.expectedTotal).pipe(Effect.withSpan("OrderProcess.quote"))
+        const read = quote(request.cartId, request.expectedTotal).pipe(Tracing.withSpan("OrderProcess.quote"))
         const bought = yield* Effect.result(read)
         if (Result.isFailure(bought)) return undefined
         const { priced, cart } = bought.success
@@ -840,7 +850,7 @@ export class OrderProcess extends Context.Service<
             }
           )
 
-      const pay = Effect.fn("OrderProcess.pay")(
+      const pay = Tracing.fn("OrderProcess.pay")(
         function* (request: Pay) {
           yield* Effect.annotateCurrentSpan({ orderId: request.orderId })
           const { idempotencyKey, ...payload } = request
@@ -852,7 +862,7 @@ export class OrderProcess extends Context.Service<
         refusing(isPayRefusal)
       )
 
-      const checkout = Effect.fn("OrderProcess.checkout")(
+      const checkout = Tracing.fn("OrderProcess.checkout")(
         function* (request: Checkout) {
           yield* authorize("order.place")
           const { idempotencyKey, ...payload } = request
@@ -864,7 +874,7 @@ export class OrderProcess extends Context.Service<
         refusing(isCheckoutRefusal)
       )
 
-      const state = Effect.fn("OrderProcess.state")(
+      const state = Tracing.fn("OrderProcess.state")(
         function* (id: string) {
           yield* authorize("ops.read")
           const saga = (yield* sagas.find(id)) ?? (yield* sagas.ofOrder(id))
@@ -956,9 +966,10 @@ const keptOf = (end: Outcome): Answer | undefined => {
 /** Looks for processes without a living owner: every second, and again at once while there are some. */
 export const recovery = Effect.gen(function* () {
   const process = yield* OrderProcess
+  const pauseMs = yield* Effect.orDie(Config.Int("MERKATO_ORDER_PROCESS_SWEEP_MS").pipe(Config.withDefault(1_000)))
   return yield* Effect.forever(
     process.takeOver.pipe(
-      Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep("1 second"))),
+      Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep(pauseMs))),
       Effect.catch((error) =>
         Effect.andThen(Effect.logWarning("Recovery of order processes pauses", error), Effect.sleep("1 second"))
       )

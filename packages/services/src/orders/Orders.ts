@@ -39,6 +39,7 @@ import { derivedId } from "@merkato/infra/idempotency/Digest"
 import { answerOf, Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { PlaceRefusal } from "@merkato/rpc/orders/OrdersRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
@@ -181,11 +182,11 @@ export class Orders extends Context.Service<
 
       /** A twin of this request was first: what was reserved goes back, unless it is the twin's as well. */
       const yieldToFirst = Effect.fnUntraced(function* (keyed: Keyed, order: Order) {
-        const first = yield* Effect.result(firstAnswer(keyed))
-        const isTwins =
-          Result.isSuccess(first) &&
-          first.success._tag === "Done" &&
-          first.success.value.reservationId === order.reservationId
+        const isTwins = yield* firstAnswer(keyed).pipe(
+          Effect.map((first) => first._tag === "Done" && first.value.reservationId === order.reservationId),
+          // What is not the same request has another reservation. Who cannot read the answer knows nothing, and lets it stand.
+          Effect.catchTag("IdempotencyKeyReused", () => Effect.succeed(false))
+        )
         if (!isTwins) {
           yield* inventory
             .Release({ reservationId: order.reservationId, orderId: order.orderId })
@@ -194,7 +195,7 @@ export class Orders extends Context.Service<
         return yield* replay(keyed)
       })
 
-      const place = Effect.fn("Orders.place")(
+      const place = Tracing.fn("Orders.place")(
         function* (request: Place) {
           const begun = yield* Clock.currentTimeMillis
           yield* authorize("order.place")
@@ -271,7 +272,7 @@ export class Orders extends Context.Service<
           Effect.catchTag("ServiceUnavailable", (error) => Effect.logWarning("Stock comes back a little later", error))
         )
 
-      const cancel = Effect.fn("Orders.cancel")(
+      const cancel = Tracing.fn("Orders.cancel")(
         function* (orderId: Ids.OrderId) {
           yield* Effect.annotateCurrentSpan({ orderId })
           const canceled = yield* changing(
@@ -290,7 +291,7 @@ export class Orders extends Context.Service<
         provided
       )
 
-      const fulfil = Effect.fn("Orders.fulfil")(
+      const fulfil = Tracing.fn("Orders.fulfil")(
         function* (orderId: Ids.OrderId) {
           yield* authorize("order.fulfil")
           return yield* changing(orderId, (order) =>
@@ -315,24 +316,16 @@ export class Orders extends Context.Service<
           )
         })
 
-      const release = Effect.fn("Orders.release")(
-        (orderId: Ids.OrderId) =>
-          reviewing(orderId, ({ version, userId }, releasedBy) =>
-            OrderReleased.of(orderId, version + 1, { orderId, userId, releasedBy })
-          ),
-        orAway,
-        provided
-      )
+      const release = (orderId: Ids.OrderId) =>
+        reviewing(orderId, ({ version, userId }, releasedBy) =>
+          OrderReleased.of(orderId, version + 1, { orderId, userId, releasedBy })
+        ).pipe(orAway, provided, Tracing.withSpan("Orders.release"))
 
-      const reject = Effect.fn("Orders.reject")(
-        (orderId: Ids.OrderId) =>
-          Effect.tap(
-            reviewing(orderId, (order) => cancellation(order, "rejected")),
-            stockBack
-          ),
-        orAway,
-        provided
-      )
+      const reject = (orderId: Ids.OrderId) =>
+        Effect.tap(
+          reviewing(orderId, (order) => cancellation(order, "rejected")),
+          stockBack
+        ).pipe(orAway, provided, Tracing.withSpan("Orders.reject"))
 
       /** The order, if the caller may see it; else it does not exist for them. */
       const visible = Effect.fnUntraced(function* (orderId: Ids.OrderId) {
@@ -343,9 +336,9 @@ export class Orders extends Context.Service<
         return order
       })
 
-      const get = Effect.fn("Orders.get")(visible, orAway, provided)
+      const get = (orderId: Ids.OrderId) => visible(orderId).pipe(orAway, provided, Tracing.withSpan("Orders.get"))
 
-      const history = Effect.fn("Orders.history")(
+      const history = Tracing.fn("Orders.history")(
         function* (orderId: Ids.OrderId) {
           yield* visible(orderId)
           return yield* store.historyOf(orderId)
@@ -354,7 +347,7 @@ export class Orders extends Context.Service<
         provided
       )
 
-      const list = Effect.fn("Orders.list")(
+      const list = Tracing.fn("Orders.list")(
         function* ({ limit, cursor }: { readonly limit: number; readonly cursor?: string }) {
           yield* authorize("order.list")
           const { principal } = yield* RequestContext
@@ -370,7 +363,7 @@ export class Orders extends Context.Service<
         provided
       )
 
-      const reservationExpired = Effect.fn("Orders.reservationExpired")(
+      const reservationExpired = Tracing.fn("Orders.reservationExpired")(
         function* ({
           orderId,
           reservationId

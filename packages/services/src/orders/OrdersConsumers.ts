@@ -1,6 +1,6 @@
-import { Effect } from "effect"
 import { ReservationExpired } from "@merkato/domain/inventory/InventoryEvents"
 import * as Consumer from "@merkato/infra/events/Consumer"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { Orders } from "./Orders.ts"
 
 /** Ends orders whose stock is no longer held. */
@@ -9,7 +9,7 @@ export const endExpired = Consumer.make({
   topic: "inventory.events",
   eventTypes: [ReservationExpired.type],
   mode: "apply",
-  handle: Effect.fn("Orders.endExpired")(function* ({ payload }) {
+  handle: Tracing.fn("Orders.endExpired")(function* ({ payload }) {
     yield* (yield* Orders).reservationExpired(yield* ReservationExpired.decode(payload))
   })
 })

@@ -12,6 +12,7 @@ import { stamp } from "@merkato/infra/events/Stamp"
 import { Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import { retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const Row = Schema.Struct({
   orderId: Ids.OrderId,
@@ -78,7 +79,7 @@ export const make = Effect.gen(function* () {
    * Writes new orders, their first events and the answers under their keys as one statement; for each, whether it was
    * written: not when its key has an answer already. No two may have the same key.
    */
-  const placeAll = Effect.fn("OrdersStore.placeAll")(function* (
+  const placeAll = Tracing.fn("OrdersStore.placeAll")(function* (
     placings: ReadonlyArray<Placing>,
     lockTimeoutMs: number
   ) {
@@ -142,7 +143,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Writes a new order with those of the same moment; false when its key has an answer already. */
-  const place = Effect.fn("OrdersStore.place")(function* (
+  const place = Tracing.fn("OrdersStore.place")(function* (
     order: Order,
     event: NewEvent,
     request: Keyed,
@@ -156,17 +157,17 @@ export const make = Effect.gen(function* () {
   const select = (where: Statement.Fragment, rest: Statement.Fragment) =>
     Effect.flatMap(sql`select ${fields} from orders.orders o where ${where} ${rest}`, toOrders)
 
-  const find = Effect.fn("OrdersStore.find")(function* (orderId: string) {
+  const find = Tracing.fn("OrdersStore.find")(function* (orderId: string) {
     return (yield* select(sql`o.order_id = ${orderId}`, sql.literal("")))[0]
   })
 
   /** Reads an order and keeps others from changing it until the transaction ends. */
-  const lock = Effect.fn("OrdersStore.lock")(function* (orderId: string) {
+  const lock = Tracing.fn("OrdersStore.lock")(function* (orderId: string) {
     return (yield* select(sql`o.order_id = ${orderId}`, sql`for update of o`))[0]
   })
 
   /** A user's orders, newest first; everybody's when no user is named. */
-  const list = Effect.fn("OrdersStore.list")(function* (
+  const list = Tracing.fn("OrdersStore.list")(function* (
     userId: string | undefined,
     after: string | undefined,
     limit: number
@@ -180,7 +181,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Writes what events have made of a locked order, with its history and the events themselves. */
-  const save = Effect.fn("OrdersStore.save")(function* (
+  const save = Tracing.fn("OrdersStore.save")(function* (
     steps: ReadonlyArray<{ readonly order: Order; readonly event: NewEvent }>
   ) {
     const last = steps.at(-1)
@@ -208,7 +209,7 @@ export const make = Effect.gen(function* () {
     yield* sql.afterCommit(events.committed)
   })
 
-  const historyOf = Effect.fn("OrdersStore.historyOf")(function* (orderId: string) {
+  const historyOf = Tracing.fn("OrdersStore.historyOf")(function* (orderId: string) {
     const rows = yield* sql`
       select version, status, event, reason, occurred_at as "occurredAt" from orders.order_status_history
       where order_id = ${orderId} order by version`

@@ -9,6 +9,7 @@ import { stamp } from "@merkato/infra/events/Stamp"
 import { Idempotency } from "@merkato/infra/idempotency/Idempotency"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import { isUniqueViolation, retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { reasonOf } from "./OrdersStore.ts"
 import { encodeWork, leaseMs, leaseOf, type Saga } from "./SagaStore.ts"
 
@@ -59,7 +60,7 @@ export const make = Effect.gen(function* () {
    * Claims keys and carts, and begins the checkouts; the ids of those that were begun. Not those that have begun before, whose
    * key is taken, or whose cart is. No two may have the same caller, to whom both belong.
    */
-  const beginAll = Effect.fn("ProcessMoves.beginAll")(function* (
+  const beginAll = Tracing.fn("ProcessMoves.beginAll")(function* (
     beginnings: ReadonlyArray<Beginning>,
     lockTimeoutMs: number
   ) {
@@ -108,7 +109,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Begins a checkout whose key, process and cart nobody has; undefined when somebody has, and nothing was written. */
-  const begin = Effect.fn("ProcessMoves.begin")(function* (checkout: Checkout) {
+  const begin = Tracing.fn("ProcessMoves.begin")(function* (checkout: Checkout) {
     const now = yield* Clock.currentTimeMillis
     // Another one takes the cart at this moment.
     const begun = yield* Effect.catchIf(offerBeginning({ checkout, now }), isUniqueViolation, () =>
@@ -125,7 +126,7 @@ export const make = Effect.gen(function* () {
    * Makes the moves whose process is where its owner left it and whose order has the version that is told; locks processes,
    * orders and keys in this order, and each kind in that of its ids. No two may have the same order.
    */
-  const goAll = Effect.fn("ProcessMoves.goAll")(function* (moves: ReadonlyArray<Going>, lockTimeoutMs: number) {
+  const goAll = Tracing.fn("ProcessMoves.goAll")(function* (moves: ReadonlyArray<Going>, lockTimeoutMs: number) {
     const each = <A>(of: (move: Going) => A) => moves.map(of)
     const changes = moves.flatMap(({ change }) => {
       const order = change?.steps.at(-1)?.order
@@ -259,7 +260,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Moves a process on, or ends it; the payment token is forgotten at the end. */
-  const go = Effect.fn("ProcessMoves.go")(function* (move: Move) {
+  const go = Tracing.fn("ProcessMoves.go")(function* (move: Move) {
     const now = yield* Clock.currentTimeMillis
     const common = yield* stamp
     // The events belong where the order does, wherever its shopper is by now.

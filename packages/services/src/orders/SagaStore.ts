@@ -5,6 +5,7 @@ import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { Rail } from "@merkato/domain/payments/Payment"
 import { Quote } from "@merkato/domain/pricing/Quote"
 import { ProcessKind, ProcessStep } from "@merkato/domain/orders/OrderProcess"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const KeyedRequest = Schema.Struct({
   caller: Schema.String,
@@ -82,12 +83,12 @@ export const make = Effect.gen(function* () {
   const times = (step: ProcessStep) =>
     Effect.map(Clock.currentTimeMillis, (now) => ({ now: new Date(now), until: new Date(now + leaseOf(step)) }))
 
-  const find = Effect.fn("SagaStore.find")(function* (sagaId: string) {
+  const find = Tracing.fn("SagaStore.find")(function* (sagaId: string) {
     return yield* first(yield* sql`select ${fields} from orders.sagas where saga_id = ${sagaId}`)
   })
 
   /** The latest process of an order. */
-  const ofOrder = Effect.fn("SagaStore.ofOrder")(function* (orderId: string) {
+  const ofOrder = Tracing.fn("SagaStore.ofOrder")(function* (orderId: string) {
     return yield* first(
       yield* sql`
         select ${fields} from orders.sagas where order_id = ${orderId} order by begun_at desc, saga_id desc limit 1`
@@ -95,7 +96,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Begins a process, or a finished one anew. */
-  const begin = Effect.fn("SagaStore.begin")(function* (
+  const begin = Tracing.fn("SagaStore.begin")(function* (
     saga: Omit<Saga, "epoch" | "outcome" | "begunAt" | "updatedAt" | "deadline">
   ) {
     const { now, until } = yield* times(saga.step)
@@ -119,7 +120,7 @@ export const make = Effect.gen(function* () {
    * Moves from the quote on to the reservation, with a cart that this process takes; undefined when somebody else has taken
    * over, a `UniqueViolation` while another process has the cart.
    */
-  const take = Effect.fn("SagaStore.take")(function* (saga: Saga, cart: string, quote: Quote) {
+  const take = Tracing.fn("SagaStore.take")(function* (saga: Saga, cart: string, quote: Quote) {
     const { now, until } = yield* times("reserve")
     return yield* first(
       yield* sql`
@@ -131,7 +132,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Who has a cart: a process that runs, or one whose order lives. A claim that came to nothing is taken away. */
-  const holderOf = Effect.fn("SagaStore.holderOf")(function* (cart: string) {
+  const holderOf = Tracing.fn("SagaStore.holderOf")(function* (cart: string) {
     yield* sql`
       update orders.sagas s set cart = null where cart = ${cart} and step = 'done'
         and not exists (select from orders.orders where order_id = s.order_id and status <> 'CANCELED')`
@@ -139,7 +140,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Gives the process back, to be taken over after `afterMs`. */
-  const postpone = Effect.fn("SagaStore.postpone")(function* (saga: Saga, afterMs: number) {
+  const postpone = Tracing.fn("SagaStore.postpone")(function* (saga: Saga, afterMs: number) {
     const now = yield* Clock.currentTimeMillis
     yield* sql`
       update orders.sagas set deadline = ${new Date(now + afterMs)}
@@ -147,7 +148,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Takes over processes that are past their deadline, at most `limit`. */
-  const takeOver = Effect.fn("SagaStore.takeOver")(function* (owner: string, limit: number) {
+  const takeOver = Tracing.fn("SagaStore.takeOver")(function* (owner: string, limit: number) {
     const { now, until } = yield* times("authorise")
     const rows = yield* sql`
       update orders.sagas set owner = ${owner}, epoch = epoch + 1, deadline = ${until}, updated_at = ${now}

@@ -28,10 +28,15 @@ export const make = Effect.gen(function* () {
   const http = yield* HttpClient.HttpClient
   return (request: HttpClientRequest.HttpClientRequest): Effect.Effect<GatewayAnswer, GatewayDown | GatewayUnknown> =>
     Effect.gen(function* () {
-      const { status, stream } = yield* http.execute(request)
+      const response = yield* http.execute(request)
+      const { headers, status } = response
+      // At once where it says how long it is, and is not packed; what does not is counted as it comes.
+      if (Number(headers["content-length"]) <= maxAnswerBytes && headers["content-encoding"] === undefined) {
+        return { status, body: yield* response.text }
+      }
       const decoder = new TextDecoder()
       let bytes = 0
-      const parts = yield* stream.pipe(
+      const parts = yield* response.stream.pipe(
         Stream.mapEffect((chunk) => {
           bytes += chunk.byteLength
           return bytes > maxAnswerBytes

@@ -1,6 +1,7 @@
 import { Effect, Schema } from "effect"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { Policies } from "@merkato/infra/policy/Policies"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import {
   type AttemptNotFound,
   type GatewayAttempt,
@@ -62,7 +63,7 @@ export const make = Effect.gen(function* () {
     Effect.flatMap(gatewayOf(name), (gateway) =>
       policies
         .guard<E>(gateway.operation, { transient })(call(gateway))
-        .pipe(Effect.withSpan("Payments.gateway", { attributes: { gateway: name } }))
+        .pipe(Tracing.withSpan("Payments.gateway", { attributes: { gateway: name } }))
     )
 
   const noAnswer = (gateway: string) => (error: { readonly _tag: string; readonly message: string }) =>

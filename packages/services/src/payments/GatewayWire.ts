@@ -1,6 +1,7 @@
 import { Data, Effect } from "effect"
 import type { AttemptId, RefundId } from "@merkato/domain/kernel/Ids"
 import type { Currency } from "@merkato/domain/kernel/Money"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import {
   AttemptNotFound,
   type GatewayDown,
@@ -85,7 +86,7 @@ export const gatewayOf = (wire: GatewayWire): PaymentGateway => {
           Effect.flatMap(asAsked(request)),
           Effect.map(found),
           Effect.catchTag("Refusal", unexpected),
-          Effect.withSpan("PaymentGateway.authorise", span("authorise"))
+          Tracing.withSpan("PaymentGateway.authorise", span("authorise"))
         ),
     find: (attemptId) =>
       wire.find(attemptId).pipe(
@@ -96,7 +97,7 @@ export const gatewayOf = (wire: GatewayWire): PaymentGateway => {
           (refusal): Effect.Effect<never, AttemptNotFound | GatewayUnknown> =>
             refusal.code === "unknown_attempt" ? Effect.fail(new AttemptNotFound()) : unexpected(refusal)
         ),
-        Effect.withSpan("PaymentGateway.find", span("find"))
+        Tracing.withSpan("PaymentGateway.find", span("find"))
       ),
     capture: (attemptId) =>
       wire
@@ -105,7 +106,7 @@ export const gatewayOf = (wire: GatewayWire): PaymentGateway => {
           Effect.flatMap(about(attemptId)),
           Effect.map(found),
           Effect.catchTag("Refusal", unexpected),
-          Effect.withSpan("PaymentGateway.capture", span("capture"))
+          Tracing.withSpan("PaymentGateway.capture", span("capture"))
         ),
     void: (attemptId) =>
       wire
@@ -114,14 +115,14 @@ export const gatewayOf = (wire: GatewayWire): PaymentGateway => {
           Effect.flatMap(about(attemptId)),
           Effect.map(found),
           Effect.catchTag("Refusal", unexpected),
-          Effect.withSpan("PaymentGateway.void", span("void"))
+          Tracing.withSpan("PaymentGateway.void", span("void"))
         ),
     refund: (request) =>
       wire.refund(request).pipe(
         Effect.flatMap((reported) => refundAsAsked(request, reported)),
         // Nothing was captured under an attempt that the gateway does not know; and what a conflict is about is not ours.
         Effect.catchTag("Refusal", ({ reason }) => Effect.fail(new RefundRefused({ reason }))),
-        Effect.withSpan("PaymentGateway.refund", span("refund"))
+        Tracing.withSpan("PaymentGateway.refund", span("refund"))
       )
   }
 }

@@ -25,6 +25,7 @@ import {
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as GatewayCalls from "./GatewayCalls.ts"
 import type { GatewayAttempt } from "./PaymentGateways.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
@@ -250,7 +251,7 @@ export class Payments extends Context.Service<
         return (yield* retryLostRace(store.save(payment, ended, [event], { alone }))) === undefined ? undefined : ended
       })
 
-      const resolve = Effect.fn("Payments.resolve")(
+      const resolve = Tracing.fn("Payments.resolve")(
         function* (attempt: Attempt) {
           yield* authorize("payment.move")
           const begun = yield* initiate(attempt)
@@ -280,7 +281,13 @@ export class Payments extends Context.Service<
           const asker = yield* joining(payment)
           if (asker === undefined) return yield* authoriseToo(attemptId, request)
           const found = yield* gateways.find(payment.gateway, attemptId).pipe(orUnknown(payment))
-          return found === undefined ? yield* authoriseAt(asker, request) : yield* recorded(payment, found, request)
+          if (found === undefined) return yield* authoriseAt(asker, request)
+          const now = yield* record(payment, found)
+          if (now.status !== "INITIATED") return now
+          if (now.version !== payment.version) return yield* authoriseToo(attemptId, request)
+          // It is being called off here. Who began that may be gone, and as long as somebody asks again, and so has set out
+          // to ask, the reconciler leaves it alone: so it is brought to its end.
+          return yield* callOff(payment, request, "called_off", [])
         })
 
       /** Records what a gateway said; when the attempt has left it, goes after it. */
@@ -321,7 +328,12 @@ export class Payments extends Context.Service<
         })
 
       /** Sees to it that a gateway never holds money for the attempt, then goes on. */
-      const callOff = (payment: Payment, request: Authorise, reason: string, waits: ReadonlyArray<number>) =>
+      const callOff = (
+        payment: Payment,
+        request: Authorise,
+        reason: string,
+        waits: ReadonlyArray<number>
+      ): Effect.Effect<Payment, PaymentUnavailable | PaymentUnknown | SqlError.SqlError> =>
         Effect.gen(function* () {
           if (!(yield* retryLostRace(store.fence(payment)))) return yield* authoriseToo(payment.attemptId, request)
           const answer = yield* gateways.void(payment.gateway, payment.attemptId).pipe(orUnknown(payment))
@@ -366,7 +378,7 @@ export class Payments extends Context.Service<
           return yield* authoriseAt({ payment: moved, asked, others: false }, request, waits)
         })
 
-      const authorise = Effect.fn("Payments.authorise")(
+      const authorise = Tracing.fn("Payments.authorise")(
         function* (request: Authorise) {
           yield* authorize("payment.move")
           const begun = yield* initiate(request)
@@ -380,7 +392,7 @@ export class Payments extends Context.Service<
         provided
       )
 
-      const capture = Effect.fn("Payments.capture")(
+      const capture = Tracing.fn("Payments.capture")(
         function* (attemptId: Ids.AttemptId) {
           yield* authorize("payment.move")
           const found = (yield* recall(attemptId)) ?? (yield* store.find(attemptId))
@@ -411,7 +423,7 @@ export class Payments extends Context.Service<
             })
           : Effect.succeed(payment)
 
-      const voidAttempt = Effect.fn("Payments.void")(
+      const voidAttempt = Tracing.fn("Payments.void")(
         function* ({ attemptId, reason }: { readonly attemptId: Ids.AttemptId; readonly reason: string }) {
           yield* authorize("payment.move")
           const payment = yield* store.find(attemptId)

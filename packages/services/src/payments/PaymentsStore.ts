@@ -7,6 +7,7 @@ import { Payment, PaymentStatus, Refund, RefundStatus } from "@merkato/domain/pa
 import { EventStore, type StampedEvent } from "@merkato/infra/events/EventStore"
 import { eventIds, stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const PaymentRow = Schema.Struct({
   attemptId: AttemptId,
@@ -134,18 +135,18 @@ export const make = Effect.gen(function* () {
     return changes.map((event, index): StampedEvent => ({ event, eventId: ids[index] ?? "", stamp: own }))
   })
 
-  const find = Effect.fn("PaymentsStore.find")(function* (attemptId: string) {
+  const find = Tracing.fn("PaymentsStore.find")(function* (attemptId: string) {
     const rows = yield* sql`select ${paymentFields} from payments.payments where attempt_id = ${attemptId}`
     return (yield* payments(rows))[0]
   })
 
-  const findRefund = Effect.fn("PaymentsStore.findRefund")(function* (refundId: string) {
+  const findRefund = Tracing.fn("PaymentsStore.findRefund")(function* (refundId: string) {
     const rows = yield* sql`select ${refundFields} from payments.refunds where refund_id = ${refundId}`
     return (yield* refunds(rows))[0]
   })
 
   /** Writes new payments with their first events, as one statement; for each, whether it was not there already. */
-  const insertAll = Effect.fn("PaymentsStore.insertAll")(function* (
+  const insertAll = Tracing.fn("PaymentsStore.insertAll")(function* (
     begun: ReadonlyArray<Beginning>,
     lockTimeoutMs: number
   ) {
@@ -187,7 +188,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Writes a new payment with its first event, with those of the same moment; false when the attempt is there already. */
-  const insert = Effect.fn("PaymentsStore.insert")(function* (payment: Payment, event: NewEvent) {
+  const insert = Tracing.fn("PaymentsStore.insert")(function* (payment: Payment, event: NewEvent) {
     const [initiated] = yield* stamped([event], payment.createdAt)
     return initiated === undefined ? false : yield* offerNew({ payment, initiated, askAgainAt: yield* askAgainAt })
   })
@@ -196,7 +197,7 @@ export const make = Effect.gen(function* () {
    * Registers one more who sets out to have the money of an open attempt held; how many there have been now. Undefined
    * when the attempt has changed since.
    */
-  const askToo = Effect.fn("PaymentsStore.askToo")(function* (payment: Payment) {
+  const askToo = Tracing.fn("PaymentsStore.askToo")(function* (payment: Payment) {
     const rows = yield* sql<{ asked: number }>`
       update payments.payments set asked = asked + 1, ask_again_at = ${yield* askAgainAt}
       where attempt_id = ${payment.attemptId} and version = ${payment.version} and status = 'INITIATED'
@@ -208,7 +209,7 @@ export const make = Effect.gen(function* () {
    * Marks an open attempt as being called off at its gateway, before the gateway is told: from then on nobody records that
    * the money is held there. False when the attempt has changed since.
    */
-  const fence = Effect.fn("PaymentsStore.fence")(function* (payment: Payment) {
+  const fence = Tracing.fn("PaymentsStore.fence")(function* (payment: Payment) {
     const rows = yield* sql`
       update payments.payments set called_off = true
       where attempt_id = ${payment.attemptId} and version = ${payment.version} and status = 'INITIATED'
@@ -221,7 +222,7 @@ export const make = Effect.gen(function* () {
    * them, as one statement: locks in the order of attempt ids, then the decision on what was locked. For each, how often
    * was set out to ask; undefined when it was not written. `refund` belongs to a payment that comes alone.
    */
-  const saveAll = Effect.fn("PaymentsStore.saveAll")(function* (
+  const saveAll = Tracing.fn("PaymentsStore.saveAll")(function* (
     changes: ReadonlyArray<Change>,
     lockTimeoutMs: number,
     refund?: Statement.Fragment
@@ -305,7 +306,7 @@ export const make = Effect.gen(function* () {
    * nobody calls the attempt off at its gateway. Whoever reroutes an attempt asks next, and is registered with it.
    * Undefined when it was not written; else how often was set out to ask.
    */
-  const save = Effect.fn("PaymentsStore.save")(function* (
+  const save = Tracing.fn("PaymentsStore.save")(function* (
     before: Payment,
     payment: Payment,
     changes: ReadonlyArray<NewEvent>,
@@ -353,7 +354,7 @@ export const make = Effect.gen(function* () {
       ${firstPauseMs}::bigint * power(2, least(asked_again, 20)))`
 
   /** Open attempts whose time has come. Each is given to one caller, and then to nobody until its pause is over. */
-  const takeOpen = Effect.fn("PaymentsStore.takeOpen")(function* (limit: number) {
+  const takeOpen = Tracing.fn("PaymentsStore.takeOpen")(function* (limit: number) {
     const now = new Date(yield* Clock.currentTimeMillis)
     return yield* payments(
       yield* sql`
@@ -366,7 +367,7 @@ export const make = Effect.gen(function* () {
   })
 
   /** Open refunds whose time has come, likewise. */
-  const takeOpenRefunds = Effect.fn("PaymentsStore.takeOpenRefunds")(function* (limit: number) {
+  const takeOpenRefunds = Tracing.fn("PaymentsStore.takeOpenRefunds")(function* (limit: number) {
     const now = new Date(yield* Clock.currentTimeMillis)
     return yield* refunds(
       yield* sql`

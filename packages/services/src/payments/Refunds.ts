@@ -16,6 +16,7 @@ import { evolve, RefundCompleted, RefundRequested, RefundWasRefused } from "@mer
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { isUniqueViolation, orUnavailable, retryLostRace } from "@merkato/infra/postgres/Database"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as GatewayCalls from "./GatewayCalls.ts"
 import * as PaymentsStore from "./PaymentsStore.ts"
 
@@ -166,7 +167,7 @@ export class Refunds extends Context.Service<
         )
       })
 
-      const refund = Effect.fn("Payments.refund")(
+      const refund = Tracing.fn("Payments.refund")(
         function* (request: Request) {
           yield* authorize("payment.move")
           const wanted = yield* promise(request)

@@ -1,6 +1,7 @@
 import { Context, Effect, Fiber, Layer, Scope } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { ServerStatus } from "@merkato/infra/http/BunHttpServer"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { type Conduct, Conducts, type Mode, type Operation } from "./Conduct.ts"
 import type { GatewayName } from "./Psp.ts"
 
@@ -85,7 +86,7 @@ export class Doors extends Context.Service<
         return told.mode === "ok" ? ({ mode: modeOf(door.gateway, token) } satisfies Conduct) : told
       })
 
-      const answer = Effect.fn("Psp.answer")(function* (door: Door, request: Request, work: Effect.Effect<Answer>) {
+      const answer = Tracing.fn("Psp.answer")(function* (door: Door, request: Request, work: Effect.Effect<Answer>) {
         const conduct: Conduct = yield* conductOf(door, request)
         yield* Effect.annotateCurrentSpan({
           "psp.gateway": door.gateway,

@@ -2,6 +2,7 @@ import { Clock, Context, Effect, Layer, Result, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { Currency } from "@merkato/domain/kernel/Money"
 import * as Combined from "@merkato/infra/postgres/Combined"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { AttemptStatus } from "@merkato/rpc/payments/PaymentGatewayRest"
 import { decimalOf, minorOf } from "@merkato/rpc/payments/PaymentGatewaySoap"
 
@@ -137,12 +138,12 @@ export class Psp extends Context.Service<
         return row === undefined ? undefined : attemptOf(row)
       }, Effect.orDie)
 
-      const find = Effect.fn("Psp.find")(function* (gateway: GatewayName, attemptId: string) {
+      const find = Tracing.fn("Psp.find")(function* (gateway: GatewayName, attemptId: string) {
         return (yield* rowOf(gateway, attemptId)) ?? (yield* new UnknownAttempt())
       })
 
       /** Enters attempts as their bank decides, as one statement; for each, whether it was not there already. */
-      const enterAll = Effect.fn("Psp.enterAll")(function* (entries: ReadonlyArray<Entry>, lockTimeoutMs: number) {
+      const enterAll = Tracing.fn("Psp.enterAll")(function* (entries: ReadonlyArray<Entry>, lockTimeoutMs: number) {
         const each = <A>(of: (entry: Entry) => A) => entries.map(of)
         const rows = yield* sql<Key>`
           with added as (
@@ -176,7 +177,7 @@ export class Psp extends Context.Service<
         keyOf: ({ gateway, request: { attemptId } }) => keyOf({ gateway, attemptId })
       })
 
-      const authorise = Effect.fn("Psp.authorise")(function* (gateway: GatewayName, request: Authorisation) {
+      const authorise = Tracing.fn("Psp.authorise")(function* (gateway: GatewayName, request: Authorisation) {
         const { amountMinor, attemptId, currency, declined, orderId } = request
         if (yield* Effect.orDie(enter({ gateway, request, at: yield* now }))) {
           const order = { orderId, amountMinor, currency }
@@ -193,7 +194,7 @@ export class Psp extends Context.Service<
       })
 
       /** Takes the money of attempts where it is held, as one statement; the attempts of which it took it. */
-      const takeAll = Effect.fn("Psp.takeAll")(function* (
+      const takeAll = Tracing.fn("Psp.takeAll")(function* (
         takings: ReadonlyArray<Key & { readonly at: Date }>,
         lockTimeoutMs: number
       ) {
@@ -227,12 +228,12 @@ export class Psp extends Context.Service<
 
       const take = yield* Combined.make({ name: "Psp.take together", together: takeAll, keyOf })
 
-      const capture = Effect.fn("Psp.capture")(function* (gateway: GatewayName, attemptId: string) {
+      const capture = Tracing.fn("Psp.capture")(function* (gateway: GatewayName, attemptId: string) {
         return (yield* Effect.orDie(take({ gateway, attemptId, at: yield* now }))) ?? (yield* find(gateway, attemptId))
       })
 
       /** An attempt that never came is entered as voided, and a late authorisation finds it so. */
-      const voidAttempt = Effect.fn("Psp.void")(function* (gateway: GatewayName, attemptId: string) {
+      const voidAttempt = Tracing.fn("Psp.void")(function* (gateway: GatewayName, attemptId: string) {
         const at = yield* now
         yield* Effect.orDie(sql`
           with voided as (
@@ -252,7 +253,7 @@ export class Psp extends Context.Service<
       })
 
       /** What one refund leaves for the next is only right while no other looks: the attempt's row is locked. */
-      const refund = Effect.fn("Psp.refund")(function* (gateway: GatewayName, request: Refund) {
+      const refund = Tracing.fn("Psp.refund")(function* (gateway: GatewayName, request: Refund) {
         const { amountMinor, attemptId, currency, refundId } = request
         const at = yield* now
         yield* sql`select from psp.attempts where gateway = ${gateway} and attempt_id = ${attemptId} for update`

@@ -11,6 +11,7 @@ import { type Facts, mostCounted, recentAttempts, usualAmounts } from "@merkato/
 import { EventStore, type StampedEvent } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
+import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 /** An attempt to pay, as it is judged and kept. */
 export interface Attempt {
@@ -131,7 +132,7 @@ export const make = Effect.fnUntraced(function* (rules: RiskRules) {
    * begins at a place in an index (a row comparison) and looks afterwards whether what comes is the user's. Equalities
    * would leave the planner free to filter another index, or the table, where one user or device is most of it.
    */
-  const lookAll = Effect.fn("RiskStore.lookAll")(function* (asks: ReadonlyArray<Ask>) {
+  const lookAll = Tracing.fn("RiskStore.lookAll")(function* (asks: ReadonlyArray<Ask>) {
     const each = <A>(of: (attempt: Attempt) => A) => asks.map(({ attempt }) => of(attempt))
     const rows = yield* sql`
       select
@@ -191,14 +192,14 @@ export const make = Effect.fnUntraced(function* (rules: RiskRules) {
   })
 
   /** What a decision looks at, with those of the same moment. */
-  const look = Effect.fn("RiskStore.look")(function* (attempt: Attempt, at: Date) {
+  const look = Tracing.fn("RiskStore.look")(function* (attempt: Attempt, at: Date) {
     return (
       (yield* offerLook({ attempt, at })) ??
       (yield* Effect.die(new Error(`Nothing is told of ${attempt.assessmentId}`)))
     )
   })
 
-  const find = Effect.fn("RiskStore.find")(function* (assessmentId: AssessmentId) {
+  const find = Tracing.fn("RiskStore.find")(function* (assessmentId: AssessmentId) {
     const rows = yield* sql`select ${fields} from risk.assessments where assessment_id = ${assessmentId}`
     const [row] = yield* Effect.orDie(decodeRows(rows))
     return row === undefined ? undefined : new Assessment(row)
@@ -208,7 +209,7 @@ export const make = Effect.fnUntraced(function* (rules: RiskRules) {
    * Writes assessments and their events, if any, as one statement; for each, whether it was not there already. An attempt
    * that is judged again because its assessment was too old to be kept is not flagged again.
    */
-  const insertAll = Effect.fn("RiskStore.insertAll")(function* (
+  const insertAll = Tracing.fn("RiskStore.insertAll")(function* (
     judgements: ReadonlyArray<Judgement>,
     lockTimeoutMs: number
   ) {
@@ -263,7 +264,7 @@ export const make = Effect.fnUntraced(function* (rules: RiskRules) {
   })
 
   /** Writes an assessment and its event, if any, with those of the same moment; false when it has been assessed since. */
-  const insert = Effect.fn("RiskStore.insert")(function* (
+  const insert = Tracing.fn("RiskStore.insert")(function* (
     attempt: Attempt,
     assessment: Assessment,
     event: NewEvent | undefined
@@ -275,7 +276,7 @@ export const make = Effect.fnUntraced(function* (rules: RiskRules) {
   })
 
   /** Newest first, each with its position, from which the next page goes on. */
-  const list = Effect.fn("RiskStore.list")(function* (
+  const list = Tracing.fn("RiskStore.list")(function* (
     decision: Decision | undefined,
     before: number | undefined,
     limit: number
@@ -294,7 +295,7 @@ export const make = Effect.fnUntraced(function* (rules: RiskRules) {
   })
 
   /** Deletes what is older than a time among the first so many; how many. */
-  const expire = Effect.fn("RiskStore.expire")(function* (before: Date, limit: number) {
+  const expire = Tracing.fn("RiskStore.expire")(function* (before: Date, limit: number) {
     const rows = yield* sql`
       delete from risk.assessments where position in (
         select position from (
