@@ -121,7 +121,8 @@ export const runToEnd = (app: App, args: ReadonlyArray<string>, env: Readonly<Re
 const cleanEnvironment = (): Record<string, string> =>
   Object.fromEntries(
     Object.entries(process.env).filter(
-      (entry): entry is [string, string] => entry[1] !== undefined && !/^(MERKATO_|OTEL_|DATABASE_URL)/.test(entry[0])
+      (entry): entry is [string, string] =>
+        entry[1] !== undefined && !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS)/.test(entry[0])
     )
   )
 

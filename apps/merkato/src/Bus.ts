@@ -1,7 +1,9 @@
-/** The event bus of a shop: the server of DATABASE_URL, or the embedded one that its data folder has running. */
-import { Effect, Layer } from "effect"
+/** The event bus of a shop: the Kafka of KAFKA_BROKERS, the server of DATABASE_URL, or the embedded one that its data folder has running. */
+import { Config, Effect, Layer, Option } from "effect"
 import { SqlError } from "effect/sql"
 import { BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
+import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
+import * as KafkaBrokers from "@merkato/infra/events/kafka/Brokers"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import * as Database from "@merkato/infra/postgres/Database"
 import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
@@ -10,7 +12,7 @@ import { CommandFailed } from "./Failure.ts"
 /** A command's own statements may read much. */
 const statementTimeoutMs = 60_000
 
-const layer = (dataDir: string) =>
+const inPostgres = (dataDir: string) =>
   Layer.unwrap(
     Effect.map(DatabaseUrl, ({ url }) =>
       PostgresEventBus.layer.pipe(
@@ -20,6 +22,20 @@ const layer = (dataDir: string) =>
       )
     )
   ).pipe(Layer.provide(DatabaseUrl.layerRunning(dataDir)))
+
+const onKafka = Effect.fnUntraced(function* (given: string) {
+  const brokers = yield* KafkaBrokers.parse(given)
+  yield* KafkaBrokers.check(brokers)
+  return KafkaEventBus.layer({ brokers, topics: [] })
+})
+
+const layer = (dataDir: string) =>
+  Effect.gen(function* () {
+    const given = yield* Config.option(Config.String("KAFKA_BROKERS"))
+    return Option.isSome(given)
+      ? yield* Layer.build(yield* onKafka(given.value))
+      : yield* Layer.build(inPostgres(dataDir))
+  })
 
 const isBusFailure = (error: unknown): error is SqlError.SqlError | BusUnavailable =>
   SqlError.isSqlError(error) || error instanceof BusUnavailable
@@ -41,6 +57,6 @@ const reasonsOf = (error: Error): ReadonlyArray<string> =>
 export const provide =
   (dataDir: string) =>
   <A, E, R>(effect: Effect.Effect<A, E, R | EventBus>) =>
-    Effect.scoped(Effect.flatMap(Layer.build(layer(dataDir)), (bus) => Effect.provideContext(effect, bus))).pipe(
+    Effect.scoped(Effect.flatMap(layer(dataDir), (bus) => Effect.provideContext(effect, bus))).pipe(
       Effect.mapError((error) => (isBusFailure(error) ? explain(error) : error))
     )

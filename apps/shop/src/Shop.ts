@@ -58,7 +58,10 @@ const flags = {
     Flag.optional
   ),
   profile: Flag.Literals("profile", ["embedded", "full"]).pipe(
-    Flag.withDescription("embedded: everything in one process on an embedded Postgres (MERKATO_PROFILE; embedded)"),
+    Flag.withDescription(
+      "embedded: everything in one process on an embedded Postgres; full: on the servers that are named, events over " +
+        "Kafka (MERKATO_PROFILE; embedded)"
+    ),
     Flag.optional
   ),
   processes: Flag.Int("processes").pipe(
@@ -75,13 +78,14 @@ const settings = {
   port: Config.Port("MERKATO_HTTP_PORT").pipe(Config.withDefault(8080)),
   processes: Config.Int("MERKATO_PROCESSES").pipe(Config.withDefault(1)),
   dataDir: Config.String("MERKATO_DATA_DIR").pipe(Config.withDefault(".merkato")),
-  profile: Config.Literals(["embedded", "full"], "MERKATO_PROFILE").pipe(Config.withDefault("embedded" as const))
+  profile: Config.Literals(["embedded", "full"], "MERKATO_PROFILE").pipe(Config.withDefault("embedded" as const)),
+  kafkaBrokers: Config.option(Config.String("KAFKA_BROKERS"))
 }
 
-/** A profile of a later version. */
-class ProfileNotThere extends Schema.TaggedError<ProfileNotThere>()("ProfileNotThere", { profile: Schema.String }) {
+/** The full profile runs on servers that somebody has to name. */
+class ServerNotNamed extends Schema.TaggedError<ServerNotNamed>()("ServerNotNamed", { variable: Schema.String }) {
   override get message() {
-    return `--profile ${this.profile} is not there yet; this version runs the embedded profile`
+    return `--profile full wants ${this.variable}; scripts/servers up starts what it names, and prints it`
   }
 }
 
@@ -98,7 +102,9 @@ export const shop = Command.make(
   flags,
   Effect.fnUntraced(function* ({ noSeed, ...given }) {
     const profile = Option.isSome(given.profile) ? given.profile.value : yield* settings.profile
-    if (profile === "full") return yield* new ProfileNotThere({ profile })
+    if (profile === "full" && Option.isNone(yield* settings.kafkaBrokers)) {
+      return yield* new ServerNotNamed({ variable: "KAFKA_BROKERS" })
+    }
     const port = Option.isSome(given.port) ? given.port.value : yield* settings.port
     const dataDir = resolve(Option.isSome(given.dataDir) ? given.dataDir.value : yield* settings.dataDir)
     const processes = Option.isSome(given.processes) ? given.processes.value : yield* settings.processes

@@ -3,6 +3,7 @@ import "effect/schema/SchemaJITCompiler/enable"
 import { Config, Context, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
 import { SqlClient, type SqlError } from "effect/sql"
+import { Topic } from "@merkato/domain/kernel/Event"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Encryption } from "@merkato/infra/auth/Encryption"
@@ -13,7 +14,9 @@ import { KeepsHouse } from "@merkato/infra/context/BoundedContext"
 import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
-import { EventBus } from "@merkato/infra/events/EventBus"
+import { type BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
+import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
+import * as KafkaBrokers from "@merkato/infra/events/kafka/Brokers"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -87,17 +90,37 @@ const retention = Layer.effectDiscard(
   })
 )
 
-type BusLayer = Layer.Layer<EventBus, SqlError.SqlError>
+/** The bus over Kafka, which has the topics of all contexts from the start. */
+const kafkaBus = Effect.fnUntraced(function* (given: string) {
+  const brokers = yield* KafkaBrokers.parse(given)
+  yield* KafkaBrokers.check(brokers)
+  return KafkaEventBus.layer({ brokers, topics: Topic.literals })
+})
+
+/** The bus as a log at a database. */
+const postgresBus = (url: Redacted.Redacted) =>
+  PostgresEventBus.layer.pipe(
+    Layer.provide(Database.layer({ url, maxConnections: busConnections, applicationName: "merkato-bus" }))
+  )
+
+type BusFailure = SqlError.SqlError | BusUnavailable | KafkaBrokers.KafkaUnreachable | Config.ConfigError
+type BusLayer = Layer.Layer<EventBus, BusFailure>
 const buses = new Map<string, BusLayer>()
 
-/** The bus at a database. The same URL is the same Layer, so that all who share a process share its connections and wake-ups. */
+/**
+ * The bus: Kafka where `KAFKA_BROKERS` names one, else a log at this database. The same URL is the same Layer, so that all
+ * who share a process share its connections and wake-ups.
+ */
 const eventBus = (url: Redacted.Redacted): BusLayer => {
   const known = buses.get(Redacted.value(url))
   if (known !== undefined) return known
-  const made = retention.pipe(
-    Layer.provideMerge(PostgresEventBus.layer),
-    Layer.provide(Database.layer({ url, maxConnections: busConnections, applicationName: "merkato-bus" }))
+  const chosen = Layer.unwrap(
+    Effect.gen(function* (): Effect.fn.Return<BusLayer, BusFailure> {
+      const given = yield* Config.option(Config.String("KAFKA_BROKERS"))
+      return Option.isSome(given) ? yield* kafkaBus(given.value) : postgresBus(url)
+    })
   )
+  const made = retention.pipe(Layer.provideMerge(chosen))
   buses.set(Redacted.value(url), made)
   return made
 }
@@ -144,7 +167,7 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
   }
   return names
     .map((name) => layerOf(name).pipe(Layer.provide(pool(name))))
-    .reduce<Layer.Layer<never, ContextFailure | SqlError.SqlError, Exclude<ContextNeeds, SqlClient.SqlClient>>>(
+    .reduce<Layer.Layer<never, ContextFailure | BusFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>>(
       (all, layer) => Layer.merge(all, layer),
       Layer.empty
     )

@@ -85,7 +85,9 @@ const requeue = Command.make(
 )
 
 export const dlq = Command.make("dlq").pipe(
-  Command.withDescription("Events that a consumer could not take (DATABASE_URL, or the running embedded Postgres)"),
+  Command.withDescription(
+    "Events that a consumer could not take (KAFKA_BROKERS, DATABASE_URL, or the running embedded Postgres)"
+  ),
   Command.withShortDescription("Events that a consumer could not take"),
   Command.withSubcommands([list, requeue])
 )

@@ -108,7 +108,7 @@ const tail = Command.make(
 
 export const events = Command.make("events").pipe(
   Command.withDescription(
-    "What happened in the shop, as events on the bus (DATABASE_URL, or the running embedded Postgres)"
+    "What happened in the shop, as events on the bus (KAFKA_BROKERS, DATABASE_URL, or the running embedded Postgres)"
   ),
   Command.withShortDescription("What happened in the shop"),
   Command.withSubcommands([tail])

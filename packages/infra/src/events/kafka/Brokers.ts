@@ -1,0 +1,62 @@
+import { Effect, Schema } from "effect"
+import { Admin, type Broker } from "@platformatic/kafka"
+
+/** `KAFKA_BROKERS` names no Kafka that answers. */
+export class KafkaUnreachable extends Schema.TaggedError<KafkaUnreachable>()("KafkaUnreachable", {
+  brokers: Schema.String,
+  reason: Schema.String
+}) {
+  override get message() {
+    return `KAFKA_BROKERS cannot be used: ${this.brokers === "" ? "" : `${this.brokers}: `}${this.reason}`
+  }
+}
+
+/** Reads `host:port,host:port`. */
+export const parse = Effect.fnUntraced(function* (
+  text: string
+): Effect.fn.Return<ReadonlyArray<Broker>, KafkaUnreachable> {
+  const brokers = text.split(",").flatMap((part) => {
+    const [, host, port] = /^\s*([A-Za-z0-9._-]+|\[[0-9a-f:]+\]):(\d{1,5})\s*$/i.exec(part) ?? []
+    return host === undefined || Number(port) > 65_535 ? [] : [{ host: host.replace(/[[\]]/g, ""), port: Number(port) }]
+  })
+  if (brokers.length < text.split(",").length) {
+    // Not repeated: it may hold a secret.
+    return yield* new KafkaUnreachable({ brokers: "", reason: "expected host:port, or several separated by commas" })
+  }
+  return brokers
+})
+
+const lastCause = (error: unknown): string => {
+  if (error instanceof AggregateError && error.errors.length > 0) return lastCause(error.errors.at(-1))
+  if (!(error instanceof Error)) return String(error)
+  return error.cause instanceof Error && error.cause.message !== "" ? lastCause(error.cause) : error.message
+}
+
+/** Fails early, and in a sentence, when none of them answers. */
+export const check = (brokers: ReadonlyArray<Broker>): Effect.Effect<void, KafkaUnreachable> => {
+  const named = brokers.map(({ host, port }) => `${host}:${port}`).join(",")
+  return Effect.acquireUseRelease(
+    Effect.sync(
+      () =>
+        new Admin({
+          clientId: "merkato-check",
+          bootstrapBrokers: [...brokers],
+          retries: 0,
+          connectTimeout: 5_000,
+          requestTimeout: 5_000
+        })
+    ),
+    (admin) =>
+      Effect.tryPromise({
+        try: () => admin.metadata({ topics: [] }),
+        catch: (error) => new KafkaUnreachable({ brokers: named, reason: lastCause(error) })
+      }),
+    (admin) => Effect.ignore(Effect.tryPromise(() => admin.close()))
+  ).pipe(
+    Effect.timeoutOrElse({
+      duration: "10 seconds",
+      orElse: () => Effect.fail(new KafkaUnreachable({ brokers: named, reason: "no answer within 10 seconds" }))
+    }),
+    Effect.asVoid
+  )
+}

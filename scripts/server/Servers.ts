@@ -1,0 +1,297 @@
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { connect, createServer } from "node:net"
+import { homedir, tmpdir } from "node:os"
+import { join } from "node:path"
+import { kafka } from "./Kafka.ts"
+import * as Process from "./Process.ts"
+import { redis } from "./Redis.ts"
+import { type Place, Refused, type Server } from "./Server.ts"
+
+/** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
+export const servers: ReadonlyArray<Server> = [kafka, redis]
+
+export interface Where {
+  /** Downloads, shared and kept. */
+  readonly cache: string
+  /** Configurations, data, logs, and what runs: a folder for each server. */
+  readonly folder: string
+}
+
+/** Outside of any clone: what is there once is there for all of them. */
+export const defaultCache = (): string =>
+  process.env["MERKATO_CACHE_DIR"] ??
+  join(
+    process.env["XDG_CACHE_HOME"] ?? join(process.env["HOME"] === undefined ? tmpdir() : homedir(), ".cache"),
+    "merkato"
+  )
+
+type Ports = Readonly<Record<string, number>>
+
+/** What is written down about a server that was started. */
+interface Running extends Process.Started {
+  readonly version: string
+  readonly ports: Ports
+}
+
+const folderOf = ({ folder }: Where, { name }: Server) => join(folder, name)
+const runningIn = (where: Where, server: Server) => join(folderOf(where, server), "running.json")
+const portsIn = (where: Where, server: Server) => join(folderOf(where, server), "ports.json")
+export const logOf = (where: Where, server: Server): string => join(folderOf(where, server), "log")
+
+const read = <A>(path: string): A | undefined => {
+  try {
+    return JSON.parse(readFileSync(path, "utf8"))
+  } catch {
+    return undefined
+  }
+}
+
+/** The server that runs in this place, if one does. */
+const running = (where: Where, server: Server): Running | undefined => {
+  const written = read<Running>(runningIn(where, server))
+  return written !== undefined && Process.isAlive(written) ? written : undefined
+}
+
+export const say = (server: Server, line: string): void => console.error(`${server.name} ${server.version}: ${line}`)
+
+const placeOf = (where: Where, server: Server, ports: Ports): Place => ({
+  cache: where.cache,
+  folder: folderOf(where, server),
+  say: (line) => say(server, line),
+  port: (name) => {
+    const port = ports[name]
+    if (port === undefined) throw new Error(`${server.name} has no port called ${name}`)
+    return port
+  }
+})
+
+/** A port that nobody has at the moment. */
+const freePort = () =>
+  new Promise<number>((resolve, reject) => {
+    const probe = createServer()
+    probe.once("error", reject)
+    probe.listen({ port: 0, host: "127.0.0.1" }, () => {
+      const address = probe.address()
+      probe.close(() =>
+        typeof address === "object" && address !== null ? resolve(address.port) : reject(new Error("no port"))
+      )
+    })
+  })
+
+/** Whether somebody listens at a port. (Connections of a server that is gone may still hold it for a minute: no matter.) */
+const isTaken = (port: number) =>
+  new Promise<boolean>((resolve) => {
+    const probe = connect({ port, host: "127.0.0.1" })
+    const tell = (taken: boolean) => {
+      probe.destroy()
+      resolve(taken)
+    }
+    probe.once("connect", () => tell(true)).once("error", () => tell(false))
+  })
+
+/** The ports a server had here before; else free ones, or its own. */
+const portsFor = async (where: Where, server: Server, free: boolean): Promise<Ports> => {
+  const before = read<Ports>(portsIn(where, server))
+  if (before !== undefined) return before
+  if (!free) return server.ports
+  const ports: Record<string, number> = {}
+  for (const name of Object.keys(server.ports)) ports[name] = await freePort()
+  return ports
+}
+
+/** Milliseconds that a port is waited for: a server that has just died may hold it for a moment. */
+const portFreeWithinMs = 2_000
+
+const refuseOccupied = async (server: Server, ports: Ports) => {
+  const until = Date.now() + portFreeWithinMs
+  for (const [name, port] of Object.entries(ports)) {
+    while ((await isTaken(port)) && Date.now() < until) await Bun.sleep(50)
+    if (await isTaken(port)) {
+      throw new Refused(
+        `${server.name}: port ${port} (${name}) is in use by another program; --free-ports takes others.`
+      )
+    }
+  }
+}
+
+const lastLines = (path: string, from: number, count = 15) => {
+  try {
+    return readFileSync(path).subarray(from).toString().trimEnd().split("\n").slice(-count).join("\n")
+  } catch {
+    return ""
+  }
+}
+
+const sizeOf = (path: string) => (existsSync(path) ? statSync(path).size : 0)
+
+/** What is installed at the same time by this process waits in turn; another process waits for the lock. */
+let lastInstall: Promise<unknown> = Promise.resolve()
+const installing = ({ cache }: Where, install: () => Promise<void>): Promise<void> => {
+  const mine = lastInstall.then(() => alone(cache, "install", install))
+  lastInstall = mine.catch(() => {})
+  return mine
+}
+
+/** Starts one server and waits until it is ready; nothing runs when it is not. */
+const bringUp = async (
+  where: Where,
+  server: Server,
+  options: UpOptions,
+  began: (kept: Process.Kept) => void
+): Promise<Ports> => {
+  const here = running(where, server)
+  if (here !== undefined) {
+    const place = placeOf(where, server, here.ports)
+    if (here.version === server.version && (await server.isReady(place, here.pid))) {
+      say(server, `runs already, at ${addresses(here.ports)}`)
+      return here.ports
+    }
+    throw new Refused(
+      `${server.name} ${here.version} runs here (process ${here.pid}) but does not answer: take it down first.`
+    )
+  }
+  const ports = await portsFor(where, server, options.freePorts)
+  const place = placeOf(where, server, ports)
+  await refuseOccupied(server, ports)
+  await installing(where, () => server.install(place))
+  mkdirSync(place.folder, { recursive: true })
+  const { command, environment = {} } = await server.prepare(place)
+  const log = logOf(where, server)
+  const from = sizeOf(log)
+  const since = performance.now()
+  say(server, "starting …")
+  const kept = await Process.start(command, { log, environment, owner: options.owner, cwd: place.folder })
+  if (kept === undefined) throw new Refused(`${server.name} ended at once:\n${lastLines(log, from)}`)
+  began(kept)
+  const { pid, birth } = kept
+  writeFileSync(
+    runningIn(where, server),
+    JSON.stringify({ pid, birth, version: server.version, ports } satisfies Running)
+  )
+  writeFileSync(portsIn(where, server), JSON.stringify(ports))
+  for (const until = Date.now() + server.readyWithinMs; !(await server.isReady(place, pid)); await Bun.sleep(100)) {
+    if (!Process.isAlive(kept)) throw new Refused(`${server.name} ended before it was ready:\n${lastLines(log, from)}`)
+    if (Date.now() > until) {
+      throw new Refused(`${server.name} was not ready in ${server.readyWithinMs / 1_000} s:\n${lastLines(log, from)}`)
+    }
+  }
+  if (!Process.isAlive(kept)) throw new Refused(`${server.name} ended:\n${lastLines(log, from)}`)
+  say(server, `ready after ${((performance.now() - since) / 1_000).toFixed(1)} s, at ${addresses(ports)}`)
+  return ports
+}
+
+const addresses = (ports: Ports) =>
+  Object.values(ports)
+    .map((port) => `127.0.0.1:${port}`)
+    .join(", ")
+
+export interface UpOptions {
+  readonly freePorts: boolean
+  /** A process without which the servers are not wanted: they end soon after it. */
+  readonly owner: number | undefined
+}
+
+/** With all that they need, in an order in which each comes after what it needs. */
+const withNeeds = (wanted: ReadonlyArray<Server>): ReadonlyArray<Server> => {
+  const all = new Set<Server>()
+  const add = (server: Server) => {
+    for (const name of server.needs) add(named(name))
+    all.add(server)
+  }
+  wanted.forEach(add)
+  return [...all]
+}
+
+export const named = (name: string): Server => {
+  const server = servers.find((server) => server.name === name)
+  if (server === undefined) {
+    throw new Refused(`There is no server called ${name}; there are ${servers.map(({ name }) => name).join(", ")}.`)
+  }
+  return server
+}
+
+/** One `up` or `down` at a time in a place, and one that downloads at a time. */
+const alone = async <A>(folder: string, what: string, action: () => Promise<A>): Promise<A> => {
+  mkdirSync(folder, { recursive: true })
+  const lock = join(folder, `${what}.lock`)
+  const mine = JSON.stringify({ pid: process.pid, birth: Process.birthOf(process.pid) })
+  for (let waited = false; ; await Bun.sleep(100)) {
+    try {
+      writeFileSync(lock, mine, { flag: "wx" })
+      break
+    } catch {
+      const other = read<Process.Started>(lock)
+      if (other === undefined || !Process.isAlive(other)) rmSync(lock, { force: true })
+      else if (!waited) {
+        console.error(`waiting for process ${other.pid}, which works in ${folder} …`)
+        waited = true
+      }
+    }
+  }
+  try {
+    return await action()
+  } finally {
+    rmSync(lock, { force: true })
+  }
+}
+
+type Settings = Readonly<Record<string, string>>
+
+const settingsOf = (where: Where, server: Server, ports: Ports): Settings =>
+  server.settings(placeOf(where, server, ports))
+
+/** Starts servers, those that need each other one after another; all of them run in the end, or none that did not before. */
+export const up = (wanted: ReadonlyArray<Server>, where: Where, options: UpOptions): Promise<Settings> =>
+  alone(where.folder, "servers", async () => {
+    const kept: Array<Process.Kept> = []
+    const starting = new Map<Server, Promise<Ports>>()
+    for (const server of withNeeds(wanted)) {
+      const needed = server.needs.map((name) => starting.get(named(name)))
+      starting.set(
+        server,
+        Promise.all(needed).then(() => bringUp(where, server, options, (begun) => kept.push(begun)))
+      )
+    }
+    const ended = await Promise.allSettled(starting.values())
+    const failure = ended.find((result) => result.status === "rejected")
+    if (failure !== undefined) {
+      await Promise.all(kept.map(({ end }) => end()))
+      throw failure.reason
+    }
+    await Promise.all(kept.map(({ letGo }) => letGo()))
+    const settings: Record<string, string> = {}
+    for (const [server, ports] of starting) Object.assign(settings, settingsOf(where, server, await ports))
+    return settings
+  })
+
+/** Stops servers, last ones first; what does not run is passed over. */
+export const down = (wanted: ReadonlyArray<Server>, where: Where, options: { readonly wipe: boolean }): Promise<void> =>
+  alone(where.folder, "servers", async () => {
+    for (const server of withNeeds(wanted).toReversed()) {
+      if (!wanted.includes(server)) continue
+      const here = running(where, server)
+      if (here !== undefined) {
+        say(server, "stopping …")
+        await Process.stop(here)
+      }
+      rmSync(runningIn(where, server), { force: true })
+      if (options.wipe) rmSync(folderOf(where, server), { recursive: true, force: true })
+      say(server, here === undefined ? "does not run" : "stopped")
+    }
+  })
+
+export interface Status {
+  readonly server: Server
+  readonly state: "down" | "up" | "does not answer"
+  readonly pid: number | undefined
+  readonly ports: Ports
+  readonly settings: Settings
+}
+
+export const status = async (where: Where, server: Server): Promise<Status> => {
+  const here = running(where, server)
+  if (here === undefined) return { server, state: "down", pid: undefined, ports: {}, settings: {} }
+  const { pid, ports } = here
+  const answers = await server.isReady(placeOf(where, server, ports), pid).catch(() => false)
+  return { server, state: answers ? "up" : "does not answer", pid, ports, settings: settingsOf(where, server, ports) }
+}

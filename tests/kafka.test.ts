@@ -1,0 +1,175 @@
+import { afterAll, describe, expect, test } from "bun:test"
+import { Effect, Logger, Redacted } from "effect"
+import { SqlClient } from "effect/sql"
+import { Topic } from "@merkato/domain/kernel/Event"
+import { EventBus } from "@merkato/infra/events/EventBus"
+import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
+import * as Brokers from "@merkato/infra/events/kafka/Brokers"
+import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { contextNames, contexts } from "@merkato/services/contexts"
+import { lookInto, wrongAtRest } from "./support/Audit.ts"
+import { settled } from "./support/Books.ts"
+import { patientCircuits } from "./support/Circuits.ts"
+import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
+import { kafkaBroker } from "./support/KafkaBroker.ts"
+import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
+import { openFor, stockUp } from "./support/Shoppers.ts"
+
+const kafka = await kafkaBroker("the shop on Kafka")
+afterAll(() => kafka?.stop(), 60_000)
+
+describe("--profile full", () => {
+  test("wants to know where Kafka is", async () => {
+    const { code, stderr } = await runToEnd("shop", ["--profile", "full", "--no-seed"])
+    expect([code, stderr.trim()]).toEqual([
+      1,
+      "--profile full wants KAFKA_BROKERS; scripts/servers up starts what it names, and prints it"
+    ])
+  })
+
+  test("says in a sentence that no Kafka answers there", async () => {
+    const { path, remove } = temporaryFolder()
+    const nobody = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } })
+    nobody.stop(true)
+    const args = ["--profile", "full", "--no-seed", "--data-dir", path, "--port", String(await freePort())]
+    const { code, stderr } = await runToEnd("shop", args, { KAFKA_BROKERS: `127.0.0.1:${nobody.port}` })
+    remove()
+    expect(code).toBe(1)
+    expect(stderr).toMatch(
+      new RegExp(`^KAFKA_BROKERS cannot be used: 127\\.0\\.0\\.1:${nobody.port}: [^\\n]+\\n$`, "m")
+    )
+  })
+})
+
+/** Asks until the answer is good; the last one when it never is. */
+const until = async (ask: () => Promise<Answer>, good: (answer: Answer) => boolean): Promise<Answer> => {
+  for (const deadline = Date.now() + 60_000; ; await Bun.sleep(50)) {
+    const answer = await ask()
+    if (good(answer) || Date.now() > deadline) return answer
+  }
+}
+
+/** Who reads what, of all contexts. */
+const readers = contextNames.flatMap((name) => contexts[name].reads)
+
+/** Waits until every group has taken everything; what is left when one does not. */
+const everythingTaken = Effect.gen(function* () {
+  const bus = yield* EventBus
+  for (let tries = 0; ; tries++) {
+    const lags = yield* Effect.forEach(readers, ({ group, topic }) =>
+      Effect.map(bus.lag(group, [topic]), (lag) => ({ group, lag }))
+    )
+    const behind = lags.filter(({ lag }) => lag > 0)
+    if (behind.length === 0 || tries > 300) return behind
+    yield* Effect.sleep("100 millis")
+  }
+})
+
+/** Copies what stands in Kafka into the tables of the other bus, which nobody has used: the audit knows its way there. */
+const copyBus = Effect.gen(function* () {
+  const bus = yield* EventBus
+  const sql = yield* SqlClient.SqlClient
+  const topics = Topic.literals
+  const all = yield* bus.read({ topics, after: new Map(), limit: Number.MAX_SAFE_INTEGER })
+  const now = new Date()
+  for (let from = 0; from < all.length; from += 500) {
+    const page = all.slice(from, from + 500)
+    yield* sql`
+      insert into bus.log (topic, partition, "offset", key, event_id, event_type, envelope, trace_parent, published_at)
+      select topic, partition, place::bigint, key, event_id, event_type, envelope, trace_parent, ${now} from unnest(
+        ${page.map(({ topic }) => topic)}::text[], ${page.map(({ partition }) => partition)}::int[],
+        ${page.map(({ offset }) => String(offset))}::text[], ${page.map(({ key }) => key)}::text[],
+        ${page.map(({ envelope }) => envelope.eventId)}::text[], ${page.map(({ envelope }) => envelope.eventType)}::text[],
+        ${page.map(({ envelope }) => JSON.stringify(envelope))}::text[]::jsonb[], ${page.map(({ traceParent }) => traceParent)}::text[]
+      ) as e (topic, partition, place, key, event_id, event_type, envelope, trace_parent)`
+  }
+  yield* sql`
+    insert into bus.partitions (topic, partition, next_offset)
+    select topic, partition, max("offset") + 1 from bus.log group by topic, partition`
+  for (const { group, topic } of readers) {
+    yield* sql`
+      insert into bus.consumer_groups (consumer_group, topic, partition, next_offset)
+      select ${group}, topic, partition, next_offset from bus.partitions where topic = ${topic} on conflict do nothing`
+  }
+  return all.length
+})
+
+if (kafka !== undefined) {
+  test(
+    "people shop, over two processes, while Kafka is killed: nothing is lost, and nothing done twice",
+    () =>
+      Effect.gen(function* () {
+        const database = (yield* TestDatabase.fresh).url
+        const { path } = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
+        patientCircuits(path)
+        const shop = yield* Effect.acquireRelease(
+          Effect.promise(() =>
+            startApp("shop", ["--profile", "full", "--processes", "2", "--no-seed", "--data-dir", path], {
+              DATABASE_URL: Redacted.value(database),
+              KAFKA_BROKERS: kafka.brokers,
+              MERKATO_TRACE_SAMPLING: "0"
+            })
+          ),
+          (shop) => Effect.promise(() => shop.end("SIGTERM"))
+        )
+        const people = yield* Effect.promise(async () => {
+          const admin = await tokenFor(path, "ADMIN", "admin")
+          const products = await stockUp(new Client(shop.url, admin))
+          const ada = new Client(shop.url, await tokenFor(path, "ADA", "shopper"))
+          let orders = 0
+          const buy = async () => {
+            const nth = ++orders
+            const placed = await ada.post(
+              "/api/v1/orders",
+              { items: [{ productId: products[0], qty: 1 }] },
+              { key: `o${nth}` }
+            )
+            const order = `/api/v1/orders/${text(placed, "orderId")}`
+            const paid = await ada.post(`${order}/pay`, { paymentToken: "tok_ok" }, { key: `p${nth}` })
+            expect(paid.body["status"]).toBe("PAID")
+          }
+          const told = async () => {
+            const feed = await until(
+              () => ada.get("/api/v1/notifications?limit=100"),
+              ({ body }) => Array.isArray(body["items"]) && body["items"].length >= 2 * orders
+            )
+            return feed.body["items"]
+          }
+          await buy()
+          expect(await told()).toHaveLength(2)
+
+          const people = await openFor({ url: shop.url, dataDir: path, admin, products, shoppers: 4 })
+          await Bun.sleep(1_500)
+          kafka.kill()
+          await buy()
+          await Bun.sleep(2_500)
+          await kafka.start()
+          await buy()
+          expect(await told()).toHaveLength(6)
+          await people.stop()
+          return people
+        })
+        expect(people.surprises).toEqual([])
+        const brokers = yield* Brokers.parse(kafka.brokers)
+        const copied = yield* Effect.gen(function* () {
+          // Twice, for what the last events set off.
+          for (let time = 1; time <= 2; time++) {
+            yield* Effect.promise(() => lookInto(database, settled))
+            expect(yield* everythingTaken).toEqual([])
+          }
+          const bus = yield* EventBus
+          return yield* Effect.promise(() => lookInto(database, Effect.provideService(copyBus, EventBus, bus)))
+        }).pipe(Effect.provide(KafkaEventBus.layer({ brokers, topics: [] })))
+        expect(copied).toBeGreaterThan(20)
+        expect(yield* Effect.promise(() => lookInto(database, wrongAtRest))).toEqual([])
+        expect(yield* Effect.promise(() => people.contradictions(database, "at the end"))).toEqual([])
+        const errors = shop
+          .output()
+          .split("\n")
+          .filter((line) => line.includes('"level":"ERROR"'))
+        expect(errors).toEqual([])
+        console.log(`${people.summary}; ${copied} events on Kafka`)
+      }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
+    180_000
+  )
+}
