@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Layer, PubSub, Schedule } from "effect"
+import { Clock, Duration, Effect, Latch, Layer, Schedule } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import * as Migrations from "../postgres/Migrations.ts"
@@ -28,6 +28,13 @@ const lookAhead = 1_000
 
 /** How a bus that is away is tried again: soon at first, then every 5 s. */
 const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+
+/** Somebody who waits for what is published in some topics. */
+interface Sleeper {
+  readonly topics: ReadonlyArray<string>
+  /** Opened by what is published; closed by who begins to read. */
+  readonly news: Latch.Latch
+}
 
 interface Subscription<R> {
   readonly consumerGroup: string
@@ -77,7 +84,24 @@ export const layer = Layer.effect(
   EventBus,
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
-    const published = yield* PubSub.sliding<void>(1)
+    const sleepers = new Set<Sleeper>()
+
+    /** Sleeps until something is published in one of the topics, or it is time to look. */
+    const sleeper = (topics: ReadonlyArray<string>) =>
+      Effect.acquireRelease(
+        Effect.sync(() => {
+          const sleeper: Sleeper = { topics, news: Latch.makeUnsafe(false) }
+          sleepers.add(sleeper)
+          return sleeper
+        }),
+        (sleeper) => Effect.sync(() => sleepers.delete(sleeper))
+      )
+    const sleep = ({ news }: Sleeper) => Effect.raceFirst(news.await, Effect.sleep(pollEvery))
+    const wake = (messages: ReadonlyArray<BusMessage>) =>
+      Effect.sync(() => {
+        const published = new Set(messages.map(({ topic }) => topic))
+        for (const { topics, news } of sleepers) if (topics.some((topic) => published.has(topic))) news.openUnsafe()
+      })
 
     const publish = Tracing.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
       if (messages.length === 0) return
@@ -108,7 +132,7 @@ export const layer = Layer.effect(
           key, event_id, event_type, envelope, trace_parent, nullif(failure, 'null'::jsonb), ${now}
         from message join wanted using (topic, partition) join taken using (topic, partition)
       `.pipe(retryLostRace)
-      yield* PubSub.publish(published, undefined)
+      yield* wake(messages)
     }, unavailable)
 
     const fields = sql.literal(
@@ -198,9 +222,10 @@ export const layer = Layer.effect(
       })
       return Effect.scoped(
         Effect.gen(function* () {
-          const wakeUps = yield* PubSub.subscribe(published)
+          const sleeping = yield* sleeper(topics)
           let registered = 0
           const turn = Effect.gen(function* () {
+            sleeping.news.closeUnsafe()
             // Partitions come into being with their first event, all of a topic's within its first few.
             if (registered < topics.length * partitionCount) {
               yield* register
@@ -211,7 +236,7 @@ export const layer = Layer.effect(
             }
             yield* passOver(options)
             if ((yield* consume(options)) > 0) return yield* Effect.sleep(gatherFor)
-            yield* Effect.raceFirst(Effect.asVoid(PubSub.take(wakeUps)), Effect.sleep(pollEvery))
+            yield* sleep(sleeping)
           })
           return yield* Effect.forever(
             turn.pipe(
@@ -234,16 +259,17 @@ export const layer = Layer.effect(
       Effect.scoped(
         Effect.gen(function* () {
           const { topics, following, handle } = options
-          const wakeUps = yield* PubSub.subscribe(published)
+          const sleeping = yield* sleeper(topics)
           const start = sql<{ topic: string; partition: number; nextOffset: number }>`
             select topic, partition, next_offset as "nextOffset" from bus.partitions where topic = any(${topics}::text[])`
           const places = yield* start.pipe(Effect.retry(patient), Effect.orDie)
           const after = new Map(places.map((place) => [`${place.topic}/${place.partition}`, place.nextOffset - 1]))
           yield* following
           const turn = Effect.gen(function* () {
+            sleeping.news.closeUnsafe()
             const batch = yield* read({ topics, after, limit: 500 })
             if (batch.length === 0) {
-              return yield* Effect.raceFirst(Effect.asVoid(PubSub.take(wakeUps)), Effect.sleep(pollEvery))
+              return yield* sleep(sleeping)
             }
             yield* handle(batch)
             for (const { topic, partition, offset } of batch) after.set(`${topic}/${partition}`, offset)
