@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Redacted, Schedule, Scope } from "effect"
+import { Clock, Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Redacted, Schedule, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
 import { type BusMessage, BusUnavailable, EventBus } from "../src/events/EventBus.ts"
@@ -46,6 +46,46 @@ const cutOff = Effect.suspend(() =>
       where application_name = 'merkato-bus' and datname = current_database()`
   ).pipe(Effect.provide(Layer.fresh(databaseLayer("test"))))
 )
+
+test("who waits for a topic is woken by what is published there, and not by what is published elsewhere", () =>
+  run(
+    Effect.gen(function* () {
+      const bus = yield* EventBus
+      const topic = unique("topic")
+      const got: Array<number> = []
+      let slept = 0
+      // Who sleeps by this clock does not wake up by himself.
+      const clock: Clock.Clock = Object.assign(Object.create(yield* Clock.Clock), {
+        sleep: () =>
+          Effect.andThen(
+            Effect.sync(() => (slept += 1)),
+            Effect.never
+          )
+      })
+      yield* bus
+        .subscribe({
+          consumerGroup: unique("group"),
+          topics: [topic],
+          batchSize: 10,
+          handle: (batch) => Effect.sync(() => void got.push(...batch.map(numberOf)))
+        })
+        .pipe(Effect.provideService(Clock.Clock, clock), Effect.forkScoped)
+      yield* eventually(
+        Effect.sync(() => slept),
+        (count) => count === 1
+      )
+      for (const n of [1, 2, 3]) yield* bus.publish([message(unique("elsewhere"), "KEY", n)])
+      // Many more round trips than a look takes of whoever was woken.
+      yield* Effect.repeat(bus.ends([topic]), { times: 50 })
+      expect(slept).toBe(1)
+      yield* bus.publish([message(topic, "KEY", 4)])
+      yield* eventually(
+        Effect.sync(() => got),
+        (numbers) => numbers.length > 0
+      )
+      expect(got).toEqual([4])
+    })
+  ))
 
 describe("a bus whose connections break", () => {
   test("hands out again what was being worked on, and goes on by itself", () =>
