@@ -1,5 +1,18 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { Context, Deferred, Effect, Exit, Fiber, Layer, Logger, Redacted, Schedule, Scope } from "effect"
+import {
+  Clock,
+  Context,
+  Deferred,
+  Duration,
+  Effect,
+  Exit,
+  Fiber,
+  Layer,
+  Logger,
+  Redacted,
+  Schedule,
+  Scope
+} from "effect"
 import { SqlClient } from "effect/sql"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
 import { type BusMessage, BusUnavailable, EventBus } from "../src/events/EventBus.ts"
@@ -46,6 +59,49 @@ const cutOff = Effect.suspend(() =>
       where application_name = 'merkato-bus' and datname = current_database()`
   ).pipe(Effect.provide(Layer.fresh(databaseLayer("test"))))
 )
+
+test("who waits for a topic is woken by what is published there, and not by what is published elsewhere", () =>
+  run(
+    Effect.gen(function* () {
+      const bus = yield* EventBus
+      const topic = unique("topic")
+      const got: Array<number> = []
+      let slept = 0
+      // Who sleeps for long by this clock does not wake up by himself.
+      const real = yield* Clock.Clock
+      const clock: Clock.Clock = Object.assign(Object.create(real), {
+        sleep: (duration: Duration.Duration) =>
+          Duration.isLessThan(duration, Duration.seconds(1))
+            ? real.sleep(duration)
+            : Effect.andThen(
+                Effect.sync(() => (slept += 1)),
+                Effect.never
+              )
+      })
+      yield* bus
+        .subscribe({
+          consumerGroup: unique("group"),
+          topics: [topic],
+          batchSize: 10,
+          handle: (batch) => Effect.sync(() => void got.push(...batch.map(numberOf)))
+        })
+        .pipe(Effect.provideService(Clock.Clock, clock), Effect.forkScoped)
+      yield* eventually(
+        Effect.sync(() => slept),
+        (count) => count === 1
+      )
+      for (const n of [1, 2, 3]) yield* bus.publish([message(unique("elsewhere"), "KEY", n)])
+      // Whoever was woken has looked, and gathered, ten times over.
+      yield* Effect.sleep("300 millis")
+      expect(slept).toBe(1)
+      yield* bus.publish([message(topic, "KEY", 4)])
+      yield* eventually(
+        Effect.sync(() => got),
+        (numbers) => numbers.length > 0
+      )
+      expect(got).toEqual([4])
+    })
+  ))
 
 describe("a bus whose connections break", () => {
   test("hands out again what was being worked on, and goes on by itself", () =>
