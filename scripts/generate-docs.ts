@@ -11,6 +11,7 @@ import { events as identity } from "@merkato/domain/identity/IdentityEvents"
 import { events as inventory } from "@merkato/domain/inventory/InventoryEvents"
 import { events as orders } from "@merkato/domain/orders/OrderEvents"
 import { events as payments } from "@merkato/domain/payments/PaymentEvents"
+import { events as pricing } from "@merkato/domain/pricing/PricingEvents"
 import type { PolicyOptions } from "@merkato/infra/policy/Limits"
 import { operationNames, operations } from "@merkato/infra/policy/operations"
 import { events as risk } from "@merkato/domain/risk/RiskEvents"
@@ -50,7 +51,7 @@ const eventsPage = () => {
     "least once and act on it once.",
     ""
   ]
-  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments, ...risk]) {
+  for (const definition of [...identity, ...catalogue, ...pricing, ...cart, ...inventory, ...orders, ...payments, ...risk]) {
     const { schema, definitions } = Schema.toJsonSchemaDocument(definition.payload)
     const resolve = (part: JsonSchema): JsonSchema => {
       const name = part.$ref?.split("/").at(-1)
