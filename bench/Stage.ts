@@ -200,7 +200,10 @@ export const make = Effect.fnUntraced(function* (options: {
   )
   const startPostgres = EmbeddedPostgres.start({
     dataDir: join(folder, "postgres-data"),
-    settings: { shared_preload_libraries: "pg_stat_statements", "pg_stat_statements.track_planning": options.planning ? "on" : "off" }
+    settings: {
+      shared_preload_libraries: "pg_stat_statements",
+      "pg_stat_statements.track_planning": options.planning ? "on" : "off"
+    }
   })
   const collector = yield* Effect.acquireRelease(
     Effect.sync(() => Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response("{}") })),

@@ -1,19 +1,14 @@
 // bun scripts/generate-docs.ts [--check]
-// Writes docs/reference from the code: the REST surface from its HttpApi, the events from their schemas, the policies
+// Writes docs/reference from the code: the REST surface from its HttpApi, the events from their schemas (a page, and AsyncAPI), the policies
 // from their limits. With --check it
 // writes nothing and fails when what is there differs.
 import { readFileSync, writeFileSync } from "node:fs"
 import { Schema } from "effect"
 import { OpenApi } from "effect/http-api"
-import { events as cart } from "@merkato/domain/cart/CartEvents"
-import { events as catalogue } from "@merkato/domain/catalogue/CatalogueEvents"
-import { events as identity } from "@merkato/domain/identity/IdentityEvents"
-import { events as inventory } from "@merkato/domain/inventory/InventoryEvents"
-import { events as orders } from "@merkato/domain/orders/OrderEvents"
-import { events as payments } from "@merkato/domain/payments/PaymentEvents"
+import { allEvents } from "@merkato/domain/events"
 import type { PolicyOptions } from "@merkato/infra/policy/Limits"
 import { operationNames, operations } from "@merkato/infra/policy/operations"
-import { events as risk } from "@merkato/domain/risk/RiskEvents"
+import { asyncApi } from "@merkato/rpc/events/AsyncApi"
 import { Api } from "@merkato/rpc/rest/Api"
 
 const folder = new URL("../docs/reference/", import.meta.url)
@@ -50,7 +45,7 @@ const eventsPage = () => {
     "least once and act on it once.",
     ""
   ]
-  for (const definition of [...identity, ...catalogue, ...cart, ...inventory, ...orders, ...payments, ...risk]) {
+  for (const definition of allEvents) {
     const { schema, definitions } = Schema.toJsonSchemaDocument(definition.payload)
     const resolve = (part: JsonSchema): JsonSchema => {
       const name = part.$ref?.split("/").at(-1)
@@ -201,7 +196,8 @@ const policiesPage = () => {
 const pages: ReadonlyArray<readonly [string, string]> = [
   ["events.md", eventsPage()],
   ["api.md", apiPage()],
-  ["policies.md", policiesPage()]
+  ["policies.md", policiesPage()],
+  ["asyncapi.json", `${JSON.stringify(asyncApi(), null, 2)}\n`]
 ]
 
 const check = process.argv.includes("--check")

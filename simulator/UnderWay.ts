@@ -9,7 +9,7 @@ export const underWay = async (server: Server, bus: VirtualBus, gate: Gate) => {
        (select count(*) from orders.idempotency where answer is null),
        (select count(*) from catalogue.outbox) + (select count(*) from cart.outbox) + (select count(*) from orders.outbox)
          + (select count(*) from payments.outbox) + (select count(*) from inventory.outbox)
-         + (select count(*) from risk.outbox),
+         + (select count(*) from risk.outbox) + (select count(*) from pricing.outbox),
        (select count(*) from payments.payments where status = 'INITIATED')
          + (select count(*) from payments.refunds where status = 'REQUESTED'),
        (select count(*) from inventory.reservations where status = 'held')`

@@ -1,4 +1,5 @@
 // The operators' command: its pure parts, what it says and how it ends, and its work on a real shop.
+import { allEvents } from "@merkato/domain/events"
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { NodeServices } from "@effect/platform-node"
 import { ConfigProvider, Console, Effect, Exit, Layer, Option, Schema } from "effect"
@@ -211,12 +212,20 @@ describe("doctor", () => {
   })
 })
 
-test("contracts export writes the description of the REST surface", async () => {
+test("contracts export writes the description of the REST surface, of the bus, and the schema of each event", async () => {
   const dir = join(folder.path, "contracts")
-  const { ok, stdout } = await run("contracts", "export", "--dir", dir)
-  expect({ ok, stdout }).toEqual({ ok: true, stdout: join(dir, "openapi.json") })
-  const document: unknown = JSON.parse(readFileSync(stdout, "utf8"))
-  expect(document).toMatchObject({ info: { title: "Merkato" }, paths: { "/api/v1/orders": { post: {} } } })
+  const { ok, stdout } = await run("contracts", "export", dir)
+  const files = ["openapi.json", "asyncapi.json", ...allEvents.map(({ type }) => `events/${type}.json`)]
+  expect({ ok, files: stdout.split("\n") }).toEqual({ ok: true, files: files.map((file) => join(dir, file)) })
+  const read = (file: string): unknown => JSON.parse(readFileSync(join(dir, file), "utf8"))
+  expect(read("openapi.json")).toMatchObject({
+    info: { title: "Merkato" },
+    paths: { "/api/v1/orders": { post: {} } }
+  })
+  expect(read("asyncapi.json")).toMatchObject({ asyncapi: "3.0.0", channels: { order_events: {} } })
+  for (const { type } of allEvents) {
+    expect(read(`events/${type}.json`)).toMatchObject({ title: type, type: "object", additionalProperties: false })
+  }
 })
 
 describe("a file of baskets", () => {
@@ -543,7 +552,7 @@ describe("on a running shop", () => {
   test("contracts export writes what the shop serves", async () => {
     const { stdout } = await run("contracts", "export", "--dir", join(folder.path, "served"))
     const served: unknown = await (await fetch(`${shop.url}/openapi.json`)).json()
-    expect(served).toEqual(JSON.parse(readFileSync(stdout, "utf8")))
+    expect(served).toEqual(JSON.parse(readFileSync(stdout.split("\n")[0] ?? "", "utf8")))
   })
 
   test("doctor finds it", async () => {

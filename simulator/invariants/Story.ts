@@ -9,7 +9,8 @@ const publishers = [
   ["orders", "order.events"],
   ["payments", "payment.events"],
   ["inventory", "inventory.events"],
-  ["risk", "fraud.events"]
+  ["risk", "fraud.events"],
+  ["pricing", "promo.events"]
 ] as const
 
 /** What shoppers are told about. */

@@ -21,7 +21,8 @@ const publishers = [
   ["cart", "cart.events"],
   ["orders", "order.events"],
   ["payments", "payment.events"],
-  ["inventory", "inventory.events"]
+  ["inventory", "inventory.events"],
+  ["pricing", "promo.events"]
 ] as const
 
 /** What is told to shoppers. */

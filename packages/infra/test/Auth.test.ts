@@ -443,6 +443,7 @@ test("a secret is 256 bits that come once", () =>
 const may: Record<Action, Partial<Record<Role, "yes" | "own">>> = {
   "product.write": { admin: "yes" },
   "price.override": { admin: "yes" },
+  "flash_sale.write": { admin: "yes" },
   "stock.adjust": { admin: "yes", service: "yes" },
   "stock.reserve": { shopper: "yes", admin: "yes", service: "yes" },
   "cart.create": { anonymous: "yes", guest: "yes", shopper: "yes", admin: "yes" },
@@ -487,7 +488,7 @@ describe("permission", () => {
   const isAction = (action: string): action is Action => action in may
 
   test("is given by role, action and owner, and denied to everything that is not in the table", () => {
-    expect(cases).toHaveLength(18 * 5 * 3)
+    expect(cases).toHaveLength(19 * 5 * 3)
     for (const { action, role, what, resource, expected } of cases) {
       if (!isAction(action)) throw new Error(action)
       const answer = decide({ principal: principalOf(role), action, resource })

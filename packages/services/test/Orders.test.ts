@@ -80,7 +80,17 @@ const withOrders = <A, E>(run: (shop: Shop) => Effect.Effect<A, E, Scope.Scope>)
       answers,
       Authorizer.layerRules,
       Layer.succeed(InventoryRpc, inventory),
-      Layer.succeed(PricingRpc, PricingRpc.of({ Quote: () => Effect.succeed(quote) }))
+      Layer.succeed(
+        PricingRpc,
+        PricingRpc.of({
+          Quote: () => Effect.succeed(quote),
+          PriceMap: notAsked,
+          ScheduleFlashSale: notAsked,
+          CancelFlashSale: notAsked,
+          GetFlashSale: notAsked,
+          ListFlashSales: notAsked
+        })
+      )
     )
     return yield* Effect.gen(function* () {
       yield* OrdersContext.migrate

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test"
 import { Effect, Layer, Logger, Schedule } from "effect"
 import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
-import { EventId } from "@merkato/domain/kernel/Ids"
+import { Price } from "@merkato/domain/catalogue/Product"
+import { EventId, ProductId } from "@merkato/domain/kernel/Ids"
 import { defaultRegion } from "@merkato/domain/kernel/Region"
 import { EventBus } from "@merkato/infra/events/EventBus"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
@@ -47,8 +48,10 @@ test(
         const pages = yield* Cache.ProductPages
         const services = yield* Effect.context<never>()
         const json = (body: string) => ({ etag: '"1"', body })
-        yield* products.put("P1", 1, json("old"))
-        yield* products.put("P2", 1, json("other"))
+        const shelf = new Price({ productId: ProductId.make("P"), priceMinor: 100, currency: "USD" })
+        const product = (body: string) => ({ ...json(body), shelf })
+        yield* products.put("P1", 1, product("old"))
+        yield* products.put("P2", 1, product("other"))
         const before = pages.moment()
         pages.put("/api/v1/products", before, json("page"), services)
         expect(pages.peek("/api/v1/products", services)).toEqual(json("page"))
@@ -62,8 +65,8 @@ test(
         const late = "/api/v1/products?category=Late"
         pages.put(late, before, json("read before the change and put after it"), services)
         expect(["/api/v1/products", late].map((path) => pages.peek(path, services))).toEqual([undefined, undefined])
-        yield* products.put("P1", 1, json("read before the change and put after it"))
-        expect([yield* products.get("P1"), yield* products.get("P2")]).toEqual([undefined, json("other")])
+        yield* products.put("P1", 1, product("read before the change and put after it"))
+        expect([yield* products.get("P1"), yield* products.get("P2")]).toEqual([undefined, product("other")])
       }).pipe(Effect.provide(Cache.layer.pipe(Layer.provideMerge(bus))))
     }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
   timeoutMs

@@ -19,6 +19,8 @@ export const RefundId = Id.pipe(Schema.brand("RefundId"))
 export type RefundId = typeof RefundId.Type
 export const EventId = Id.pipe(Schema.brand("EventId"))
 export type EventId = typeof EventId.Type
+export const SaleId = Id.pipe(Schema.brand("SaleId"))
+export type SaleId = typeof SaleId.Type
 export const AssessmentId = Id.pipe(Schema.brand("AssessmentId"))
 export type AssessmentId = typeof AssessmentId.Type
 
@@ -57,4 +59,5 @@ export const nextGuestId = prefixed("GUEST", UserId)
 export const nextProductId = prefixed("PROD", ProductId)
 export const nextCartId = prefixed("CART", CartId)
 export const nextOrderId = prefixed("ORDER", OrderId)
+export const nextSaleId = prefixed("SALE", SaleId)
 export const nextEventId = Effect.map(next, (id) => EventId.make(id))

@@ -40,7 +40,7 @@ export class CurrencyNotSupported extends Schema.TaggedError<CurrencyNotSupporte
   { httpApiStatus: 422 }
 ) {
   override get message() {
-    return `These products are not sold together in ${this.currency}`
+    return `Not everything asked for is sold in ${this.currency}`
   }
 }
 
@@ -51,14 +51,19 @@ export const mergeItems = (items: ReadonlyArray<Item>): ReadonlyArray<Item> => {
   return Array.from(merged, ([productId, qty]) => ({ productId, qty }))
 }
 
+/** What a unit costs while a sale of the product runs: nobody pays more for that. A sale in another currency is none. */
+export const priceInSale = (shelf: Price, sale: Price | undefined): Price =>
+  sale !== undefined && sale.currency === shelf.currency && sale.priceMinor < shelf.priceMinor ? sale : shelf
+
 /**
  * Prices items, exactly: sums of integers, nothing is rounded. Shelf prices include tax (so tax is 0 apart), and there
- * is no discount or shipping fee yet. Without a `currency` the first product's is taken.
+ * is no discount or shipping fee yet. Without a `currency` the first product's is taken. `sales` are those that run now.
  */
 export const quote = (
   items: ReadonlyArray<Item>,
   prices: ReadonlyMap<string, Price>,
-  currency: Currency | undefined
+  currency: Currency | undefined,
+  sales: ReadonlyMap<string, Price> = new Map()
 ): Result.Result<Quote, ProductNotFound | CurrencyNotSupported> => {
   const missing = items.filter((item) => !prices.has(item.productId)).map((item) => item.productId)
   if (missing.length > 0) return Result.fail(new ProductNotFound({ productIds: missing }))
@@ -66,8 +71,9 @@ export const quote = (
   let itemsMinor = 0
   let settled = currency
   for (const { productId, qty } of items) {
-    const price = prices.get(productId)
-    if (price === undefined) return Result.fail(new ProductNotFound({ productIds: [productId] }))
+    const shelf = prices.get(productId)
+    if (shelf === undefined) return Result.fail(new ProductNotFound({ productIds: [productId] }))
+    const price = priceInSale(shelf, sales.get(productId))
     settled ??= price.currency
     if (price.currency !== settled) return Result.fail(new CurrencyNotSupported({ currency: settled }))
     itemsMinor += price.priceMinor * qty

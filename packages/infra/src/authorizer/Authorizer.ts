@@ -6,6 +6,7 @@ import { type Principal, RequestContext } from "@merkato/domain/kernel/RequestCo
 export type Action =
   | "product.write"
   | "price.override"
+  | "flash_sale.write"
   | "stock.adjust"
   | "stock.reserve"
   | "cart.create"
@@ -54,6 +55,7 @@ const rules: Record<
 > = {
   "product.write": { anyones: ["admin"] },
   "price.override": { anyones: ["admin"] },
+  "flash_sale.write": { anyones: ["admin"] },
   "stock.adjust": { anyones: ["admin", "service"] },
   "stock.reserve": { anyones: ["shopper", "admin", "service"] },
   "cart.create": { anyones: ["anonymous", "guest", "shopper", "admin"] },

@@ -91,7 +91,6 @@ export const operations = {
   "flash_sale.price": {
     about: "flash sale price update: fails fast",
     usedBy: "pricing",
-    later: true,
     deadlineMs: 1_000,
     attemptTimeoutMs: 1_000,
     attempts: 1,

@@ -10,6 +10,7 @@ import { Region } from "@merkato/domain/kernel/Region"
 import { optionalText } from "@merkato/domain/kernel/Text"
 import { PaymentToken, Rail } from "@merkato/domain/payments/Payment"
 import { Decision } from "@merkato/domain/risk/Assessment"
+import { FlashSaleStatus, Instant } from "@merkato/domain/pricing/FlashSale"
 import { Items, Quantity } from "@merkato/domain/pricing/Quote"
 import { CartGroup } from "../cart/CartRpc.ts"
 import { CatalogueGroup } from "../catalogue/CatalogueRpc.ts"
@@ -17,6 +18,7 @@ import { IdentityGroup } from "../identity/IdentityRpc.ts"
 import { InventoryGroup } from "../inventory/InventoryRpc.ts"
 import { NotificationsGroup } from "../notifications/NotificationsRpc.ts"
 import { DeviceId, OrdersGroup } from "../orders/OrdersRpc.ts"
+import { PricingGroup } from "../pricing/PricingRpc.ts"
 import { RiskGroup } from "../risk/RiskRpc.ts"
 import { JsonBody, SignedIn } from "./Access.ts"
 import { documented } from "./Document.ts"
@@ -146,6 +148,40 @@ class Catalogue extends HttpApiGroup.make("catalogue").add(
     success: Schema.Struct({ items: Schema.Array(Json.CategoryJson) }),
     error: problems(CatalogueGroup, "ListCategories")
   }).annotateMerge(summary("Categories, and how many products each has"))
+) {}
+
+class FlashSales extends HttpApiGroup.make("flash-sales").add(
+  HttpApiEndpoint.post("scheduleFlashSale", "/flash-sales", {
+    headers: idempotent,
+    payload: Schema.Struct({ productId: Ids.ProductId, ...PriceInput, startsAt: Instant, endsAt: Instant }),
+    success: Json.FlashSaleJson.pipe(created),
+    error: problems(PricingGroup, "ScheduleFlashSale", { statuses: namedInBody })
+  })
+    .middleware(SignedIn)
+    .annotateMerge(
+      summary("Sell a product for less from startsAt until before endsAt (admin); an Idempotency-Key is heeded if sent")
+    ),
+  HttpApiEndpoint.get("listFlashSales", "/flash-sales", {
+    query: {
+      ...paging,
+      productId: Schema.optionalKey(Ids.ProductId),
+      status: Schema.optionalKey(FlashSaleStatus)
+    },
+    success: Json.pageOf(Json.FlashSaleJson),
+    error: problems(PricingGroup, "ListFlashSales")
+  }).annotateMerge(summary("Flash sales, newest first")),
+  HttpApiEndpoint.get("getFlashSale", "/flash-sales/:saleId", {
+    params: { saleId: Ids.SaleId },
+    success: Json.FlashSaleJson,
+    error: problems(PricingGroup, "GetFlashSale")
+  }).annotateMerge(summary("One flash sale")),
+  HttpApiEndpoint.delete("cancelFlashSale", "/flash-sales/:saleId", {
+    params: { saleId: Ids.SaleId },
+    success: HttpApiSchema.NoContent,
+    error: problems(PricingGroup, "CancelFlashSale")
+  })
+    .middleware(SignedIn)
+    .annotateMerge(summary("Call a sale off, or end it now (admin); one that is over stays as it is"))
 ) {}
 
 class Inventory extends HttpApiGroup.make("inventory").add(
@@ -340,6 +376,7 @@ class Ops extends HttpApiGroup.make("ops")
 export class Api extends HttpApi.make("merkato")
   .add(Identity)
   .add(Catalogue)
+  .add(FlashSales)
   .add(Inventory)
   .add(Carts)
   .add(Orders)

@@ -4,6 +4,7 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import { Currency } from "@merkato/domain/kernel/Money"
 import { Region } from "@merkato/domain/kernel/Region"
 import { OrderStatus } from "@merkato/domain/orders/Order"
+import { FlashSaleStatus } from "@merkato/domain/pricing/FlashSale"
 
 /** A decimal amount of the currency beside it, exact to its minor unit. */
 export const Amount = Schema.Finite
@@ -19,8 +20,22 @@ export const ProductJson = Schema.Struct({
   category: Schema.String,
   price: Amount,
   currency: Currency,
-  version: Schema.Int
+  version: Schema.Int,
+  /** While a sale runs: what an order pays instead of `price`, until `endsAt`. */
+  flashSale: Schema.optionalKey(Schema.Struct({ saleId: Ids.SaleId, price: Amount, endsAt: Instant }))
 }).annotate({ identifier: "Product" })
+
+export const FlashSaleJson = Schema.Struct({
+  saleId: Ids.SaleId,
+  productId: Ids.ProductId,
+  price: Amount,
+  currency: Currency,
+  startsAt: Instant,
+  endsAt: Instant,
+  status: FlashSaleStatus,
+  canceledAt: Schema.NullOr(Instant),
+  createdAt: Instant
+}).annotate({ identifier: "FlashSale" })
 
 export const PricePeriodJson = Schema.Struct({
   price: Amount,

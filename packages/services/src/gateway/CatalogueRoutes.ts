@@ -1,30 +1,22 @@
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import type { Product } from "@merkato/domain/catalogue/Product"
+import { Price, type Product } from "@merkato/domain/catalogue/Product"
 import type { ProductId } from "@merkato/domain/kernel/Ids"
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
-import { maxPriceMinor } from "@merkato/domain/kernel/Money"
-import type { Currency } from "@merkato/domain/kernel/Money"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
+import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import { jsonWithTag, tagged } from "./Etags.ts"
-import { ProductCache, ProductPages } from "./ProductCache.ts"
-import { amountOf, answering, json, pageJson, pricePeriodJson, productJson } from "./Rest.ts"
+import { flashSaleJson, KeptFlashPrices } from "./FlashPrices.ts"
+import { onSale, ProductCache, ProductPages } from "./ProductCache.ts"
+import { answering, json, pageJson, pricePeriodJson, priceOf, productJson } from "./Rest.ts"
 
 const defaultLimit = 20
 
-/** A price for sale: an exact amount, not nothing, and not more than a price may be. */
-const priceOf = Effect.fnUntraced(function* (price: number, currency: Currency) {
-  const minor = yield* amountOf("price", price, currency)
-  if (minor === 0) return yield* new InvalidValue({ path: "price", reason: "a price is more than nothing" })
-  if (minor > maxPriceMinor) return yield* new InvalidValue({ path: "price", reason: "too high a price" })
-  return minor
-})
-
-/** The version that If-Match names: `"7"`, as GET gave it in ETag. */
+/** The version that If-Match names: `"7"`, or `"7.SALE-…"` while a sale runs, as GET gave it in ETag. */
 const versionOf = Effect.fnUntraced(function* (ifMatch: string | undefined) {
   if (ifMatch === undefined || ifMatch.trim() === "*") return undefined
-  const version = /^"(\d{1,9})"$/.exec(ifMatch.trim())?.[1]
+  const version = /^"(\d{1,9})(?:\.[A-Za-z0-9_-]{1,64})?"$/.exec(ifMatch.trim())?.[1]
   return version === undefined
     ? yield* new InvalidValue({ path: "If-Match", reason: "not an ETag of a product" })
     : Number(version)
@@ -41,9 +33,25 @@ export const CatalogueRoutes = HttpApiBuilder.group(
       const known = yield* cache.get(productId)
       if (known !== undefined) return known
       const product = yield* catalogue.GetProduct({ productId })
-      const fresh = { etag: `"${product.version}"`, body: JSON.stringify(productJson(product)) }
+      const fresh = {
+        etag: `"${product.version}"`,
+        body: JSON.stringify(productJson(product)),
+        shelf: new Price(product)
+      }
       yield* cache.put(productId, product.version, fresh)
       return fresh
+    })
+    const pricing = yield* PricingRpc
+    const kept = yield* KeptFlashPrices
+    /** The sales that run now. Without a memory of them, pricing is asked; while it is away, there are none to be seen. */
+    const salesOf = Effect.fnUntraced(function* (productIds: ReadonlyArray<ProductId>) {
+      const now = yield* Clock.currentTimeMillis
+      if (kept !== undefined) return (productId: ProductId) => kept.at(productId, now)
+      if (productIds.length === 0) return () => undefined
+      const { items } = yield* pricing
+        .PriceMap({ productIds, limit: productIds.length })
+        .pipe(Effect.orElseSucceed(() => ({ items: [] })))
+      return (productId: ProductId) => items.find((sale) => sale.productId === productId)
     })
     const pages = yield* ProductPages
     const services = yield* Effect.context<never>()
@@ -62,15 +70,29 @@ export const CatalogueRoutes = HttpApiBuilder.group(
         answering(
           Effect.suspend(() => {
             const moment = pages.moment()
-            return Effect.map(catalogue.ListProducts({ ...query, limit }), (found) => {
-              const page = jsonWithTag(pageJson(found, productJson))
+            return Effect.gen(function* () {
+              const found = yield* catalogue.ListProducts({ ...query, limit })
+              const saleOf = yield* salesOf(found.items.map(({ productId }) => productId))
+              const page = jsonWithTag(
+                pageJson(found, (product) => productJson(product, flashSaleJson(product, saleOf(product.productId))))
+              )
               pages.put(request.url, moment, page, services)
               return tagged(request, page.body, page.etag)
             })
           })
         ),
       getProduct: ({ params, request }) =>
-        answering(Effect.map(cachedProduct(params.productId), ({ body, etag }) => tagged(request, body, etag))),
+        answering(
+          Effect.zipWith(
+            cachedProduct(params.productId),
+            salesOf([params.productId]),
+            (product, saleOf) => {
+              const { body, etag } = onSale(product, saleOf(params.productId))
+              return tagged(request, body, etag)
+            },
+            { concurrent: kept === undefined }
+          )
+        ),
       changeProduct: ({ params, headers, payload }) =>
         answering(
           Effect.gen(function* () {

@@ -4,7 +4,8 @@ import { pathOf } from "@merkato/infra/http/Exchange"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { arrive, bearer, depart, headersOf } from "./Arrival.ts"
 import { matches, taggedHeaders, taggedType } from "./Etags.ts"
-import { ProductCache, ProductPages } from "./ProductCache.ts"
+import { KeptFlashPrices } from "./FlashPrices.ts"
+import { onSale, ProductCache, ProductPages } from "./ProductCache.ts"
 import { Sampler } from "./Sampling.ts"
 
 const list = "/api/v1/products"
@@ -17,24 +18,31 @@ export const ProductsAtHand = Layer.effectDiscard(
   Effect.gen(function* () {
     const products = yield* ProductCache
     const pages = yield* ProductPages
+    const flashPrices = yield* KeptFlashPrices
     const tokens = yield* Tokens
     const sampler = yield* Sampler
     const services = yield* Effect.context<never>()
     const tracing = Context.get(services, References.TracerEnabled)
     const clock = Context.get(services, Clock.Clock)
 
-    /** The cache that may have what is at a path, and its key there. */
+    const product = (productId: string) => {
+      const known = products.peek(productId, services)
+      return known && onSale(known, flashPrices?.at(productId, clock.currentTimeMillisUnsafe()))
+    }
+    const page = (path: string) => pages.peek(path, services)
+
+    /** The cache that may have what is at a path, and what it has. */
     const keptAt = (path: string) => {
       if (!path.startsWith(list)) return undefined
-      if (path[list.length] === "/") return { cache: products, key: path.slice(list.length + 1) }
-      return path.length === list.length || path[list.length] === "?" ? { cache: pages, key: path } : undefined
+      if (path[list.length] === "/") return { cache: products, json: product(path.slice(list.length + 1)) }
+      return path.length === list.length || path[list.length] === "?" ? { cache: pages, json: page(path) } : undefined
     }
 
     yield* (yield* AtHand).offer((request) => {
       const path = pathOf(request.url)
       const kept = keptAt(path)
-      const json = kept?.cache.peek(kept.key, services)
-      if (kept === undefined || json === undefined) return undefined
+      if (kept?.json === undefined) return undefined
+      const { json } = kept
       const { headers } = request
       const header = (name: string) => headers.get(name) ?? undefined
       const token = bearer(header("authorization"))

@@ -3,7 +3,7 @@ import { HttpServerResponse } from "effect/http"
 import type { PricePeriod, Product } from "@merkato/domain/catalogue/Product"
 import type { Cart } from "@merkato/domain/cart/Cart"
 import type { StockLevels } from "@merkato/domain/inventory/Stock"
-import { type Currency, fromDecimal, toDecimal } from "@merkato/domain/kernel/Money"
+import { type Currency, fromDecimal, maxPriceMinor, toDecimal } from "@merkato/domain/kernel/Money"
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
 import type { Notification } from "@merkato/domain/notifications/Notification"
 import type { Order, OrderHistoryEntry } from "@merkato/domain/orders/Order"
@@ -12,7 +12,10 @@ import type { Statuses } from "@merkato/rpc/rest/Problems"
 import { ofError } from "./Problems.ts"
 
 /** Domain values as the JSON of the REST surface; that they fit its schemas is checked by the compiler. */
-export const productJson = (product: Product): typeof Json.ProductJson.Encoded => ({
+export const productJson = (
+  product: Product,
+  flashSale?: (typeof Json.ProductJson.Encoded)["flashSale"]
+): typeof Json.ProductJson.Encoded => ({
   productId: product.productId,
   sku: product.sku,
   name: product.name,
@@ -20,7 +23,8 @@ export const productJson = (product: Product): typeof Json.ProductJson.Encoded =
   category: product.category,
   price: toDecimal(product.priceMinor, product.currency),
   currency: product.currency,
-  version: product.version
+  version: product.version,
+  ...(flashSale === undefined ? {} : { flashSale })
 })
 
 export const pricePeriodJson = (period: PricePeriod): typeof Json.PricePeriodJson.Encoded => ({
@@ -101,6 +105,14 @@ export const amountOf = (path: string, amount: number, currency: Currency) => {
     ? Effect.succeed(minor.success)
     : Effect.fail(new InvalidValue({ path, reason: minor.failure.message }))
 }
+
+/** A price for sale: an exact amount, not nothing, and not more than a price may be. */
+export const priceOf = Effect.fnUntraced(function* (price: number, currency: Currency) {
+  const minor = yield* amountOf("price", price, currency)
+  if (minor === 0) return yield* new InvalidValue({ path: "price", reason: "a price is more than nothing" })
+  if (minor > maxPriceMinor) return yield* new InvalidValue({ path: "price", reason: "too high a price" })
+  return minor
+})
 
 interface Tagged {
   readonly _tag: string

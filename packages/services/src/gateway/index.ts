@@ -7,12 +7,15 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import { CartRoutes } from "./CartRoutes.ts"
 import { CatalogueRoutes } from "./CatalogueRoutes.ts"
 import { docs } from "./Docs.ts"
 import { Edge } from "./Edge.ts"
+import * as FlashPrices from "./FlashPrices.ts"
+import { FlashSaleRoutes } from "./FlashSaleRoutes.ts"
 import { Health } from "./Health.ts"
 import { home } from "./Home.ts"
 import { IdentityRoutes } from "./IdentityRoutes.ts"
@@ -30,11 +33,21 @@ export { Readiness } from "./Health.ts"
 export { PolicyPeers } from "./Policies.ts"
 
 /** The contracts that the edge calls. */
-export const needs = [IdentityRpc, CatalogueRpc, InventoryRpc, CartRpc, OrdersRpc, NotificationsRpc, RiskRpc] as const
+export const needs = [
+  IdentityRpc,
+  CatalogueRpc,
+  PricingRpc,
+  InventoryRpc,
+  CartRpc,
+  OrdersRpc,
+  NotificationsRpc,
+  RiskRpc
+] as const
 
 const clients = Layer.mergeAll(
   IdentityRpc.client,
   CatalogueRpc.client,
+  PricingRpc.client,
   InventoryRpc.client,
   CartRpc.client,
   OrdersRpc.client,
@@ -46,7 +59,15 @@ const clients = Layer.mergeAll(
 export const gateway = (contexts: ReadonlyArray<string>) =>
   Layer.mergeAll(
     HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
-      Layer.provide([IdentityRoutes, CatalogueRoutes, InventoryRoutes, CartRoutes, OrderRoutes, NotificationRoutes]),
+      Layer.provide([
+        IdentityRoutes,
+        CatalogueRoutes,
+        FlashSaleRoutes,
+        InventoryRoutes,
+        CartRoutes,
+        OrderRoutes,
+        NotificationRoutes
+      ]),
       Layer.provide(opsRoutes(contexts).pipe(Layer.provide(Authorizer.layerRules))),
       Layer.provide([JsonBody.layer, SignedIn.layer])
     ),
@@ -54,5 +75,6 @@ export const gateway = (contexts: ReadonlyArray<string>) =>
     Health,
     home(contexts),
     ProductsAtHand,
+    FlashPrices.looking,
     Edge
   ).pipe(Layer.provide(clients))
