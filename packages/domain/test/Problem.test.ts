@@ -4,7 +4,7 @@ import { CartFull, CartNotFound, InvalidGuestToken } from "../src/cart/Cart.ts"
 import { ProductNotFound, Sku, SkuTaken, VersionConflict } from "../src/catalogue/Product.ts"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken } from "../src/identity/Identity.ts"
 import { OutOfStock, ReservationClosed, StockWouldBeNegative, StockWouldOverflow } from "../src/inventory/Stock.ts"
-import { AssessmentId, AttemptId, ProductId, OrderId, RefundId, ReservationId } from "../src/kernel/Ids.ts"
+import { AssessmentId, AttemptId, ProductId, OrderId, RefundId, ReservationId, SaleId } from "../src/kernel/Ids.ts"
 import { InexactAmount } from "../src/kernel/Money.ts"
 import {
   codeOf,
@@ -43,6 +43,7 @@ import {
   RefundIdReused
 } from "../src/payments/Payment.ts"
 import { ImpossiblePayment } from "../src/payments/PaymentEvents.ts"
+import { FlashSaleNotFound, FlashSaleOverlaps, PriceNotLower } from "../src/pricing/FlashSale.ts"
 import { CurrencyNotSupported } from "../src/pricing/Quote.ts"
 import { AssessmentNotFound } from "../src/risk/Assessment.ts"
 import { errorNames, modules } from "./modules.ts"
@@ -66,6 +67,9 @@ const promised: ReadonlyArray<readonly [Problem, string, number]> = [
   [new OutOfStock({ products: [{ productId, requested: 2, available: 1 }] }), "out_of_stock", 409],
   [new PriceChanged({ expectedTotal: 1, actualTotal: 2, currency: "USD" }), "price_changed", 409],
   [new CurrencyNotSupported({ currency: "USD" }), "currency_not_supported", 422],
+  [new FlashSaleNotFound({ saleId: "SALE-1" }), "flash_sale_not_found", 404],
+  [new FlashSaleOverlaps({ saleId: SaleId.make("SALE-1") }), "flash_sale_overlaps", 409],
+  [new PriceNotLower({ price: 1.5, currency: "USD" }), "price_not_lower", 422],
   [new IdempotencyKeyReused({ key: "k" }), "idempotency_key_reused", 422],
   [new RequestInProgress({ retryAfterSeconds: 1 }), "request_in_progress", 409],
   [new PaymentDeclined({ reason: "no funds" }), "payment_declined", 402],
