@@ -2,8 +2,7 @@
 import { Config, Effect, Layer, Option } from "effect"
 import { SqlError } from "effect/sql"
 import { BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
-import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
-import * as KafkaBrokers from "@merkato/infra/events/kafka/Brokers"
+import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import * as Database from "@merkato/infra/postgres/Database"
 import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
@@ -23,17 +22,11 @@ const inPostgres = (dataDir: string) =>
     )
   ).pipe(Layer.provide(DatabaseUrl.layerRunning(dataDir)))
 
-const onKafka = Effect.fnUntraced(function* (given: string) {
-  const brokers = yield* KafkaBrokers.parse(given)
-  yield* KafkaBrokers.check(brokers)
-  return KafkaEventBus.layer({ brokers, topics: [] })
-})
-
 const layer = (dataDir: string) =>
   Effect.gen(function* () {
     const given = yield* Config.option(Config.String("KAFKA_BROKERS"))
     return Option.isSome(given)
-      ? yield* Layer.build(yield* onKafka(given.value))
+      ? yield* Layer.build(KafkaWhereNamed.layer({ brokers: given.value, topics: [] }))
       : yield* Layer.build(inPostgres(dataDir))
   })
 

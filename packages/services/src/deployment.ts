@@ -15,8 +15,8 @@ import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import { type BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
-import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
-import * as KafkaBrokers from "@merkato/infra/events/kafka/Brokers"
+import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
+import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -90,20 +90,13 @@ const retention = Layer.effectDiscard(
   })
 )
 
-/** The bus over Kafka, which has the topics of all contexts from the start. */
-const kafkaBus = Effect.fnUntraced(function* (given: string) {
-  const brokers = yield* KafkaBrokers.parse(given)
-  yield* KafkaBrokers.check(brokers)
-  return KafkaEventBus.layer({ brokers, topics: Topic.literals })
-})
-
 /** The bus as a log at a database. */
 const postgresBus = (url: Redacted.Redacted) =>
   PostgresEventBus.layer.pipe(
     Layer.provide(Database.layer({ url, maxConnections: busConnections, applicationName: "merkato-bus" }))
   )
 
-type BusFailure = SqlError.SqlError | BusUnavailable | KafkaBrokers.KafkaUnreachable | Config.ConfigError
+type BusFailure = SqlError.SqlError | BusUnavailable | KafkaUnreachable | Config.ConfigError
 type BusLayer = Layer.Layer<EventBus, BusFailure>
 const buses = new Map<string, BusLayer>()
 
@@ -117,7 +110,11 @@ const eventBus = (url: Redacted.Redacted): BusLayer => {
   const chosen = Layer.unwrap(
     Effect.gen(function* (): Effect.fn.Return<BusLayer, BusFailure> {
       const given = yield* Config.option(Config.String("KAFKA_BROKERS"))
-      return Option.isSome(given) ? yield* kafkaBus(given.value) : postgresBus(url)
+      return Option.match(given, {
+        onNone: () => postgresBus(url),
+        // With the topics of all contexts from the start.
+        onSome: (brokers) => KafkaWhereNamed.layer({ brokers, topics: Topic.literals })
+      })
     })
   )
   const made = retention.pipe(Layer.provideMerge(chosen))

@@ -1,15 +1,6 @@
-import { Effect, Schema } from "effect"
+import { Effect } from "effect"
 import { Admin, type Broker } from "@platformatic/kafka"
-
-/** `KAFKA_BROKERS` names no Kafka that answers. */
-export class KafkaUnreachable extends Schema.TaggedError<KafkaUnreachable>()("KafkaUnreachable", {
-  brokers: Schema.String,
-  reason: Schema.String
-}) {
-  override get message() {
-    return `KAFKA_BROKERS cannot be used: ${this.brokers === "" ? "" : `${this.brokers}: `}${this.reason}`
-  }
-}
+import { KafkaUnreachable } from "./KafkaUnreachable.ts"
 
 /** Reads `host:port,host:port`. */
 export const parse = Effect.fnUntraced(function* (
