@@ -904,6 +904,8 @@ export class OrderProcess extends Context.Service<
           overdue,
           (saga) =>
             resume(saga).pipe(
+              // Its own statements meet a lost connection as those of its use cases do.
+              orAway,
               Effect.catchTag("ServiceUnavailable", (error) =>
                 Effect.logWarning("An order process cannot go on now; it will be taken up again", error)
               ),
