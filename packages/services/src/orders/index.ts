@@ -10,6 +10,7 @@ import { OrderProcess, recovery } from "./OrderProcess.ts"
 import { Orders as OrdersUseCases } from "./Orders.ts"
 import { endExpired } from "./OrdersConsumers.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
+import { endedProcesses } from "./SagaStore.ts"
 
 export const Orders = BoundedContext.make("orders", {
   contract: OrdersRpc,
@@ -19,5 +20,6 @@ export const Orders = BoundedContext.make("orders", {
   migrations: new URL("./migrations", import.meta.url),
   needs: [CartRpc, PricingRpc, RiskRpc, InventoryRpc, PaymentsRpc],
   consumers: [endExpired],
+  passing: [endedProcesses],
   background: recovery
 })
