@@ -66,6 +66,8 @@ const decide = Effect.fnUntraced(function* (plan: Plan, lane: number, { first, b
   yield* sql`
     create temp table bought on commit drop as
     select *, left(encode(sha256(convert_to(order_id, 'UTF8')), 'hex'), 40) as hash,
+      -- Digests that follow from the order begin with its time (derivedIdOf).
+      replace(substr(order_id, 7, 13), '-', '') || left(encode(sha256(convert_to(order_id, 'UTF8')), 'hex'), 28) as of_order,
       '00-' || md5(order_id) || '-' || left(md5(user_id), 16) || '-00' as placing_trace,
       '00-' || md5(user_id || order_id) || '-' || left(md5(order_id), 16) || '-00' as paying_trace,
       history.id(at) as place_request, history.id(at + interval '20 seconds') as pay_request,
@@ -100,11 +102,11 @@ const order = Effect.fnUntraced(function* (plan: Plan) {
         'itemsAmount', history.amount(total), 'discountAmount', 0, 'taxAmount', 0, 'shippingAmount', 0,
         'totalAmount', history.amount(total), 'currency', 'USD', 'reservationId', 'RES-' || hash)),
       (${OrderPaymentStarted.type}, 2, fate <> 'canceled', pays_at, paying_trace, pay_request,
-        jsonb_build_object('attemptId', 'PAY-' || hash)),
-      (${OrderPaid.type}, 3, paid, paid_at, paying_trace, pay_request, jsonb_build_object('attemptId', 'PAY-' || hash,
+        jsonb_build_object('attemptId', 'PAY-' || of_order)),
+      (${OrderPaid.type}, 3, paid, paid_at, paying_trace, pay_request, jsonb_build_object('attemptId', 'PAY-' || of_order,
         'items', items, 'totalAmount', history.amount(total), 'currency', 'USD')),
       (${OrderPaymentFailed.type}, 3, fate = 'declined', failed_at, paying_trace, pay_request,
-        jsonb_build_object('attemptId', 'PAY-' || hash, 'reason', ${refusal}::text)),
+        jsonb_build_object('attemptId', 'PAY-' || of_order, 'reason', ${refusal}::text)),
       (${OrderCanceled.type}, case when fate = 'declined' then 4 else 2 end, not paid, canceled_at, placing_trace, place_request,
         jsonb_build_object('reservationId', 'RES-' || hash, 'reason', 'canceled_by_customer')),
       (${OrderFulfilled.type}, 4, fulfilled, fulfilled_at, placing_trace, place_request, '{}'::jsonb)
@@ -206,7 +208,7 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
   const { PaymentAuthorised, PaymentCaptured, PaymentInitiated, PaymentWasDeclined } = PaymentEvents
   yield* sql`
     create temp table attempts on commit drop as
-    select *, 'PAY-' || hash as attempt_id, history.amount(total) as amount from bought where fate <> 'canceled'`
+    select *, 'PAY-' || of_order as attempt_id, history.amount(total) as amount from bought where fate <> 'canceled'`
   yield* sql`
     insert into told (topic, event_type, key, version, at, trace_parent, correlation_id, payload, nth, event_id)
     select ${PaymentInitiated.topic}, type, attempt_id, version, t.at, paying_trace, pay_request, jsonb_build_object(
@@ -260,7 +262,7 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
   yield* sql`
     insert into risk.assessments (assessment_id, order_id, user_id, amount_minor, currency, region, units, lines, score,
       decision, reasons, decided_at)
-    select 'RISK-' || hash, order_id, user_id, total, 'USD', 'us', units, lines, 5, 'allow',
+    select 'RISK-' || of_order, order_id, user_id, total, 'USD', 'us', units, lines, 5, 'allow',
       '[{"rule": "device.missing", "detail": "No device id", "points": 5}]', pays_at
     from attempts where pays_at > ${since(plan, assessmentsKeptMs)} order by n`
 })
@@ -271,7 +273,7 @@ const answer = Effect.fnUntraced(function* (plan: Plan) {
   yield* sql`
     insert into orders.idempotency (caller, operation, key, payload_hash, answer, created_at)
     select user_id, operation, 'history-' || operation || '-' || n,
-      encode(sha256(convert_to(case operation when 'pay' then 'PAY-' || hash else order_id end, 'UTF8')), 'hex'),
+      encode(sha256(convert_to(case operation when 'pay' then 'PAY-' || of_order else order_id end, 'UTF8')), 'hex'),
       case when operation = 'pay' and not paid
         then jsonb_build_object('_tag', 'Refused', 'refusal', jsonb_build_object('_tag', 'PaymentDeclined', 'reason', ${refusal}::text))
         else jsonb_build_object('_tag', 'Done', 'value', jsonb_build_object('orderId', order_id, 'userId', user_id,
