@@ -122,7 +122,7 @@ const cleanEnvironment = (): Record<string, string> =>
   Object.fromEntries(
     Object.entries(process.env).filter(
       (entry): entry is [string, string] =>
-        entry[1] !== undefined && !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS)/.test(entry[0])
+        entry[1] !== undefined && !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL)/.test(entry[0])
     )
   )
 
