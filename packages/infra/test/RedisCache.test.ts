@@ -1,6 +1,6 @@
 // The shared cache on a real Redis.
 import { afterAll, describe, expect, test } from "bun:test"
-import { Effect, Logger } from "effect"
+import { Effect, Layer, Logger } from "effect"
 import { realServer } from "../../../tests/support/RealServer.ts"
 import * as RedisWhereNamed from "../src/cache/RedisWhereNamed.ts"
 import { SharedCache } from "../src/cache/SharedCache.ts"
@@ -12,7 +12,7 @@ const url = redis?.settings["REDIS_URL"] ?? ""
 const minuteMs = 60_000
 
 const run = <A, E>(effect: Effect.Effect<A, E, SharedCache>, at = url) =>
-  effect.pipe(Effect.provide(RedisWhereNamed.layer(at)), Effect.provide(Logger.layer([])), Effect.runPromise)
+  Effect.runPromise(Effect.provide(effect, Layer.merge(RedisWhereNamed.layer(at), Logger.layer([]))))
 
 /** Asks again, for a while, until it is as wanted. */
 const until = <A, E, R>(ask: Effect.Effect<A, E, R>, wanted: (answer: A) => boolean): Effect.Effect<A, E, R> =>
