@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
-import { connect, createServer } from "node:net"
+import { connect } from "node:net"
 import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
+import { freePort } from "@merkato/infra/runtime/Ports"
 import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
 import { kafka } from "./Kafka.ts"
 import * as Process from "./Process.ts"
@@ -65,19 +66,6 @@ const placeOf = (where: Where, server: Server, ports: Ports): Place => ({
     return port
   }
 })
-
-/** A port that nobody has at the moment. */
-const freePort = () =>
-  new Promise<number>((resolve, reject) => {
-    const probe = createServer()
-    probe.once("error", reject)
-    probe.listen({ port: 0, host: "127.0.0.1" }, () => {
-      const address = probe.address()
-      probe.close(() =>
-        typeof address === "object" && address !== null ? resolve(address.port) : reject(new Error("no port"))
-      )
-    })
-  })
 
 /** Whether somebody listens at a port. (Connections of a server that is gone may still hold it for a minute: no matter.) */
 const isTaken = (port: number) =>
