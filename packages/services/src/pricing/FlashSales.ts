@@ -28,7 +28,7 @@ import { CurrencyNotSupported } from "@merkato/domain/pricing/Quote"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
-import { answerOf, Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
+import { answerOf, Idempotency, type Keyed, replay, type Replayed } from "@merkato/infra/idempotency/Idempotency"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { isPolicyError } from "@merkato/infra/policy/PolicyError"
@@ -80,7 +80,7 @@ export class FlashSales extends Context.Service<
       | Forbidden
       | InvalidValue
       | Refusal
-      | { readonly _tag: "Replayed"; readonly refusal: Refusal }
+      | Replayed<Refusal>
       | IdempotencyKeyReused
       | RequestInProgress
       | ServiceUnavailable
@@ -130,10 +130,7 @@ export class FlashSales extends Context.Service<
         const found = yield* idempotency.find(keyed)
         if (found._tag === "Nothing") return undefined
         if (found._tag === "Running") return yield* new RequestInProgress({ retryAfterSeconds: 1 })
-        const first = yield* Effect.orDie(decodeAnswer(found.answer))
-        return first._tag === "Done"
-          ? { answer: first.value, replayed: true }
-          : yield* Effect.fail({ _tag: "Replayed" as const, refusal: first.refusal })
+        return yield* replay(yield* Effect.orDie(decodeAnswer(found.answer)))
       })
 
       const fits = Effect.fnUntraced(function* ({ productId, priceMinor, currency }: NewSale) {
