@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Fiber, Latch, Layer, Option, Schedule, Schema, Semaphore } from "effect"
+import { Clock, Duration, Effect, Fiber, Latch, Layer, Option, Schema, Semaphore } from "effect"
 import { Admin, type Broker, compatibilityPartitioner, Producer, stringSerializers } from "@platformatic/kafka"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import {
@@ -7,7 +7,10 @@ import {
   type DeadLetter,
   deadLetterTopic,
   type Delivery,
-  EventBus
+  EventBus,
+  type Following,
+  patient,
+  type Subscription
 } from "./EventBus.ts"
 import * as Group from "./kafka/Group.ts"
 import { malformedType, toDelivery, toRecord } from "./kafka/Message.ts"
@@ -40,9 +43,6 @@ const waitMs = 1_000
 /** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
 const gatherFor = Duration.millis(25)
 
-/** How a broker that is away is tried again: soon at first, then every 5 s. */
-const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
-
 /** How long a publisher waits for its turn and for Kafka's word; what it does not know then, it publishes again. */
 const acknowledgedWithin = "5 seconds"
 
@@ -60,14 +60,6 @@ const Claim = Schema.Struct({ letter: Schema.String, by: Schema.String, done: Sc
 type Claim = typeof Claim.Type
 
 const decodeClaim = Schema.decodeUnknownOption(Schema.fromJsonString(Claim))
-
-interface Subscription<R> {
-  readonly consumerGroup: string
-  readonly topics: ReadonlyArray<string>
-  readonly eventTypes?: ReadonlyArray<string>
-  readonly batchSize: number
-  readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, BusUnavailable, R>
-}
 
 const attempt = <A>(what: () => Promise<A>) =>
   Effect.tryPromise({ try: what, catch: (cause) => new KafkaFailure({ cause }) })
@@ -320,11 +312,7 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
             })
           )
 
-      const follow = <R>(options: {
-        readonly topics: ReadonlyArray<string>
-        readonly following: Effect.Effect<void>
-        readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, never, R>
-      }): Effect.Effect<never, never, R> =>
+      const follow = <R>(options: Following<R>): Effect.Effect<never, never, R> =>
         Effect.scoped(
           Effect.gen(function* () {
             const { topics, following, handle } = options
