@@ -24,7 +24,7 @@ export interface SearchPlace {
 }
 
 /** Products that a search looks at, of each kind. */
-export const mostFound = 500
+export const mostFound = 200
 
 /** The SQL of the catalogue. */
 export const make = Effect.gen(function* () {
@@ -136,7 +136,8 @@ export const make = Effect.gen(function* () {
 
   /**
    * Best match first. Every word has to occur; the last one may be only begun. A word may be in every product there is: no
-   * more than `mostFound` of those that have the words in their name, and as many of all others, are looked at and ranked.
+   * more than `mostFound` of those that have the words in their name, and as many of all, are looked at and ranked. Both are
+   * found by their index: the planner cannot look into a query behind "offset 0", and try its luck from row to row.
    */
   const search = Tracing.fn("CatalogueStore.search")(function* (
     words: ReadonlyArray<string>,
@@ -146,16 +147,16 @@ export const make = Effect.gen(function* () {
   ) {
     const query = words.map((word) => `'${word.replaceAll("'", "''").replaceAll("\\", "\\\\")}':*`).join(" & ")
     const found = (where: string) => sql`(
-      select product_id from catalogue.products where ${sql.literal(where)} @@ query
+      select ctid from catalogue.products where ${sql.literal(where)} @@ query
         ${category === undefined ? sql.literal("") : sql`and category = ${category}`}
       limit ${mostFound})`
     const rows = yield* sql<{ rank: number }>`
       select * from (
         select ${fields}, ts_rank(search, query)::float8 as rank
-        from to_tsquery('simple', ${query}) query, lateral (
+        from (select to_tsquery('simple', ${query}) as query offset 0) wanted, lateral (
           ${found("to_tsvector('simple'::regconfig, name)")} union ${found("search")}
-        ) candidate (id), lateral (
-          select * from catalogue.products where product_id = candidate.id offset 0
+        ) candidate (place), lateral (
+          select * from catalogue.products where ctid = candidate.place offset 0
         ) product
       ) found
       ${after === undefined ? sql.literal("") : sql`where (rank, "productId") < (${after.rank}::float8, ${after.productId})`}
