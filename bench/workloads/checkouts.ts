@@ -20,6 +20,7 @@ const limits = (stage: Stage, on: boolean) =>
     Effect.sleep("4 seconds")
   )
 
+const bench = crypto.randomUUID().slice(0, 8)
 let runs = 0
 
 /** Whole checkouts: cart, two items, checkout with payment by the built-in gateway; each by another shopper. */
@@ -54,7 +55,7 @@ const whole = (stage: Stage, clients: number) => (seconds: number, perSecond?: n
             return {
               method: "POST",
               path: "/api/v1/checkout",
-              headers: `${authorization}idempotency-key: c${tag}-${client}-${nth}\r\n`,
+              headers: `${authorization}idempotency-key: ${bench}-${tag}-${client}-${nth}\r\n`,
               body: `{"cartId":"${carts[client]}","paymentToken":"tok_ok"}`
             }
         }

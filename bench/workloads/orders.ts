@@ -7,7 +7,8 @@ import { load, type Workload } from "../Workload.ts"
 
 const script = (name: string) => join(import.meta.dir, "../sql", name)
 
-/** A key that no run has used. */
+/** For keys that no run has used, be it on a shop that is kept. */
+const bench = crypto.randomUUID().slice(0, 8)
 let runs = 0
 
 const placing = (stage: Stage, clients: number, itemsOf: () => string) => (seconds: number, perSecond?: number) =>
@@ -21,7 +22,7 @@ const placing = (stage: Stage, clients: number, itemsOf: () => string) => (secon
       next: (client, nth) => ({
         method: "POST",
         path: "/api/v1/orders",
-        headers: `authorization: Bearer ${stage.shoppers[client]}\r\nidempotency-key: b${tag}-${client}-${nth}\r\n`,
+        headers: `authorization: Bearer ${stage.shoppers[client]}\r\nidempotency-key: ${bench}-${tag}-${client}-${nth}\r\n`,
         body: `{"items":[${itemsOf()}]}`
       })
     })
