@@ -44,18 +44,20 @@ const lost = (projection: Projection) =>
     reason: `The replay of ${projection.name} was silent for more than ${leaseMs / 1_000} s and has lost its place: run it again.`
   })
 
-/** Who may use the live table may use the new one. */
+/** Who may use the live table may use the new one, and it is stored in the same way. */
 const sameRights = Effect.fnUntraced(function* (projection: Projection) {
   const sql = yield* SqlClient.SqlClient
   const next = nextOf(projection)
-  const [table] = yield* sql<{ owner: string; mine: boolean }>`
-    select relowner::regrole::text as owner, pg_get_userbyid(relowner) = current_user as mine
+  const [table] = yield* sql<{ owner: string; mine: boolean; options: string }>`
+    select relowner::regrole::text as owner, pg_get_userbyid(relowner) = current_user as mine,
+      array_to_string(reloptions, ', ') as options
     from pg_class where oid = ${tableOf(projection)}::regclass`
   const grants = yield* sql<{ grantee: string; privileges: string }>`
     select case grantee when 0 then 'public' else grantee::regrole::text end as grantee,
       string_agg(distinct privilege_type, ', ') as privileges
     from pg_class cross join lateral aclexplode(relacl) where oid = ${tableOf(projection)}::regclass and grantee <> relowner
     group by grantee`
+  if (table?.options) yield* sql.unsafe(`alter table ${next} set (${table.options})`)
   if (table?.mine === false) yield* sql.unsafe(`alter table ${next} owner to ${table.owner}`)
   for (const { grantee, privileges } of grants) yield* sql.unsafe(`grant ${privileges} on ${next} to ${grantee}`)
 })
@@ -122,7 +124,8 @@ export const begin = Effect.fnUntraced(function* (
       const now = yield* Clock.currentTimeMillis
       const [register] = yield* sql<{ leaseUntil: Date | null }>`
         select lease_until as "leaseUntil" from ${sql(registerOf(projection))} where name = ${name} for update`
-      if (register === undefined) return yield* new ReplayFailed({ reason: `${name} is not in ${registerOf(projection)}.` })
+      if (register === undefined)
+        return yield* new ReplayFailed({ reason: `${name} is not in ${registerOf(projection)}.` })
       if (register.leaseUntil !== null && register.leaseUntil.getTime() > now) return false
       yield* sql.unsafe(`drop table if exists ${next}`)
       yield* sql.unsafe(`create table ${next} (like ${tableOf(projection)} including all)`)
@@ -202,11 +205,11 @@ const copyLive = Effect.fnUntraced(function* (projection: Projection) {
   while (true) {
     const beyond = after === undefined ? sql.literal("true") : sql`(${key}) > (${valuesOf(sql, projection, after)})`
     const source = sql`(
-      select ${all} from ${sql(tableOf(projection))} where ${beyond} order by ${key} limit ${copied}) as some`
+      select ${all} from ${sql(tableOf(projection))} where ${beyond} order by ${key} limit ${copied}) as part`
     const rows = yield* sql<Readonly<Record<string, unknown>>>`
-      with some as materialized (select * from ${source}),
-        written as (${yield* merging(projection, nextOf(projection), sql`some`)})
-      select ${sql.literal(textsOf(projection))} from some order by ${key} offset ${copied - 1}`
+      with part as materialized (select * from ${source}),
+        written as (${yield* merging(projection, nextOf(projection), sql`part`)})
+      select ${sql.literal(textsOf(projection))} from part order by ${key} offset ${copied - 1}`
     after = rows[0]
     if (after === undefined) return
   }
@@ -219,11 +222,7 @@ const textsOf = ({ key }: Projection): string =>
     .join(", ")
 
 /** The key of a row, to compare with. */
-export const valuesOf = (
-  sql: SqlClient.SqlClient,
-  { key }: Projection,
-  row: Readonly<Record<string, unknown>>
-) =>
+export const valuesOf = (sql: SqlClient.SqlClient, { key }: Projection, row: Readonly<Record<string, unknown>>) =>
   Object.entries(key)
     .map(([column, type]) => sql`${String(row[column])}::text::${sql.literal(type)}`)
     .reduce((left, right) => sql`${left}, ${right}`)

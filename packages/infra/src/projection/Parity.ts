@@ -53,7 +53,7 @@ const underWay = Effect.fnUntraced(function* (projection: Projection) {
   const sql = yield* SqlClient.SqlClient
   const bus = yield* EventBus
   const [outbox] = yield* sql<{ waiting: number }>`
-    select count(*) as waiting from (select from ${sql(`${projection.context}.outbox`)} limit ${nearEnough + 1}) as some`
+    select count(*) as waiting from (select from ${sql(`${projection.context}.outbox`)} limit ${nearEnough + 1}) as waiting`
   return (outbox?.waiting ?? 0) + (yield* bus.lag(groupOf(projection), [projection.topic]))
 })
 
@@ -91,8 +91,7 @@ const compareAll = Effect.fnUntraced(function* (projection: Projection, tells: (
       sql`(select ${key} from ${table} where ${beyond} order by ${key} offset ${chunk - 1} limit 1)`
     const [bound] = yield* sql<Columns>`
       select ${texts} from (${last(live)} union all ${last(next)}) as b order by b limit 1`
-    const range =
-      bound === undefined ? beyond : sql`${beyond} and (${key}) <= (${valuesOf(sql, projection, bound)})`
+    const range = bound === undefined ? beyond : sql`${beyond} and (${key}) <= (${valuesOf(sql, projection, bound)})`
     const [found] = yield* sql<{ compared: number; differing: ReadonlyArray<Difference> }>`
       select count(*) as compared,
         coalesce(json_agg(json_build_object('live', l, 'rebuilt', n)) filter (where not ${sql.literal(same(projection))}), '[]')

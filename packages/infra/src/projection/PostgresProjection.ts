@@ -2,7 +2,15 @@ import { Clock, Effect } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import * as Consumer from "../events/Consumer.ts"
 import { retryLostRace, transaction } from "../postgres/Database.ts"
-import { columnsOf, type ColumnType, eventTypesOf, type ProjectedEvent, type Projection, type Row, rowsOf } from "./Projection.ts"
+import {
+  columnsOf,
+  type ColumnType,
+  eventTypesOf,
+  type ProjectedEvent,
+  type Projection,
+  type Row,
+  rowsOf
+} from "./Projection.ts"
 
 /** Beside its tables, a context with projections has a table `projections`: a row each, and who builds it anew. */
 export const registerOf = ({ context }: Projection): string => `${context}.projections`
