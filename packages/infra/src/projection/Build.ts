@@ -137,11 +137,11 @@ export const begin = Effect.fnUntraced(function* (
     })
   )
   const begun = yield* Clock.currentTimeMillis
-  while (!(yield* take)) {
+  for (let tries = 0; !(yield* take); tries++) {
     if ((yield* Clock.currentTimeMillis) - begun > 2 * leaseMs) {
       return yield* new ReplayFailed({ reason: `Somebody else replays ${name} at the moment.` })
     }
-    yield* waits
+    if (tries === 0) yield* waits
     yield* Effect.sleep("1 second")
   }
   yield* Effect.addFinalizer(() => Effect.ignore(patiently(abandon(build))))
@@ -263,6 +263,13 @@ export const swap = Effect.fnUntraced(function* (build: Build) {
       for (const { current, next } of indexes) yield* sql.unsafe(`alter index ${next} rename to ${current}`)
     })
   )
+})
+
+/** Whether there is such a table in the projection's context. */
+export const exists = Effect.fnUntraced(function* ({ context }: Projection, table: string) {
+  const sql = yield* SqlClient.SqlClient
+  const [found] = yield* sql<{ there: boolean }>`select to_regclass(${`${context}.${table}`}) is not null as there`
+  return found?.there === true
 })
 
 /** Leaves the new table as it is, under a name of its own; nobody writes into it any more. */

@@ -130,10 +130,13 @@ const compareAgain = Effect.fnUntraced(function* (projection: Projection, suspec
  */
 export const compare = Effect.fnUntraced(function* (
   { projection }: Build,
-  tells: (compared: number) => void = () => {}
+  tells: (compared: number, about: number) => void = () => {}
 ) {
+  const sql = yield* SqlClient.SqlClient
   yield* caughtUp(projection)
-  const { compared, suspects, beyond } = yield* compareAll(projection, tells)
+  const [size] = yield* sql<{ rows: number }>`
+    select reltuples::bigint as rows from pg_class where oid = ${nextOf(projection)}::regclass`
+  const { compared, suspects, beyond } = yield* compareAll(projection, (compared) => tells(compared, size?.rows ?? 0))
   const begun = yield* Clock.currentTimeMillis
   let left: ReadonlyArray<Difference> = suspects
   while (left.length > 0) {
