@@ -1,44 +1,9 @@
-import { existsSync, readFileSync } from "node:fs"
-import { type ChildProcess, spawn, spawnSync } from "node:child_process"
+import { type ChildProcess, spawn } from "node:child_process"
+import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
 
-/** A process that was started once, told from another one that got its number later. */
-export interface Started {
-  readonly pid: number
-  readonly birth: string
-}
-
-/** When a process was born; none when it is gone, or dead and only not yet buried. */
-export const birthOf = (pid: number): string | undefined => {
-  if (existsSync("/proc/self/stat")) {
-    try {
-      // The name is in brackets and may hold anything; the state follows it, and the birth is 19 fields later.
-      const fields = readFileSync(`/proc/${pid}/stat`, "utf8")
-        .replace(/^.*\) /s, "")
-        .split(" ")
-      return fields[0] === "Z" || fields[0] === "X" ? undefined : fields[19]
-    } catch {
-      return undefined
-    }
-  }
-  const [state = "Z", ...birth] = spawnSync("ps", ["-o", "stat=,lstart=", "-p", String(pid)])
-    .stdout.toString()
-    .trim()
-    .split(/\s+/)
-  return state.startsWith("Z") || birth.length === 0 ? undefined : birth.join(" ")
-}
-
-export const isAlive = ({ pid, birth }: Started): boolean => birthOf(pid) === birth
-
-const kill = (started: Started, signal: NodeJS.Signals) => {
-  try {
-    if (isAlive(started)) process.kill(started.pid, signal)
-  } catch {
-    // Gone in between.
-  }
-}
-
-const isGone = async (started: Started, withinMs: number) => {
-  for (const until = Date.now() + withinMs; isAlive(started); await Bun.sleep(50)) if (Date.now() > until) return false
+const isGone = async (started: RunningProcess.RunningProcess, withinMs: number) => {
+  const until = Date.now() + withinMs
+  for (; RunningProcess.isRunning(started); await Bun.sleep(50)) if (Date.now() > until) return false
   return true
 }
 
@@ -46,10 +11,10 @@ const isGone = async (started: Started, withinMs: number) => {
 const stopWithinMs = 30_000
 
 /** Asks a process to stop, and ends it when it does not. */
-export const stop = async (started: Started): Promise<void> => {
-  kill(started, "SIGTERM")
+export const stop = async (started: RunningProcess.RunningProcess): Promise<void> => {
+  RunningProcess.signal(started, "SIGTERM")
   if (await isGone(started, stopWithinMs)) return
-  kill(started, "SIGKILL")
+  RunningProcess.signal(started, "SIGKILL")
   await isGone(started, 5_000)
 }
 
@@ -70,7 +35,7 @@ while kill -0 "$owner" && kill -0 "$server"; do sleep 1; done
 kill -9 "$server"
 `
 
-export interface Kept extends Started {
+export interface Kept extends RunningProcess.RunningProcess {
   /** The server outlives this process from now on. */
   readonly letGo: () => Promise<void>
   readonly end: () => Promise<void>
@@ -104,13 +69,11 @@ export const start = async (
     stdio: ["pipe", "pipe", "ignore"]
   })
   const ended = new Promise<void>((resolve) => child.once("exit", () => resolve()))
-  const pid = Number(await firstLine(child))
-  const birth = birthOf(pid)
-  if (birth === undefined) {
+  const started = RunningProcess.find(Number(await firstLine(child)))
+  if (started === undefined) {
     child.stdin?.end()
     return undefined
   }
-  const started = { pid, birth }
   return {
     ...started,
     letGo: async () => {

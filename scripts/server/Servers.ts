@@ -1,7 +1,9 @@
 import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
-import { connect, createServer } from "node:net"
+import { connect } from "node:net"
 import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
+import { freePort } from "@merkato/infra/runtime/Ports"
+import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
 import { kafka } from "./Kafka.ts"
 import * as Process from "./Process.ts"
 import { redis } from "./Redis.ts"
@@ -28,7 +30,7 @@ export const defaultCache = (): string =>
 type Ports = Readonly<Record<string, number>>
 
 /** What is written down about a server that was started. */
-interface Running extends Process.Started {
+interface Running extends RunningProcess.RunningProcess {
   readonly version: string
   readonly ports: Ports
 }
@@ -49,7 +51,7 @@ const read = <A>(path: string): A | undefined => {
 /** The server that runs in this place, if one does. */
 const running = (where: Where, server: Server): Running | undefined => {
   const written = read<Running>(runningIn(where, server))
-  return written !== undefined && Process.isAlive(written) ? written : undefined
+  return written !== undefined && RunningProcess.isRunning(written) ? written : undefined
 }
 
 export const say = (server: Server, line: string): void => console.error(`${server.name} ${server.version}: ${line}`)
@@ -64,19 +66,6 @@ const placeOf = (where: Where, server: Server, ports: Ports): Place => ({
     return port
   }
 })
-
-/** A port that nobody has at the moment. */
-const freePort = () =>
-  new Promise<number>((resolve, reject) => {
-    const probe = createServer()
-    probe.once("error", reject)
-    probe.listen({ port: 0, host: "127.0.0.1" }, () => {
-      const address = probe.address()
-      probe.close(() =>
-        typeof address === "object" && address !== null ? resolve(address.port) : reject(new Error("no port"))
-      )
-    })
-  })
 
 /** Whether somebody listens at a port. (Connections of a server that is gone may still hold it for a minute: no matter.) */
 const isTaken = (port: number) =>
@@ -163,19 +152,21 @@ const bringUp = async (
   const kept = await Process.start(command, { log, environment, owner: options.owner, cwd: place.folder })
   if (kept === undefined) throw new Refused(`${server.name} ended at once:\n${lastLines(log, from)}`)
   began(kept)
-  const { pid, birth } = kept
+  const { pid, startedAt } = kept
   writeFileSync(
     runningIn(where, server),
-    JSON.stringify({ pid, birth, version: server.version, ports } satisfies Running)
+    JSON.stringify({ pid, startedAt, version: server.version, ports } satisfies Running)
   )
   writeFileSync(portsIn(where, server), JSON.stringify(ports))
   for (const until = Date.now() + server.readyWithinMs; !(await server.isReady(place, pid)); await Bun.sleep(100)) {
-    if (!Process.isAlive(kept)) throw new Refused(`${server.name} ended before it was ready:\n${lastLines(log, from)}`)
+    if (!RunningProcess.isRunning(kept)) {
+      throw new Refused(`${server.name} ended before it was ready:\n${lastLines(log, from)}`)
+    }
     if (Date.now() > until) {
       throw new Refused(`${server.name} was not ready in ${server.readyWithinMs / 1_000} s:\n${lastLines(log, from)}`)
     }
   }
-  if (!Process.isAlive(kept)) throw new Refused(`${server.name} ended:\n${lastLines(log, from)}`)
+  if (!RunningProcess.isRunning(kept)) throw new Refused(`${server.name} ended:\n${lastLines(log, from)}`)
   say(server, `ready after ${((performance.now() - since) / 1_000).toFixed(1)} s, at ${addresses(ports)}`)
   return ports
 }
@@ -214,14 +205,14 @@ export const named = (name: string): Server => {
 const alone = async <A>(folder: string, what: string, action: () => Promise<A>): Promise<A> => {
   mkdirSync(folder, { recursive: true })
   const lock = join(folder, `${what}.lock`)
-  const mine = JSON.stringify({ pid: process.pid, birth: Process.birthOf(process.pid) })
+  const mine = JSON.stringify(RunningProcess.self)
   for (let waited = false; ; await Bun.sleep(100)) {
     try {
       writeFileSync(lock, mine, { flag: "wx" })
       break
     } catch {
-      const other = read<Process.Started>(lock)
-      if (other === undefined || !Process.isAlive(other)) rmSync(lock, { force: true })
+      const other = read<RunningProcess.RunningProcess>(lock)
+      if (other === undefined || !RunningProcess.isRunning(other)) rmSync(lock, { force: true })
       else if (!waited) {
         console.error(`waiting for process ${other.pid}, which works in ${folder} …`)
         waited = true

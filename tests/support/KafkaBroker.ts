@@ -1,62 +1,12 @@
-import { spawn } from "node:child_process"
-import { readFileSync } from "node:fs"
-import { join } from "node:path"
-import { kill } from "./Crash.ts"
-import { temporaryFolder } from "./Processes.ts"
+import { type RealServer, realServer } from "./RealServer.ts"
 
-const program = new URL("../../scripts/servers.ts", import.meta.url).pathname
-
-/** A real Kafka for one test file, at ports of its own, on data of its own. */
-export interface KafkaBroker {
+/** A real Kafka for one test file. */
+export interface KafkaBroker extends RealServer {
   /** As in `KAFKA_BROKERS`. */
   readonly brokers: string
-  /** kill -9 */
-  readonly kill: () => void
-  /** Lets it stand still, its connections open, and go on. */
-  readonly freeze: () => void
-  readonly thaw: () => void
-  /** Starts it again, on the same data and ports. */
-  readonly start: () => Promise<void>
-  /** Stops it, and forgets all. */
-  readonly stop: () => Promise<void>
 }
 
-const servers = (...args: ReadonlyArray<string>) =>
-  new Promise<{ readonly ok: boolean; readonly stdout: string; readonly stderr: string }>((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "pipe"] })
-    let [stdout, stderr] = ["", ""]
-    child.stdout.on("data", (chunk) => void (stdout += String(chunk)))
-    child.stderr.on("data", (chunk) => void (stderr += String(chunk)))
-    child.once("close", (code) => resolve({ ok: code === 0, stdout, stderr }))
-  })
-
-/**
- * Starts a Kafka as scripts/servers does; the first time it is downloaded. Where it cannot be had there is none, and the
- * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest.
- */
 export const kafkaBroker = async (what: string): Promise<KafkaBroker | undefined> => {
-  const { path, remove } = temporaryFolder()
-  const up = () => servers("up", "kafka", "--free-ports", "--as-long-as", String(process.pid), "--dir", path)
-  const { ok, stdout, stderr } = await up()
-  if (!ok) {
-    remove()
-    if (process.env["CI"] === "true") throw new Error(`No Kafka for ${what}:\n${stderr}`)
-    console.log(`NOT RUN: ${what}: no Kafka can be had here: ${stderr.trim().split("\n").at(-1)}`)
-    return undefined
-  }
-  const pid = () => Number(JSON.parse(readFileSync(join(path, "kafka", "running.json"), "utf8")).pid)
-  return {
-    brokers: /^KAFKA_BROKERS=(.*)$/m.exec(stdout)?.[1] ?? "",
-    kill: () => kill(pid()),
-    freeze: () => process.kill(pid(), "SIGSTOP"),
-    thaw: () => process.kill(pid(), "SIGCONT"),
-    start: async () => {
-      const again = await up()
-      if (!again.ok) throw new Error(`Kafka did not start again:\n${again.stderr}`)
-    },
-    stop: async () => {
-      await servers("down", "kafka", "--wipe", "--dir", path)
-      remove()
-    }
-  }
+  const server = await realServer("kafka", what)
+  return server && { ...server, brokers: server.settings["KAFKA_BROKERS"] ?? "" }
 }

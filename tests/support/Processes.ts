@@ -1,23 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process"
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { freePort } from "@merkato/infra/runtime/Ports"
+
+export { freePort }
 
 const root = new URL("../..", import.meta.url).pathname
-
-/** A port that was free a moment ago. */
-export const freePort = () =>
-  new Promise<number>((resolve, reject) => {
-    const server = createServer()
-    server.once("error", reject)
-    server.listen(0, "127.0.0.1", () => {
-      const address = server.address()
-      server.close(() =>
-        typeof address === "object" && address !== null ? resolve(address.port) : reject(new Error("no port"))
-      )
-    })
-  })
 
 /**
  * A folder that every user may traverse (the embedded Postgres runs as another one), removed by `remove`. Not named as
@@ -122,7 +111,7 @@ const cleanEnvironment = (): Record<string, string> =>
   Object.fromEntries(
     Object.entries(process.env).filter(
       (entry): entry is [string, string] =>
-        entry[1] !== undefined && !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS)/.test(entry[0])
+        entry[1] !== undefined && !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL)/.test(entry[0])
     )
   )
 

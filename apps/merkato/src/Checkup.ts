@@ -2,7 +2,6 @@
 import { Config, Effect, Option, type Redacted, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { accessSync, constants, existsSync, readFileSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs"
-import { createServer } from "node:net"
 import { dirname, join } from "node:path"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import * as Database from "@merkato/infra/postgres/Database"
@@ -11,6 +10,7 @@ import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
 import * as PostgresBinaries from "@merkato/infra/postgres/PostgresBinaries"
 import * as PostgresCluster from "@merkato/infra/postgres/PostgresCluster"
 import * as ServerUser from "@merkato/infra/postgres/ServerUser"
+import { isFree } from "@merkato/infra/runtime/Ports"
 
 /** What one check found, and what to do about it. */
 export interface Finding {
@@ -111,13 +111,6 @@ const binaries = ({ dataDir }: Options): Check => {
   )
 }
 
-const isFree = (port: number) =>
-  Effect.callback<boolean>((resume) => {
-    const server = createServer()
-    server.once("error", () => resume(Effect.succeed(false)))
-    server.listen({ port, host: "0.0.0.0" }, () => server.close(() => resume(Effect.succeed(true))))
-  })
-
 /** Whether a shop answers there: `ready`, `not ready`, or nothing that looks like one. */
 const shopAt = (port: number) =>
   Effect.tryPromise({
@@ -145,7 +138,7 @@ const port = Effect.fnUntraced(function* ({ port, dataDir }: Options) {
   if (answer === "ready") return ok("port", `a shop answers at http://localhost:${port}`)
   if (answer === "not ready")
     return warn("port", `the shop at http://localhost:${port} is not ready yet`, "wait, or look at its log")
-  if (!(yield* isFree(port)))
+  if (!(yield* isFree(port, "0.0.0.0")))
     return fail("port", `${port} is taken by something that is no shop`, "choose another with --port")
   return inUse(dataDir)
     ? warn("port", `${port} is free, though a shop uses the data folder`, "say on which port it is with --port")

@@ -10,7 +10,8 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { allEvents } from "../src/events.ts"
-import { incompatibilities, type JsonSchema, readSchema, writtenSchema } from "../src/kernel/EventSchema.ts"
+import { type JsonSchema, readSchema, writtenSchema } from "../src/kernel/EventSchema.ts"
+import { incompatibilities } from "./incompatibilities.ts"
 import { definitions } from "./modules.ts"
 
 const golden = join(import.meta.dir, "schemas")

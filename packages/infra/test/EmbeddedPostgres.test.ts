@@ -24,7 +24,7 @@ import { DataFolder, DataFolderInUse, DataFolderNotWritable } from "../src/postg
 import { EmbeddedPostgres } from "../src/postgres/EmbeddedPostgres.ts"
 import * as PostgresBinaries from "../src/postgres/PostgresBinaries.ts"
 import { DataFolderNotReachable, PostgresStartFailed } from "../src/postgres/PostgresFailure.ts"
-import * as RunningProcess from "../src/postgres/RunningProcess.ts"
+import * as RunningProcess from "../src/runtime/RunningProcess.ts"
 import * as ServerUser from "../src/postgres/ServerUser.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
 

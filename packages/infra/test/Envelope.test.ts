@@ -86,7 +86,10 @@ describe("what is no message", () => {
       expect(refusal(`${declaration}?>${type}${rest}`)).toBe("Client")
     }
     expect(refusal(message.replace("hello", "&b;"))).toBe("Client")
-    expect(refusal(message.replace("hello", "&#0;"))).toBe("Client")
+    for (const reference of ["&#0;", "&#x1F;", "&#xD800;", "&#xFFFE;", "&#x110000;", "&#9999999;"]) {
+      expect([reference, refusal(message.replace("hello", reference))]).toEqual([reference, "Client"])
+    }
+    expect(contentOf(message.replace("hello", "&#xFFFD;&#x10FFFF;"))).toEqual({ word: "\uFFFD\u{10FFFF}" })
     expect(contentOf(message.replace("hello", "&lt;&#x41;&#66;"))).toEqual({ word: "<AB" })
   })
 })

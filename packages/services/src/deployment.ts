@@ -15,6 +15,7 @@ import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import { type BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
+import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
@@ -122,8 +123,16 @@ const eventBus = (url: Redacted.Redacted): BusLayer => {
   return made
 }
 
+/** The cache that processes share: Redis where `REDIS_URL` names one, else none. */
+const sharedCache = Layer.unwrap(
+  Effect.map(Config.option(Config.String("REDIS_URL")), (url) =>
+    Option.isSome(url) ? RedisWhereNamed.layer(url.value) : Layer.empty
+  )
+)
+
 /** The caches of the edge, kept right through the bus. */
-export const caches = (bus: Redacted.Redacted) => ProductCache.layer.pipe(Layer.provide(eventBus(bus)))
+export const caches = (bus: Redacted.Redacted) =>
+  ProductCache.layer.pipe(Layer.provide(sharedCache), Layer.provide(eventBus(bus)))
 
 /** Brings the schemas of these contexts up to date, and that of the bus. */
 export const migrate = (names: ReadonlyArray<ContextName>, url: Redacted.Redacted) =>

@@ -1,6 +1,6 @@
 // A cart is what its shopper made of it, one change after the other, whoever else changes it or another one meanwhile.
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { Context, Effect, Exit, Layer, Logger, Result, Scope } from "effect"
+import { Context, Effect, Exit, Layer, Result, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as fc from "fast-check"
 import { type Cart, CartFull, maxQuantity } from "@merkato/domain/cart/Cart"
@@ -8,7 +8,7 @@ import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import { AttemptId, EventId, Id, OrderId, ProductId, UserId } from "@merkato/domain/kernel/Ids"
 import type { Region } from "@merkato/domain/kernel/Region"
-import { Principal, RequestContext, type RequestContextShape, system } from "@merkato/domain/kernel/RequestContext"
+import { Principal, type RequestContextShape, system } from "@merkato/domain/kernel/RequestContext"
 import { OrderHeld, OrderPaid } from "@merkato/domain/orders/OrderEvents"
 import { type Item, maxLines } from "@merkato/domain/pricing/Quote"
 import { Tokens } from "@merkato/infra/auth/Tokens"
@@ -21,6 +21,7 @@ import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { emptyOrdered } from "../src/cart/CartConsumers.ts"
 import { Carts } from "../src/cart/Carts.ts"
 import { Cart as CartContext } from "../src/cart/index.ts"
+import { as, quietly } from "./Requests.ts"
 
 const nowhere = ProductId.make("NOWHERE")
 
@@ -74,7 +75,7 @@ beforeAll(() =>
       Layer.provideMerge(database)
     )
     processes = [yield* Layer.build(Layer.fresh(carts)), yield* Layer.build(Layer.fresh(carts))]
-  }).pipe(Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Scope.provide(scope), Effect.runPromise)
+  }).pipe(quietly, Scope.provide(scope), Effect.runPromise)
 )
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
@@ -86,15 +87,7 @@ const at =
     return services === undefined ? Effect.die("the carts have not started") : Effect.provideContext(effect, services)
   }
 
-const run = <A, E>(effect: Effect.Effect<A, E, Services>): Promise<A> =>
-  at(0)(effect).pipe(Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise)
-
-const as = (userId: string, role: Principal["role"] = "shopper") =>
-  Effect.provideService(RequestContext, {
-    principal: new Principal({ userId: UserId.make(userId), role, region: "us" }),
-    correlationId: `of-${userId}`,
-    traceParent: "00-00000000000000000000000000000001-0000000000000001-00"
-  })
+const run = <A, E>(effect: Effect.Effect<A, E, Services>): Promise<A> => Effect.runPromise(quietly(at(0)(effect)))
 
 const many = (count: number) => Array.from({ length: count }, (_, nth) => nth)
 const atOnce = { concurrency: "unbounded" } as const

@@ -1,12 +1,11 @@
 // Flash sales on a real database, by a clock that the tests set: when their prices hold, and that they are told of once.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test"
-import { Clock, Context, DateTime, Effect, Exit, Layer, Logger, Result, Scope } from "effect"
+import { Clock, Context, DateTime, Effect, Exit, Layer, Result, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { Price, ProductNotFound } from "@merkato/domain/catalogue/Product"
-import { IdempotencyKey, ProductId, SaleId, UserId } from "@merkato/domain/kernel/Ids"
+import { IdempotencyKey, ProductId, SaleId } from "@merkato/domain/kernel/Ids"
 import type { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden, IdempotencyKeyReused, InvalidValue, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
-import { Principal, RequestContext, type Role } from "@merkato/domain/kernel/RequestContext"
 import { type FlashSale, FlashSaleNotFound, FlashSaleOverlaps, PriceNotLower } from "@merkato/domain/pricing/FlashSale"
 import { CurrencyNotSupported } from "@merkato/domain/pricing/Quote"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
@@ -20,6 +19,7 @@ import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { FlashSales } from "../src/pricing/FlashSales.ts"
 import { Pricing as PricingContext } from "../src/pricing/index.ts"
 import { Pricing } from "../src/pricing/Pricing.ts"
+import { as, quietly } from "./Requests.ts"
 
 /** What is on the shelf, and for how much. */
 const shelf = new Map<string, Price>()
@@ -86,8 +86,6 @@ const clock: Context.Context<never> = Context.make(Clock.Clock, {
 })
 
 const scope = Scope.makeUnsafe()
-const quiet = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-  effect.pipe(Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false))
 
 /** Two processes of the shop on one database, one that is killed at each step, and one that gives up at once. */
 let processes: ReadonlyArray<Process> = []
@@ -114,7 +112,7 @@ beforeAll(
       processes = [yield* start(pricing(events)), yield* start(pricing(events))]
       hasty = yield* start(pricing(events, within(20)))
       dying = yield* start(pricing(killed.pipe(Layer.provide(events))))
-    }).pipe(quiet, Scope.provide(scope), Effect.runPromise),
+    }).pipe(quietly, Scope.provide(scope), Effect.runPromise),
   60_000
 )
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
@@ -131,14 +129,7 @@ const at =
     on(processes[nth % processes.length], effect)
 
 const run = <A, E>(effect: Effect.Effect<A, E, Services>): Promise<A> =>
-  Effect.runPromise(quiet(at(0)(Effect.provideContext(effect, clock))))
-
-const as = (role: Role) =>
-  Effect.provideService(RequestContext, {
-    principal: new Principal({ userId: UserId.make(`THE-${role}`), role, region: "us" }),
-    correlationId: "test",
-    traceParent: "00-00000000000000000000000000000001-0000000000000001-00"
-  })
+  Effect.runPromise(quietly(at(0)(Effect.provideContext(effect, clock))))
 
 const atOnce = { concurrency: "unbounded" } as const
 const many = (count: number) => Array.from({ length: count }, (_, nth) => nth)
@@ -183,11 +174,12 @@ const schedule = ({ productId, priceMinor = 700, currency = "USD", from = 0, unt
       endsAt: after(until),
       ...(key === undefined ? {} : { idempotencyKey: IdempotencyKey.make(key) })
     })
-  ).pipe(as("admin"))
+  ).pipe(as("THE-admin", "admin"))
 
 const scheduled = (wanted: Wanted) => Effect.map(schedule(wanted), ({ answer }) => answer)
 
-const cancel = (saleId: SaleId) => Effect.flatMap(FlashSales, (sales) => sales.cancel(saleId)).pipe(as("admin"))
+const cancel = (saleId: SaleId) =>
+  Effect.flatMap(FlashSales, (sales) => sales.cancel(saleId)).pipe(as("THE-admin", "admin"))
 
 const find = (saleId: SaleId) => Effect.flatMap(FlashSales, (sales) => sales.get(saleId))
 
@@ -323,7 +315,7 @@ describe("a sale is refused", () => {
         expect(yield* refusal(schedule({ productId: nothing }))).toEqual(new ProductNotFound({ productIds: [nothing] }))
         const shopping = Effect.flatMap(FlashSales, (sales) =>
           sales.schedule({ productId, priceMinor: 1, currency: "USD", startsAt: after(500), endsAt: after(510) })
-        ).pipe(as("shopper"))
+        ).pipe(as("THE-shopper", "shopper"))
         expect(yield* refusal(shopping)).toEqual(new Forbidden({ action: "flash_sale.write" }))
       })
     ))
@@ -512,7 +504,9 @@ describe("starts and ends", () => {
         const unknown = SaleId.make("SALE-NONE")
         expect(yield* Effect.flip(cancel(unknown))).toEqual(new FlashSaleNotFound({ saleId: unknown }))
         expect(
-          yield* Effect.flip(Effect.flatMap(FlashSales, (sales) => sales.cancel(unknown)).pipe(as("shopper")))
+          yield* Effect.flip(
+            Effect.flatMap(FlashSales, (sales) => sales.cancel(unknown)).pipe(as("THE-shopper", "shopper"))
+          )
         ).toEqual(new Forbidden({ action: "flash_sale.write" }))
       })
     ))

@@ -1,9 +1,8 @@
 // Twins: one request that came twice, and both tries under way at the same time.
 import { expect, test } from "bun:test"
-import { Effect, Layer, Logger, type Scope } from "effect"
+import { Effect, Layer, type Scope } from "effect"
 import { SqlError } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { Quote } from "@merkato/domain/pricing/Quote"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
@@ -14,6 +13,7 @@ import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { Orders as OrdersContext } from "../src/orders/index.ts"
 import { Orders, type Place } from "../src/orders/Orders.ts"
+import { as, quietly } from "./Requests.ts"
 
 const milk = Ids.ProductId.make("PROD-MILK")
 
@@ -106,17 +106,7 @@ const withOrders = <A, E>(run: (shop: Shop) => Effect.Effect<A, E, Scope.Scope>)
         released
       })
     }).pipe(Effect.provide(Orders.layer.pipe(Layer.provide(needs), Layer.provideMerge(database))))
-  }).pipe(
-    Effect.provideService(RequestContext, {
-      principal: new Principal({ userId: Ids.UserId.make("ADA"), role: "shopper", region: "eu" }),
-      correlationId: "test",
-      traceParent: "00-00000000000000000000000000000001-0000000000000001-00"
-    }),
-    Effect.scoped,
-    Effect.provide(Logger.layer([])),
-    Effect.withTracerEnabled(false),
-    Effect.runPromise
-  )
+  }).pipe(as("ADA", "shopper", "eu"), Effect.scoped, quietly, Effect.runPromise)
 
 const request: Place = { idempotencyKey: Ids.IdempotencyKey.make("key"), items: [{ productId: milk, qty: 1 }] }
 

@@ -9,6 +9,7 @@ import { type Currency, maxMinor } from "@merkato/domain/kernel/Money"
 import { PaymentToken } from "@merkato/domain/payments/Payment"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { freePort } from "@merkato/infra/runtime/Ports"
 import * as Envelope from "@merkato/infra/soap/Envelope"
 import * as Soap from "@merkato/rpc/payments/PaymentGatewaySoap"
 import * as Deployment from "../src/deployment.ts"
@@ -16,7 +17,6 @@ import type { PaymentGateway } from "../src/payments/PaymentGateways.ts"
 import * as RestGateway from "../src/payments/RestGateway.ts"
 import * as SoapGateway from "../src/payments/SoapGateway.ts"
 import { gatewayRules } from "../../../tests/support/GatewayBooks.ts"
-import { freePort } from "../../../tests/support/Processes.ts"
 
 const scope = Scope.makeUnsafe()
 let url: Redacted.Redacted | undefined

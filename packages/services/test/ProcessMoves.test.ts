@@ -1,9 +1,9 @@
 // Moves of order processes that share a statement: each has its own answer, and all that belongs to it or nothing.
 import { expect, test } from "bun:test"
-import { DateTime, Effect, Fiber, Layer, Logger, Schedule, type Scope } from "effect"
+import { DateTime, Effect, Fiber, Layer, Schedule, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
+import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { Order } from "@merkato/domain/orders/Order"
 import { created, OrderPaymentFailed, OrderPaymentStarted } from "@merkato/domain/orders/OrderEvents"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
@@ -13,6 +13,7 @@ import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { Orders } from "../src/orders/index.ts"
 import * as ProcessMoves from "../src/orders/ProcessMoves.ts"
 import type { Saga } from "../src/orders/SagaStore.ts"
+import { as, quietly } from "./Requests.ts"
 
 type Moves = Effect.Success<typeof ProcessMoves.make>
 
@@ -31,17 +32,7 @@ const withMoves = <A, E>(run: (moves: Moves) => Effect.Effect<A, E, SqlClient.Sq
         )
       )
     )
-  }).pipe(
-    Effect.provideService(RequestContext, {
-      principal: new Principal({ userId: Ids.UserId.make("ADA"), role: "shopper", region: "eu" }),
-      correlationId: "test",
-      traceParent: "00-00000000000000000000000000000001-0000000000000001-00"
-    }),
-    Effect.scoped,
-    Effect.provide(Logger.layer([])),
-    Effect.withTracerEnabled(false),
-    Effect.runPromise
-  )
+  }).pipe(as("ADA", "shopper", "eu"), Effect.scoped, quietly, Effect.runPromise)
 
 const checkout = (who: string, cart = `CART-${who}@1`): ProcessMoves.Checkout => ({
   sagaId: `SAGA-${who}`,

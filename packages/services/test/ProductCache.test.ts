@@ -4,6 +4,7 @@ import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
 import { Price } from "@merkato/domain/catalogue/Product"
 import { EventId, ProductId } from "@merkato/domain/kernel/Ids"
 import { defaultRegion } from "@merkato/domain/kernel/Region"
+import { Policies } from "@merkato/infra/policy/Policies"
 import { EventBus } from "@merkato/infra/events/EventBus"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import * as Database from "@merkato/infra/postgres/Database"
@@ -67,7 +68,7 @@ test(
         expect(["/api/v1/products", late].map((path) => pages.peek(path, services))).toEqual([undefined, undefined])
         yield* products.put("P1", 1, product("read before the change and put after it"))
         expect([yield* products.get("P1"), yield* products.get("P2")]).toEqual([undefined, product("other")])
-      }).pipe(Effect.provide(Cache.layer.pipe(Layer.provideMerge(bus))))
+      }).pipe(Effect.provide(Cache.layer.pipe(Layer.provideMerge(bus), Layer.provide(Policies.layerWith()))))
     }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
   timeoutMs
 )

@@ -19,14 +19,27 @@ export interface VersionedCache<A> {
   readonly drop: (key: string, version: number) => Effect.Effect<void>
 }
 
+/** What stands behind a cache: slower, and shared with others. It fails as if it knew nothing. */
+export interface Behind<A> {
+  readonly find: (key: string) => Effect.Effect<{ readonly version: number; readonly value: A } | undefined>
+  readonly put: (key: string, version: number, value: A) => Effect.Effect<void>
+}
+
+interface Options<A> {
+  readonly name: string
+  readonly capacity: number
+  readonly ttlMs: number
+  readonly behind?: Behind<A> | undefined
+}
+
 /**
  * A cache in this process: bounded (the entry that was put longest ago goes first), and no entry older than `ttlMs` is
  * given out, whatever happens to the events that drop entries. Counts hits and misses, and the ratio as
- * `<name>_cache_hit_ratio`.
+ * `<name>_cache_hit_ratio`. What is not here is looked for `behind` it, and kept here as long as if it were new; nothing is
+ * dropped there.
  */
-export const make = <A>(options: { readonly name: string; readonly capacity: number; readonly ttlMs: number }) =>
+export const make = <A>({ name, capacity, ttlMs, behind }: Options<A>) =>
   Effect.sync((): VersionedCache<A> => {
-    const { name, capacity, ttlMs } = options
     const entries = new Map<string, Entry<A>>()
     const ratio = Metric.gauge(`${name}_cache_hit_ratio`, { description: "Share of reads answered from the cache" })
     let hits = 0
@@ -55,19 +68,30 @@ export const make = <A>(options: { readonly name: string; readonly capacity: num
       if (oldest !== undefined) entries.delete(oldest)
     }
 
+    const keepFrom = (key: string, version: number, value: A) =>
+      Effect.map(Clock.currentTimeMillis, (now) => keep(key, { version, value, expiresAt: now + ttlMs }))
+
+    /** What stands behind may not have heard yet of what was dropped here. */
+    const findBehind = ({ find }: Behind<A>, key: string) =>
+      Effect.flatMap(find(key), (found) => {
+        const known = entries.get(key)?.version ?? 0
+        if (found === undefined || found.version < known) return Effect.undefined
+        return Effect.as(keepFrom(key, found.version, found.value), found.value)
+      })
+
     return {
       get: (key) =>
         Effect.withFiber((fiber) => {
           const value = peek(key, fiber.context)
           count(value !== undefined, fiber.context)
-          return Effect.succeed(value)
+          return value === undefined && behind !== undefined ? findBehind(behind, key) : Effect.succeed(value)
         }),
       peek,
       hit: (services) => count(true, services),
       put: (key, version, value) =>
-        Effect.flatMap(Clock.Clock, (clock) =>
-          Effect.sync(() => keep(key, { version, value, expiresAt: clock.currentTimeMillisUnsafe() + ttlMs }))
-        ),
+        behind === undefined
+          ? keepFrom(key, version, value)
+          : Effect.andThen(keepFrom(key, version, value), behind.put(key, version, value)),
       drop: (key, version) => Effect.sync(() => keep(key, { version, value: undefined, expiresAt: 0 }))
     }
   })

@@ -1,4 +1,4 @@
-import { Context, type Duration, Effect, Schema } from "effect"
+import { Context, type Duration, Effect, Schedule, Schema } from "effect"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import type * as Option from "effect/Option"
 
@@ -39,6 +39,27 @@ export interface DeadLetter extends Delivery {
   readonly failedAt: Date
 }
 
+/** What a consumer group reads, and what it does with it. */
+export interface Subscription<R> {
+  readonly consumerGroup: string
+  readonly topics: ReadonlyArray<string>
+  /** All types, when it is left out. */
+  readonly eventTypes?: ReadonlyArray<string>
+  /** At most so many events of each partition at a time. */
+  readonly batchSize: number
+  readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, BusUnavailable, R>
+}
+
+/** What is read from now on; `following` runs once the starting point is known. */
+export interface Following<R> {
+  readonly topics: ReadonlyArray<string>
+  readonly following: Effect.Effect<void>
+  readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, never, R>
+}
+
+/** How a bus that is away is tried again: soon at first, then every 5 s. */
+export const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
+
 export const deadLetterTopic = (topic: string): string => `${topic}.dlq`
 
 /**
@@ -54,24 +75,12 @@ export class EventBus extends Context.Service<
      * Reads on forever for a group. `handle` gets events of some partitions, in order within each; when it returns, they
      * are done, and when it fails or the process dies, they come again. Events of other types are passed over unread.
      */
-    readonly subscribe: <R>(options: {
-      readonly consumerGroup: string
-      readonly topics: ReadonlyArray<string>
-      /** All types, when it is left out. */
-      readonly eventTypes?: ReadonlyArray<string>
-      /** At most so many events of each partition at a time. */
-      readonly batchSize: number
-      readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, BusUnavailable, R>
-    }) => Effect.Effect<never, never, R>
+    readonly subscribe: <R>(options: Subscription<R>) => Effect.Effect<never, never, R>
     /**
      * Reads on forever what is published from now on, for this process alone and without remembering how far: what
-     * caches and live connections need. `following` runs once the starting point is known.
+     * caches and live connections need.
      */
-    readonly follow: <R>(options: {
-      readonly topics: ReadonlyArray<string>
-      readonly following: Effect.Effect<void>
-      readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, never, R>
-    }) => Effect.Effect<never, never, R>
+    readonly follow: <R>(options: Following<R>) => Effect.Effect<never, never, R>
     /** What stands in the topics from a moment on, oldest first; at most `limit`. */
     readonly read: (options: {
       readonly topics: ReadonlyArray<string>

@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Latch, Layer, Schedule } from "effect"
+import { Clock, Duration, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import * as Migrations from "../postgres/Migrations.ts"
@@ -9,8 +9,10 @@ import {
   type DeadLetter,
   type DeadLetterCause,
   deadLetterTopic,
-  type Delivery,
-  EventBus
+  EventBus,
+  type Following,
+  patient,
+  type Subscription
 } from "./EventBus.ts"
 import * as Tracing from "../telemetry/Tracing.ts"
 
@@ -28,17 +30,6 @@ const gatherFor = Duration.millis(25)
 
 /** Events of a partition that a group passes over at a time. */
 const lookAhead = 1_000
-
-/** How a bus that is away is tried again: soon at first, then every 5 s. */
-const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
-
-interface Subscription<R> {
-  readonly consumerGroup: string
-  readonly topics: ReadonlyArray<string>
-  readonly eventTypes?: ReadonlyArray<string>
-  readonly batchSize: number
-  readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, BusUnavailable, R>
-}
 
 /** A consumer in this process, and what it is woken by. */
 class Sleeper {
@@ -303,11 +294,7 @@ export const layer = Layer.effect(
       )
     }
 
-    const follow = <R>(options: {
-      readonly topics: ReadonlyArray<string>
-      readonly following: Effect.Effect<void>
-      readonly handle: (batch: ReadonlyArray<Delivery>) => Effect.Effect<void, never, R>
-    }): Effect.Effect<never, never, R> =>
+    const follow = <R>(options: Following<R>): Effect.Effect<never, never, R> =>
       Effect.scoped(
         Effect.gen(function* () {
           const { topics, following, handle } = options

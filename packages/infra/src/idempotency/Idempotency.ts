@@ -22,6 +22,22 @@ export const answerOf = <A extends Schema.Top, E extends Schema.Top>(success: A,
     Schema.Struct({ _tag: Schema.tag("Refused"), refusal })
   ])
 
+type Answer<A, E> = { readonly _tag: "Done"; readonly value: A } | { readonly _tag: "Refused"; readonly refusal: E }
+
+/** A refusal that was the first answer already. */
+export interface Replayed<E> {
+  readonly _tag: "Replayed"
+  readonly refusal: E
+}
+
+/** Answers again what was answered first. */
+export const replay = <A, E>(
+  first: Answer<A, E>
+): Effect.Effect<{ readonly answer: A; readonly replayed: boolean }, Replayed<E>> =>
+  first._tag === "Done"
+    ? Effect.succeed({ answer: first.value, replayed: true })
+    : Effect.fail({ _tag: "Replayed", refusal: first.refusal })
+
 /** What is known of a request: nothing; that it runs until `leaseUntil`; or its answer. */
 export type Found =
   | { readonly _tag: "Nothing" }

@@ -100,6 +100,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "cache.shared": {
+    about: "shared cache: who reads goes on without it",
+    usedBy: "the edge",
+    deadlineMs: 250,
+    attemptTimeoutMs: 250,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "mqtt.ingest": {
     about: "MQTT ingest: bounded buffer",
     usedBy: "inventory",

@@ -13,7 +13,7 @@ import {
   writeFileSync
 } from "node:fs"
 import { join, resolve } from "node:path"
-import * as RunningProcess from "./RunningProcess.ts"
+import * as RunningProcess from "../runtime/RunningProcess.ts"
 
 /** A running process owns the data folder; there is one owner at a time. */
 export class DataFolderInUse extends Schema.TaggedError<DataFolderInUse>()("DataFolderInUse", {

@@ -9,7 +9,7 @@ import * as PostgresBinaries from "./PostgresBinaries.ts"
 import * as PostgresCluster from "./PostgresCluster.ts"
 import { DataFolderNotReachable, lastLines, PostgresStartFailed } from "./PostgresFailure.ts"
 import * as Postmaster from "./Postmaster.ts"
-import * as RunningProcess from "./RunningProcess.ts"
+import * as RunningProcess from "../runtime/RunningProcess.ts"
 import * as ServerUser from "./ServerUser.ts"
 
 export interface ServerOptions {

@@ -14,7 +14,7 @@ import {
 } from "node:fs"
 import { createRequire } from "node:module"
 import { basename, dirname, join, relative } from "node:path"
-import * as RunningProcess from "./RunningProcess.ts"
+import * as RunningProcess from "../runtime/RunningProcess.ts"
 import { run, type ServerUser } from "./ServerUser.ts"
 
 const platform = process.platform === "win32" ? "windows" : process.platform

@@ -2,7 +2,7 @@
 import { Clock, Effect } from "effect"
 import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import * as RunningProcess from "./RunningProcess.ts"
+import * as RunningProcess from "../runtime/RunningProcess.ts"
 
 export interface Postmaster extends RunningProcess.RunningProcess {
   readonly cluster: string

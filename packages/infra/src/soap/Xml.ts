@@ -60,18 +60,13 @@ const entities: ReadonlyMap<string, string> = new Map([
   ["apos", "'"]
 ])
 
-/** Characters that XML 1.0 allows (production 2, "Char"). */
-const isCharacter = (code: number) =>
-  code === 0x9 ||
-  code === 0xa ||
-  code === 0xd ||
-  (code >= 0x20 && code <= 0xd7ff) ||
-  (code >= 0xe000 && code <= 0xfffd) ||
-  (code >= 0x10000 && code <= 0x10ffff)
+/** All but the characters that XML 1.0 allows (production 2, "Char"). */
+const unsayable = /[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu
 
 /** The text with U+FFFD for what XML cannot say (lone surrogates among them), so that it can be read again. */
-export const sayable = (text: string): string =>
-  text.replaceAll(/[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu, "\uFFFD")
+export const sayable = (text: string): string => text.replaceAll(unsayable, "\uFFFD")
+
+const lastCodePoint = 0x10ffff
 
 const resolve = (text: string): string =>
   text.replaceAll(/&(?:#x([0-9a-fA-F]{1,6})|#([0-9]{1,7})|(\w{1,16}));/g, (reference, hex, decimal, name) => {
@@ -81,8 +76,11 @@ const resolve = (text: string): string =>
       return character
     }
     const code = hex === undefined ? Number.parseInt(decimal, 10) : Number.parseInt(hex, 16)
-    if (!isCharacter(code)) throw new NotXml({ reason: `a character that XML does not have: ${reference}` })
-    return String.fromCodePoint(code)
+    const character = code > lastCodePoint ? "" : String.fromCodePoint(code)
+    if (character === "" || sayable(character) !== character) {
+      throw new NotXml({ reason: `a character that XML does not have: ${reference}` })
+    }
+    return character
   })
 
 type Namespaces = ReadonlyMap<string, string>

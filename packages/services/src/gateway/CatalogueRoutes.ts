@@ -3,12 +3,13 @@ import { HttpApiBuilder } from "effect/http-api"
 import { Price, type Product } from "@merkato/domain/catalogue/Product"
 import type { ProductId } from "@merkato/domain/kernel/Ids"
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
+import * as SingleFlight from "@merkato/infra/cache/SingleFlight"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import { jsonWithTag, tagged } from "./Etags.ts"
 import { flashSaleJson, KeptFlashPrices } from "./FlashPrices.ts"
-import { onSale, ProductCache, ProductPages } from "./ProductCache.ts"
+import { type CachedProduct, onSale, ProductCache, ProductPages } from "./ProductCache.ts"
 import { answering, json, pageJson, pricePeriodJson, priceOf, productJson } from "./Rest.ts"
 
 const defaultLimit = 20
@@ -28,10 +29,8 @@ export const CatalogueRoutes = HttpApiBuilder.group(
   Effect.fn(function* (handlers) {
     const catalogue = yield* CatalogueRpc
     const cache = yield* ProductCache
-    /** A product ready to be sent, read through the cache. */
-    const cachedProduct = Effect.fnUntraced(function* (productId: ProductId) {
-      const known = yield* cache.get(productId)
-      if (known !== undefined) return known
+    const reads = SingleFlight.make<CachedProduct, Effect.Error<ReturnType<typeof catalogue.GetProduct>>>()
+    const readProduct = Effect.fnUntraced(function* (productId: ProductId) {
       const product = yield* catalogue.GetProduct({ productId })
       const fresh = {
         etag: `"${product.version}"`,
@@ -41,6 +40,11 @@ export const CatalogueRoutes = HttpApiBuilder.group(
       yield* cache.put(productId, product.version, fresh)
       return fresh
     })
+    /** A product ready to be sent, read through the cache; a crowd that misses it reads it once. */
+    const cachedProduct = (productId: ProductId) =>
+      Effect.flatMap(cache.get(productId), (known) =>
+        known === undefined ? reads.once(productId, readProduct(productId)) : Effect.succeed(known)
+      )
     const pricing = yield* PricingRpc
     const kept = yield* KeptFlashPrices
     /** The sales that run now. Without a memory of them, pricing is asked; while it is away, there are none to be seen. */

@@ -35,7 +35,7 @@ export const opsRoutes = (contexts: ReadonlyArray<string>) =>
         )
         return {
           items: [
-            ...(yield* OpsPolicies.here(local)),
+            ...(yield* OpsPolicies.here(local, OpsPolicies.edge)),
             ...told.flatMap(({ items }) => items ?? []),
             ...(yield* OpsPolicies.later)
           ],

@@ -35,14 +35,21 @@ const policyJson = (policy: PolicyState, contexts: ReadonlyArray<string>): Json 
   contexts
 })
 
-/** The policies of this process that its contexts use. */
-export const here = (contexts: ReadonlyArray<string>) =>
+/** Who uses policies besides contexts: the process that is the edge. */
+export const edge = "the edge"
+
+/** The policies of this process that its contexts use, and what else it is. */
+export const here = (contexts: ReadonlyArray<string>, also?: typeof edge) =>
   Effect.map(
     Effect.flatMap(Policies, ({ states }) => states),
     (states) =>
       states
         .filter(({ later, usedBy }) =>
-          later ? false : usedBy === "every context" ? contexts.length > 0 : contexts.includes(usedBy)
+          later
+            ? false
+            : usedBy === "every context"
+              ? contexts.length > 0
+              : usedBy === also || contexts.includes(usedBy)
         )
         .map((state) => policyJson(state, contexts))
   )

@@ -1,10 +1,12 @@
-import { Context, Effect, Latch, Layer } from "effect"
+import { Context, Effect, Latch, Layer, Metric, Option, Schema } from "effect"
 import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
-import type { Price } from "@merkato/domain/catalogue/Product"
+import { Price } from "@merkato/domain/catalogue/Product"
 import type { FlashPrice } from "@merkato/domain/pricing/FlashSale"
 import * as PageCache from "@merkato/infra/cache/PageCache"
+import { SharedCache } from "@merkato/infra/cache/SharedCache"
 import * as VersionedCache from "@merkato/infra/cache/VersionedCache"
-import { EventBus } from "@merkato/infra/events/EventBus"
+import { BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
+import { Policies } from "@merkato/infra/policy/Policies"
 import * as FlashPrices from "./FlashPrices.ts"
 
 /** A product, or a page of them, as it goes over the wire. */
@@ -59,11 +61,82 @@ export const ProductPages = Context.Reference<PageCache.PageCache<CachedJson>>("
   defaultValue: () => PageCache.none<CachedJson>()
 })
 
-/** The caches in this process, kept right by the events of catalogue and pricing and by nothing else. */
+const sharedKey = (productId: string) => `product:${productId}`
+
+const SharedProduct = Schema.fromJsonString(Schema.Struct({ etag: Schema.String, body: Schema.String, shelf: Price }))
+const encodeShared = Schema.encodeSync(SharedProduct)
+const decodeShared = Schema.decodeUnknownOption(SharedProduct)
+
+const shared = Metric.gauge("product_shared_cache_hit_ratio", {
+  description: "Share of the reads that missed this process's cache and were answered from the shared one"
+})
+
+/**
+ * Products that other processes have read, under their policy: without an answer in time there is nothing behind. What is
+ * there in a form that this release does not know is read anew.
+ */
+const behind = (cache: typeof SharedCache.Service, policies: typeof Policies.Service) => {
+  let [hits, reads] = [0, 0]
+  const guarded = policies.guard<unknown>("cache.shared", { transient: () => true })
+  return {
+    find: (productId: string) =>
+      cache.find(sharedKey(productId)).pipe(
+        guarded,
+        Effect.orElseSucceed(() => undefined),
+        Effect.map((found) => {
+          const value = found === undefined ? Option.none() : decodeShared(found.value)
+          return found !== undefined && Option.isSome(value)
+            ? { version: found.version, value: value.value }
+            : undefined
+        }),
+        Effect.tap((found) => {
+          reads += 1
+          if (found !== undefined) hits += 1
+          return Metric.update(shared, hits / reads)
+        })
+      ),
+    put: (productId: string, version: number, product: CachedProduct) =>
+      cache.put(sharedKey(productId), version, encodeShared(product), ttlMs).pipe(guarded, Effect.ignore)
+  }
+}
+
+/**
+ * Drops what changed from the shared cache: each event once for all processes, and again until it is done, so that a cache
+ * that was away does not come back with what is out of date.
+ */
+const dropFromShared = (cache: typeof SharedCache.Service, bus: typeof EventBus.Service) =>
+  bus.subscribe({
+    consumerGroup: "edge.shared-products",
+    topics: ["catalogue.events"],
+    eventTypes: [ProductUpdated.type],
+    batchSize: 100,
+    handle: (batch) =>
+      Effect.forEach(
+        batch,
+        ({ envelope }) => cache.drop(sharedKey(envelope.partitionKey), envelope.aggregateVersion, ttlMs),
+        { discard: true }
+      ).pipe(
+        Effect.timeout("5 seconds"),
+        Effect.mapError((cause) => new BusUnavailable({ cause }))
+      )
+  })
+
+/**
+ * The caches in this process, kept right by the events of catalogue and pricing and by nothing else; behind that of products
+ * the one that processes share, if there is one.
+ */
 export const layer = Layer.effectContext(
   Effect.gen(function* () {
     const bus = yield* EventBus
-    const cache = yield* VersionedCache.make<CachedProduct>({ name: "product", capacity, ttlMs })
+    const sharedCache = yield* Effect.serviceOption(SharedCache)
+    const policies = yield* Policies
+    const cache = yield* VersionedCache.make<CachedProduct>({
+      name: "product",
+      capacity,
+      ttlMs,
+      behind: Option.isSome(sharedCache) ? behind(sharedCache.value, policies) : undefined
+    })
+    if (Option.isSome(sharedCache)) yield* Effect.forkScoped(dropFromShared(sharedCache.value, bus))
     const pages = yield* PageCache.make<CachedJson>({ name: "product_page", characters: pageCharacters, ttlMs })
     const flashPrices = FlashPrices.make()
     const following = Latch.makeUnsafe(false)

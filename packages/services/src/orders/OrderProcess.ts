@@ -47,7 +47,14 @@ import { Encryption } from "@merkato/infra/auth/Encryption"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { currentTraceParent } from "@merkato/infra/events/Stamp"
-import { answerOf, Idempotency, inProgress, type Keyed } from "@merkato/infra/idempotency/Idempotency"
+import {
+  answerOf,
+  Idempotency,
+  inProgress,
+  type Keyed,
+  replay,
+  type Replayed
+} from "@merkato/infra/idempotency/Idempotency"
 import { derivedId } from "@merkato/infra/idempotency/Digest"
 import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import type { OperationName } from "@merkato/infra/policy/operations"
@@ -129,8 +136,6 @@ interface Answered {
   readonly answer: Order
   readonly replayed: boolean
 }
-
-type Replayed<R> = { readonly _tag: "Replayed"; readonly refusal: R }
 
 type ProcessFailure<R> =
   | Forbidden
@@ -621,19 +626,12 @@ export class OrderProcess extends Context.Service<
               Effect.flatMap((turn) => (turn._tag === "Moving" ? drive(turn.saga) : Effect.succeed(turn)))
             )
 
-      const answered = Effect.fnUntraced(function* (stored: unknown) {
-        const answer = yield* Effect.orDie(decodeAnswer(stored))
-        return answer._tag === "Done"
-          ? { answer: answer.value, replayed: true }
-          : yield* Effect.fail({ _tag: "Replayed" as const, refusal: answer.refusal })
-      })
-
       /** The first answer, if there is one; a request that still runs is refused. */
       const earlier = Effect.fnUntraced(function* (keyed: Keyed) {
         const found = yield* idempotency.find(keyed)
         switch (found._tag) {
           case "Answered":
-            return yield* answered(found.answer)
+            return yield* replay(yield* Effect.orDie(decodeAnswer(found.answer)))
           case "Running": {
             const now = yield* Clock.currentTimeMillis
             return yield* inProgress(found.leaseUntil, now)

@@ -36,7 +36,7 @@ import { type CurrencyNotSupported, type Item, type Quote } from "@merkato/domai
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { derivedId } from "@merkato/infra/idempotency/Digest"
-import { answerOf, Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
+import { answerOf, Idempotency, type Keyed, replay, type Replayed } from "@merkato/infra/idempotency/Idempotency"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
@@ -80,12 +80,7 @@ export class Orders extends Context.Service<
       request: Place
     ): Effect.Effect<
       { readonly answer: Order; readonly replayed: boolean },
-      | Forbidden
-      | PlaceRefusal
-      | { readonly _tag: "Replayed"; readonly refusal: PlaceRefusal }
-      | IdempotencyKeyReused
-      | RequestInProgress
-      | ServiceUnavailable
+      Forbidden | PlaceRefusal | Replayed<PlaceRefusal> | IdempotencyKeyReused | RequestInProgress | ServiceUnavailable
     >
     cancel(
       orderId: Ids.OrderId
@@ -133,18 +128,12 @@ export class Orders extends Context.Service<
         return yield* Effect.orDie(decodeAnswer(found.answer))
       })
 
-      /** Answers again what was answered first. */
-      const replay = Effect.fnUntraced(function* (keyed: Keyed) {
-        const first = yield* firstAnswer(keyed)
-        return first._tag === "Done"
-          ? { answer: first.value, replayed: true }
-          : yield* Effect.fail({ _tag: "Replayed" as const, refusal: first.refusal })
-      })
+      const replayFirst = (keyed: Keyed) => Effect.flatMap(firstAnswer(keyed), replay)
 
       /** Keeps a refusal as the key's answer, unless it has one already. */
       const refuse = Effect.fnUntraced(function* (keyed: Keyed, refusal: PlaceRefusal) {
         const kept = yield* idempotency.keep(keyed, encodeAnswer({ _tag: "Refused", refusal }))
-        return kept ? yield* Effect.fail(refusal) : yield* replay(keyed)
+        return kept ? yield* Effect.fail(refusal) : yield* replayFirst(keyed)
       })
 
       /**
@@ -192,7 +181,7 @@ export class Orders extends Context.Service<
             .Release({ reservationId: order.reservationId, orderId: order.orderId })
             .pipe(Effect.catchTag("ReservationClosed", () => Effect.void))
         }
-        return yield* replay(keyed)
+        return yield* replayFirst(keyed)
       })
 
       const place = Tracing.fn("Orders.place")(
@@ -221,7 +210,7 @@ export class Orders extends Context.Service<
             const error = reserved.failure
             return error._tag === "OutOfStock" ? yield* refuse(keyed, error) : yield* error
           }
-          if (reserved.success === undefined) return yield* replay(keyed)
+          if (reserved.success === undefined) return yield* replayFirst(keyed)
           const { orderId, reservationId } = reserved.success
           const at = yield* now
           const { userId, region } = principal

@@ -28,7 +28,7 @@ import { CurrencyNotSupported } from "@merkato/domain/pricing/Quote"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
-import { answerOf, Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
+import { answerOf, Idempotency, type Keyed, replay, type Replayed } from "@merkato/infra/idempotency/Idempotency"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { isPolicyError } from "@merkato/infra/policy/PolicyError"
@@ -80,7 +80,7 @@ export class FlashSales extends Context.Service<
       | Forbidden
       | InvalidValue
       | Refusal
-      | { readonly _tag: "Replayed"; readonly refusal: Refusal }
+      | Replayed<Refusal>
       | IdempotencyKeyReused
       | RequestInProgress
       | ServiceUnavailable
@@ -130,10 +130,7 @@ export class FlashSales extends Context.Service<
         const found = yield* idempotency.find(keyed)
         if (found._tag === "Nothing") return undefined
         if (found._tag === "Running") return yield* new RequestInProgress({ retryAfterSeconds: 1 })
-        const first = yield* Effect.orDie(decodeAnswer(found.answer))
-        return first._tag === "Done"
-          ? { answer: first.value, replayed: true }
-          : yield* Effect.fail({ _tag: "Replayed" as const, refusal: first.refusal })
+        return yield* replay(yield* Effect.orDie(decodeAnswer(found.answer)))
       })
 
       const fits = Effect.fnUntraced(function* ({ productId, priceMinor, currency }: NewSale) {
@@ -228,17 +225,9 @@ export class FlashSales extends Context.Service<
               if (sale.endTold || !DateTime.isLessThan(canceledAt, sale.endsAt)) return
               const { productId, version } = sale
               const started = sale.startTold || !DateTime.isLessThan(canceledAt, sale.startsAt)
-              const told = !started
-                ? [FlashSaleCanceled.of(saleId, version + 1, { saleId, productId, canceledAt })]
-                : [
-                    ...(sale.startTold ? [] : [FlashSaleStarted.of(saleId, version + 1, toldOf(sale))]),
-                    FlashSaleEnded.of(saleId, sale.startTold ? version + 1 : version + 2, {
-                      saleId,
-                      productId,
-                      endedAt: canceledAt,
-                      reason: "canceled"
-                    })
-                  ]
+              const told = started
+                ? newsOf(sale, { endedAt: canceledAt, reason: "canceled" })
+                : [FlashSaleCanceled.of(saleId, version + 1, { saleId, productId, canceledAt })]
               yield* store.cancel(saleId, version + told.length, at)
               yield* events.append(told, at)
             })
@@ -285,20 +274,7 @@ export class FlashSales extends Context.Service<
           if (due.length === 0) return
           const told = due.map((sale) => {
             const isOver = DateTime.toEpochMillis(sale.endsAt) <= at.getTime()
-            const { saleId, productId } = sale
-            const news = [
-              ...(sale.startTold ? [] : [FlashSaleStarted.of(saleId, sale.version + 1, toldOf(sale))]),
-              ...(isOver
-                ? [
-                    FlashSaleEnded.of(saleId, sale.version + (sale.startTold ? 1 : 2), {
-                      saleId,
-                      productId,
-                      endedAt: sale.endsAt,
-                      reason: "over"
-                    })
-                  ]
-                : [])
-            ]
+            const news = newsOf(sale, isOver ? { endedAt: sale.endsAt, reason: "over" } : undefined)
             return { news, sale: { ...sale, endTold: isOver, version: sale.version + news.length } }
           })
           yield* store.tell(
@@ -337,6 +313,18 @@ const toldOf = (sale: NewSale & { readonly saleId: Ids.SaleId; readonly currency
   startsAt: sale.startsAt,
   endsAt: sale.endsAt
 })
+
+/** What is to be told of a sale whose time has come: its start, unless that was told, and its end, if it is there. */
+const newsOf = (
+  sale: PricingStore.Told,
+  end: { readonly endedAt: DateTime.Utc; readonly reason: "over" | "canceled" } | undefined
+) => {
+  const { saleId, productId, version } = sale
+  const start = sale.startTold ? [] : [FlashSaleStarted.of(saleId, version + 1, toldOf(sale))]
+  return end === undefined
+    ? start
+    : [...start, FlashSaleEnded.of(saleId, version + start.length + 1, { saleId, productId, ...end })]
+}
 
 /**
  * Tells of starts and ends at their time. It looks once a second for what other processes have scheduled; prices do not

@@ -11,7 +11,7 @@ import {
   offsetFetchV8,
   syncGroupV5
 } from "@platformatic/kafka"
-import { ask, KafkaFailure, type Place, placeName, type Positions, type Wire } from "./Wire.ts"
+import { ask, byTopic, KafkaFailure, type Place, placeName, type Positions, type Wire } from "./Wire.ts"
 
 /** Milliseconds after which a member that is not heard of is given up on. */
 export const sessionMs = 10_000
@@ -49,12 +49,6 @@ export const deal = (
   }
   return hands
 }
-
-const byTopic = (places: ReadonlyArray<Place>) =>
-  [...Map.groupBy(places, ({ topic }) => topic)].map(([topic, ofTopic]) => ({
-    topic,
-    partitions: ofTopic.map(({ partition }) => partition)
-  }))
 
 /** The id that the broker chose for who joins for the first time. */
 const givenId = ({ cause }: KafkaFailure): string | undefined => {
@@ -101,7 +95,13 @@ export const make = (wire: Wire, group: string, topics: ReadonlyArray<string>) =
     if (missing.length > 0) return yield* new KafkaFailure({ cause: `not there yet: ${missing.join(", ")}` })
     const assignments = [...deal(members, all)].map(([member, places]) => ({
       memberId: member,
-      assignment: encodeConsumerProtocolAssignment({ version: 1, assignedPartitions: byTopic(places) })
+      assignment: encodeConsumerProtocolAssignment({
+        version: 1,
+        assignedPartitions: byTopic(places, ({ partition }) => partition).map(({ name, partitions }) => ({
+          topic: name,
+          partitions
+        }))
+      })
     }))
     const { assignment } = yield* wire.askCoordinator(group, (connection) =>
       ask(syncGroupV5.api, connection, group, generation, memberId, null, "consumer", protocol, assignments)
@@ -157,17 +157,14 @@ export const make = (wire: Wire, group: string, topics: ReadonlyArray<string>) =
       return offset === undefined ? [] : [{ ...place, offset }]
     })
     if (offsets.length === 0) return
-    const byTopic = [...Map.groupBy(offsets, ({ topic }) => topic)].map(([name, ofTopic]) => ({
-      name,
-      partitions: ofTopic.map(({ partition, offset }) => ({
-        partitionIndex: partition,
-        committedOffset: BigInt(offset),
-        committedLeaderEpoch: -1,
-        committedMetadata: null
-      }))
+    const reached = byTopic(offsets, ({ partition, offset }) => ({
+      partitionIndex: partition,
+      committedOffset: BigInt(offset),
+      committedLeaderEpoch: -1,
+      committedMetadata: null
     }))
     yield* wire.askCoordinator(group, (connection) =>
-      ask(offsetCommitV8.api, connection, group, member.generation, member.memberId, null, byTopic)
+      ask(offsetCommitV8.api, connection, group, member.generation, member.memberId, null, reached)
     )
   })
 
@@ -185,7 +182,10 @@ export const make = (wire: Wire, group: string, topics: ReadonlyArray<string>) =
 export const committed = Effect.fnUntraced(function* (wire: Wire, group: string, topics: ReadonlyArray<string>) {
   const places = yield* wire.partitions(topics)
   if (places.length === 0) return new Map<string, number>()
-  const asked = byTopic(places).map(({ topic, partitions }) => ({ name: topic, partitionIndexes: partitions }))
+  const asked = byTopic(places, ({ partition }) => partition).map(({ name, partitions }) => ({
+    name,
+    partitionIndexes: partitions
+  }))
   const { groups } = yield* wire.askCoordinator(group, (connection) =>
     ask(offsetFetchV8.api, connection, [{ groupId: group, memberEpoch: -1, topics: asked }], false)
   )

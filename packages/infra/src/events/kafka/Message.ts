@@ -27,20 +27,20 @@ const headersOfFailure = (failure: DeadLetterCause | undefined): Readonly<Record
         [dead.reason]: failure.reason
       }
 
-/**
- * A message as it goes to Kafka: the envelope as its value, and beside it, for who does not know the envelope, the headers
- * of CloudEvents 1.0 (Kafka protocol binding, binary mode) and of W3C trace context.
- */
-export const toRecord = (
-  { topic, key, envelope, traceParent, failure }: BusMessage,
-  nowMs: number
-): {
+/** A message as Kafka's producer takes it. */
+export interface Outgoing {
   readonly topic: string
   readonly key: string
   readonly value: string
   readonly headers: Record<string, string>
   readonly timestamp: bigint
-} => ({
+}
+
+/**
+ * A message as it goes to Kafka: the envelope as its value, and beside it, for who does not know the envelope, the headers
+ * of CloudEvents 1.0 (Kafka protocol binding, binary mode) and of W3C trace context.
+ */
+export const toRecord = ({ topic, key, envelope, traceParent, failure }: BusMessage, nowMs: number): Outgoing => ({
   topic,
   key,
   value: JSON.stringify(envelope),

@@ -21,6 +21,18 @@ export class KafkaFailure extends Data.TaggedError("KafkaFailure")<{ readonly ca
   }
 }
 
+export const attempt = <A>(what: () => Promise<A>): Effect.Effect<A, KafkaFailure> =>
+  Effect.tryPromise({ try: what, catch: (cause) => new KafkaFailure({ cause }) })
+
+/** Closes a client of Kafka's; one that does not come to its end is not waited for long. */
+export const closing = (client: { readonly close: () => Promise<void> }): Effect.Effect<void> =>
+  Effect.ignore(
+    Effect.timeout(
+      attempt(() => client.close()),
+      "2 seconds"
+    )
+  )
+
 export interface Place {
   readonly topic: string
   readonly partition: number
@@ -31,6 +43,17 @@ export const placeName = ({ topic, partition }: Place): string => `${topic}/${pa
 
 /** Offsets by place. */
 export type Positions = ReadonlyMap<string, number>
+
+export const topicsOf = (positions: Positions): ReadonlyArray<string> => [
+  ...new Set([...positions.keys()].map((name) => name.slice(0, name.lastIndexOf("/"))))
+]
+
+/** The partitions of each topic together, as requests want them. */
+export const byTopic = <A extends Place, B>(places: ReadonlyArray<A>, partitionOf: (place: A) => B) =>
+  [...Map.groupBy(places, ({ topic }) => topic)].map(([name, ofTopic]) => ({
+    name,
+    partitions: ofTopic.map(partitionOf)
+  }))
 
 /** What one partition had from a position on. */
 export interface Fetched extends Place {
@@ -58,8 +81,7 @@ export const ask = <Arguments extends Array<unknown>, Answer>(
   api: API<Arguments, Answer>,
   connection: Connection,
   ...args: Arguments
-): Effect.Effect<Answer, KafkaFailure> =>
-  Effect.tryPromise({ try: () => api.async(connection, ...args), catch: (cause) => new KafkaFailure({ cause }) })
+): Effect.Effect<Answer, KafkaFailure> => attempt(() => api.async(connection, ...args))
 
 const earliest = -2n
 const latest = -1n
@@ -100,13 +122,7 @@ export const make = Effect.fnUntraced(function* (options: {
   const { clientId, requestTimeoutMs } = options
   const pool = yield* Effect.acquireRelease(
     Effect.sync(() => new ConnectionPool(clientId, { connectTimeout: 5_000, requestTimeout: requestTimeoutMs })),
-    (pool) =>
-      Effect.ignore(
-        Effect.timeout(
-          Effect.tryPromise(() => pool.close()),
-          "2 seconds"
-        )
-      )
+    closing
   )
   // What goes wrong is told to who asked.
   pool.on("connect", ({ connection }) => void connection.on("error", () => {}))
@@ -114,10 +130,7 @@ export const make = Effect.fnUntraced(function* (options: {
   const brokers = new Map<number, Broker>()
   const topics = new Map<string, TopicOnBrokers>()
 
-  const connect = (connecting: () => Promise<Connection>) =>
-    Effect.tryPromise({ try: connecting, catch: (cause) => new KafkaFailure({ cause }) })
-
-  const anyBroker = connect(() => pool.getFirstAvailable([...options.brokers, ...brokers.values()]))
+  const anyBroker = attempt(() => pool.getFirstAvailable([...options.brokers, ...brokers.values()]))
 
   const forget = Effect.sync(() => topics.clear())
 
@@ -150,7 +163,7 @@ export const make = Effect.fnUntraced(function* (options: {
   const brokerOf = Effect.fnUntraced(function* (nodeId: number) {
     const broker = brokers.get(nodeId)
     if (broker === undefined) return yield* new KafkaFailure({ cause: `broker ${nodeId} is not known` })
-    return yield* connect(() => pool.get(broker))
+    return yield* attempt(() => pool.get(broker))
   })
 
   /** Asks each broker about the places that it leads, all at once. */
@@ -181,10 +194,7 @@ export const make = Effect.fnUntraced(function* (options: {
         connection,
         anyReplica,
         readUncommitted,
-        [...Map.groupBy(places, ({ topic }) => topic)].map(([name, ofTopic]) => ({
-          name,
-          partitions: ofTopic.map(({ partition }) => ({ partitionIndex: partition, currentLeaderEpoch: -1, timestamp }))
-        }))
+        byTopic(places, ({ partition }) => ({ partitionIndex: partition, currentLeaderEpoch: -1, timestamp }))
       )
     )
     return new Map(
@@ -200,8 +210,7 @@ export const make = Effect.fnUntraced(function* (options: {
   }, patiently)
 
   const fetch = Effect.fnUntraced(function* (positions: Positions, waitMs: number) {
-    const names = [...new Set([...positions.keys()].map((name) => name.slice(0, name.lastIndexOf("/"))))]
-    const places = (yield* placesOf(names)).filter((place) => positions.has(placeName(place)))
+    const places = (yield* placesOf(topicsOf(positions))).filter((place) => positions.has(placeName(place)))
     const several = new Set(places.map(({ leader }) => leader)).size > 1
     const answers = yield* askLeaders(places, (connection, ofBroker) =>
       Effect.map(
@@ -261,7 +270,7 @@ export const make = Effect.fnUntraced(function* (options: {
 
   const askCoordinator: Wire["askCoordinator"] = (group, request) =>
     coordinatorOf(group).pipe(
-      Effect.flatMap((broker) => connect(() => pool.get(broker))),
+      Effect.flatMap((broker) => attempt(() => pool.get(broker))),
       Effect.flatMap(request),
       // It may have moved.
       Effect.tapError(() => Effect.sync(() => coordinators.delete(group)))

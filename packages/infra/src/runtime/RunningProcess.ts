@@ -4,7 +4,7 @@ import { existsSync, readFileSync, readlinkSync } from "node:fs"
 
 export interface RunningProcess {
   readonly pid: number
-  /** Boot and clock tick of the start, from /proc; empty where the system does not tell. */
+  /** Boot and clock tick of the start, from /proc; elsewhere what `ps` says of it. Empty where the system does not tell. */
   readonly startedAt: string
 }
 
@@ -28,10 +28,25 @@ export const answers = (pid: number): boolean => {
   }
 }
 
+const ps = (pid: number, ...args: ReadonlyArray<string>) =>
+  // In the same words and the same zone whoever asks.
+  execFileSync("ps", [...args, "-p", String(pid)], {
+    encoding: "utf8",
+    env: { ...process.env, LC_ALL: "C", TZ: "UTC" }
+  })
+
+/** As `find`, where there is no /proc. */
+const findByPs = (pid: number): RunningProcess | undefined => {
+  if (!answers(pid)) return undefined
+  const [state = "", ...start] = attempt(() => ps(pid, "-o", "stat=,lstart=").trim().split(/\s+/)) ?? []
+  return state.startsWith("Z") ? undefined : { pid, startedAt: start.join(" ") }
+}
+
 /** The process that has this pid now. A zombie has ended: only its parent has not looked yet. */
 export const find = (pid: number): RunningProcess | undefined => {
   if (!Number.isSafeInteger(pid) || pid <= 0) return undefined
-  const stat = hasProc ? attempt(() => readFileSync(`/proc/${pid}/stat`, "utf8")) : undefined
+  if (!hasProc) return findByPs(pid)
+  const stat = attempt(() => readFileSync(`/proc/${pid}/stat`, "utf8"))
   if (stat === undefined) return answers(pid) ? { pid, startedAt: "" } : undefined
   // proc(5): "pid (name) state …"; the name may hold spaces and brackets, and the start time is field 22.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ")
@@ -55,7 +70,7 @@ export const commandLine = ({ pid }: RunningProcess): string =>
   attempt(() =>
     hasProc
       ? readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0").slice(0, -1).join(" ")
-      : execFileSync("ps", ["-ww", "-o", "args=", "-p", String(pid)], { encoding: "utf8" }).trimEnd()
+      : ps(pid, "-ww", "-o", "args=").trimEnd()
   ) ?? ""
 
 /** Its working directory; undefined where the system does not tell. */

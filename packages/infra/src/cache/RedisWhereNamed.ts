@@ -1,0 +1,40 @@
+import { Effect, Layer } from "effect"
+import * as RedisCache from "./RedisCache.ts"
+import { RedisUnreachable } from "./RedisUnreachable.ts"
+
+/** Milliseconds for a connection to come about. */
+const connectMs = 2_000
+
+const reasonOf = (error: unknown): string => {
+  if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors.at(-1))
+  return error instanceof Error && error.message !== "" ? error.message : String(error)
+}
+
+/** The part of `redis://user:password@host:port/0` that may be told. */
+const addressOf = (url: string) => {
+  const { protocol, host } = URL.canParse(url) ? new URL(url) : { protocol: "", host: "" }
+  return /^rediss?:$/.test(protocol) && host !== "" ? host : undefined
+}
+
+/**
+ * The shared cache in the Redis that is named, as in `REDIS_URL`. Fails with `RedisUnreachable` when it does not answer at
+ * the start; later on a lost connection is made again, and what is asked in between fails at once. Its client is loaded
+ * here and not before: a shop without Redis does without it.
+ */
+export const layer = (url: string) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const address = addressOf(url)
+      if (address === undefined) {
+        return yield* new RedisUnreachable({ address: "", reason: "expected redis://host:port" })
+      }
+      const NodeRedis = yield* Effect.promise(() => import("@effect/platform-node/NodeRedis"))
+      const client = NodeRedis.layer({ url, disableOfflineQueue: true, socket: { connectTimeout: connectMs } })
+      return RedisCache.layer.pipe(
+        Layer.provide(client),
+        Layer.catchTag("RedisError", ({ cause }) =>
+          Layer.effectContext(new RedisUnreachable({ address, reason: reasonOf(cause) }))
+        )
+      )
+    })
+  )
