@@ -56,9 +56,11 @@ export const pacedLine = (name: string, turn: Turn): string => {
   return `  ${name.padEnd(12)}${turn.perSecond.toFixed(0)} /s, ${turn.operations} operations   p50 ${turn.p50.toFixed(1)} ms   p95 ${turn.p95.toFixed(1)} ms   p99 ${turn.p99.toFixed(1)} ms   longest ${turn.max.toFixed(0)} ms${errors.length === 0 ? "" : `   errors ${errors.join(", ")}`}`
 }
 
-/** What became of a workload's figures: how many times what they were before. */
+/** What became of a workload's figures: how many times what they were in the same round of the other shop. */
 export const comparison = (before: Rounds, after: Rounds): string => {
-  const times = (of: (turn: Turn) => number) => (median(after.ours.map(of)) / median(before.ours.map(of))).toFixed(2)
-  const twin = (median(after.twin) / median(before.twin)).toFixed(2)
-  return `  ${before.workload.name.padEnd(12)}rate ${times((turn) => turn.perSecond)} (its twin's ${twin})   p50 ${times((turn) => turn.p50)}   p99 ${times((turn) => turn.p99)}   CPU shop ${times(({ cpu }) => cpu.shop)}, Postgres ${times(({ cpu }) => cpu.postgres)}   statements ${times(calls)}`
+  const times = (of: (turn: Turn) => number) =>
+    median(after.ours.map((turn, round) => of(turn) / of(before.ours[round] ?? turn))).toFixed(2)
+  const rates = after.ours.map((turn, round) => turn.perSecond / (before.ours[round] ?? turn).perSecond)
+  const twin = median(after.twin.map((rate, round) => rate / (before.twin[round] ?? rate))).toFixed(2)
+  return `  ${before.workload.name.padEnd(12)}rate ${range(rates, 2)} (its twin's ${twin})   p50 ${times((turn) => turn.p50)}   p99 ${times((turn) => turn.p99)}   CPU shop ${times(({ cpu }) => cpu.shop)}, Postgres ${times(({ cpu }) => cpu.postgres)}   statements ${times(calls)}`
 }

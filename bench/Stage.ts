@@ -1,7 +1,7 @@
 // What a run of the bench stands on: a Postgres of its own with default durability, a shop with goods on its shelf, the
 // twin's tables beside it, and the counters that say where the time went.
 import { spawn } from "node:child_process"
-import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { PgClient } from "@effect/sql-pg"
@@ -154,6 +154,8 @@ const tokens = (dataDir: string, users: number) =>
   }).pipe(Effect.provide(Tokens.layer.pipe(Layer.provide(KeyRing.layer(dataDir)))))
 
 const fillShelf = async (port: number, admin: string) => {
+  // A shop that is kept has the goods of earlier runs.
+  const tag = crypto.randomUUID().slice(0, 8)
   const ids: Array<string> = []
   const post = async (path: string, body: unknown): Promise<Record<string, unknown>> => {
     const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
@@ -166,7 +168,7 @@ const fillShelf = async (port: number, admin: string) => {
   }
   const one = async (n: number) => {
     const product = await post("/api/v1/products", {
-      sku: `BENCH-${n}`,
+      sku: `BENCH-${tag}-${n}`,
       name: nameOf(n),
       description: "x".repeat(200),
       category: `Bench ${goods[n % goods.length]}`,
@@ -189,14 +191,18 @@ export const make = Effect.fnUntraced(function* (options: {
   readonly history: number
   /** Whether planning is measured too, for which Postgres takes a little time itself. */
   readonly planning: boolean
+  /** A folder that stays; otherwise all of it is thrown away. */
+  readonly keptIn: string | undefined
 }) {
+  const { keptIn } = options
   const folder = yield* Effect.acquireRelease(
     Effect.sync(() => {
-      const path = mkdtempSync(join(tmpdir(), "merkato-bench-"))
+      if (keptIn !== undefined) mkdirSync(keptIn, { recursive: true })
+      const path = keptIn ?? mkdtempSync(join(tmpdir(), "merkato-bench-"))
       chmodSync(path, 0o755) // the embedded Postgres runs as another user when this is root
       return path
     }),
-    (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
+    (path) => Effect.sync(() => (keptIn === undefined ? rmSync(path, { recursive: true, force: true }) : undefined))
   )
   const startPostgres = EmbeddedPostgres.start({
     dataDir: join(folder, "postgres-data"),
@@ -234,9 +240,12 @@ export const make = Effect.fnUntraced(function* (options: {
     const at = databaseOf((yield* startPostgres).url)
     yield* Effect.gen(function* () {
       const client = yield* SqlClient.SqlClient
-      yield* client.unsafe("create database shop")
+      yield* client.unsafe("create extension if not exists pg_stat_statements")
+      // The twin is new each time.
+      yield* client.unsafe("drop database if exists twin")
       yield* client.unsafe("create database twin")
-      yield* client.unsafe("create extension pg_stat_statements")
+      const shop = yield* client`select from pg_database where datname = 'shop'`
+      if (shop.length === 0) yield* client.unsafe("create database shop")
     }).pipe(Effect.provide(sqlOf(at("postgres"))))
     yield* Effect.gen(function* () {
       const client = yield* SqlClient.SqlClient
@@ -248,7 +257,7 @@ export const make = Effect.fnUntraced(function* (options: {
     if (options.history > 0) {
       const loaded = yield* History.load(Redacted.make(at("shop").href), historyOf(options.history))
       console.log(
-        `a history of ${loaded.orders} orders in ${(loaded.elapsedMs / 1_000).toFixed(0)} s, ${Math.round(loaded.bytes / 1_048_576)} MiB`
+        `a history of ${loaded.orders} orders ${loaded.written ? `in ${(loaded.elapsedMs / 1_000).toFixed(0)} s` : "was there"}, ${Math.round(loaded.bytes / 1_048_576)} MiB`
       )
     }
   }).pipe(Effect.scoped)

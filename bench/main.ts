@@ -13,7 +13,7 @@ import { hot, orders } from "./workloads/orders.ts"
 import { list, product, search } from "./workloads/products.ts"
 
 const usage = `bun run bench [--only orders,hot,product,list,search,checkouts,unguarded] [--rounds 3] [--seconds 5] [--warm 10]
-              [--half] [--soak MINUTES] [--history [ORDERS]] [--statements 10] [--profile FOLDER]
+              [--half] [--soak MINUTES] [--history [ORDERS] [--history-in FOLDER]] [--statements 10] [--profile FOLDER]
 Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle machine.
   --only        workloads, by name or the beginning of one; all unless told
   --rounds      how often each is run, in turns with its twin
@@ -21,7 +21,8 @@ Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle m
   --warm        seconds of each workload before it is measured: the shop is compiled while it runs
   --half        afterwards each of orders and checkouts at half of the rate it reached, for four times as long
   --soak        afterwards each of them at 80 % of it, for so many minutes
-  --history     afterwards all of it on a shop with so many orders behind it (200000 unless told), and what became of each figure
+  --history     beside it, in turns, a shop with so many orders behind it (200000 unless told), and what becomes of each figure
+  --history-in  a folder that keeps this shop; the next run with the same number of orders finds it there
   --statements  how many of the statements are listed that took longest, with their calls per operation; 0 unless told
   --profile     writes a CPU profile of the shop there (and slows it down)`
 
@@ -41,6 +42,7 @@ const { values: options } = parseArgs({
     half: { type: "boolean", default: false },
     soak: { type: "string", default: "0" },
     history: { type: "string", default: "0" },
+    "history-in": { type: "string" },
     statements: { type: "string", default: "0" },
     warm: { type: "string", default: "10" },
     profile: { type: "string" },
@@ -87,10 +89,17 @@ const atRest = Effect.sleep("5 seconds")
 /** Long enough for the pools to close the connections that only the load wanted: they do so after a minute. */
 const atRestForLong = Effect.sleep("70 seconds")
 
-/** Everything on one shop, with so many orders behind it. */
-const bench = Effect.fnUntraced(function* (behind: number) {
+/** A shop with so many orders behind it, and what is to be done with it. */
+const setUp = Effect.fnUntraced(function* (behind: number) {
   console.log(`\nsetting up: Postgres, the shop, ${behind === 0 ? "" : "its history, "}its shelf, its shoppers`)
-  const stage = yield* Stage.make({ shoppers, profile: options.profile, history: behind, planning: statements > 0 })
+  const keptIn = behind === 0 ? undefined : options["history-in"]
+  const stage = yield* Stage.make({
+    shoppers,
+    profile: options.profile,
+    history: behind,
+    planning: statements > 0,
+    keptIn
+  })
   yield* atRest
   const idleAtFirst = idle(stage, "at first")
   const all: ReadonlyArray<Workload> = [
@@ -107,22 +116,20 @@ const bench = Effect.fnUntraced(function* (behind: number) {
   const chosen = all.filter(({ name }) => only?.some((wanted) => name.startsWith(wanted)) ?? true)
   if (chosen.length === 0)
     return refuse(`there is no such workload; there are ${all.map(({ name }) => name).join(", ")}`)
-
   const results = chosen.map((workload) => ({ workload, ours: Array<Turn>(), twin: Array<number>() }) satisfies Rounds)
-  for (const { workload } of results) yield* workload.ours(warm)
-  for (let round = 1; round <= rounds; round++) {
-    for (const { workload, ours, twin } of results) {
-      console.log(`round ${round} of ${rounds}: ${workload.name}`)
-      twin.push(yield* workload.theirs(seconds))
-      ours.push(yield* workload.ours(seconds))
-    }
-  }
+  return { stage, idleAtFirst, results, name: behind === 0 ? "a new shop" : `a shop with ${behind} orders behind it` }
+})
+
+const tell = Effect.fnUntraced(function* ({
+  stage,
+  idleAtFirst,
+  results,
+  name
+}: Effect.Success<ReturnType<typeof setUp>>) {
   const { ready } = stage
   console.log(
-    `\n${behind === 0 ? "a new shop" : `a shop with ${behind} orders behind it`}: ready after ${(ready.postgres + ready.shop).toFixed(1)} s   Postgres ${ready.postgres.toFixed(1)}   shop ${ready.shop.toFixed(1)}   wanted: less than 4`
+    `\n${name}: ready after ${(ready.postgres + ready.shop).toFixed(1)} s   Postgres ${ready.postgres.toFixed(1)}   shop ${ready.shop.toFixed(1)}   wanted: less than 4`
   )
-  console.log("at rest for 70 s")
-  yield* atRestForLong
   console.log(idleAtFirst)
   console.log(idle(stage, "afterwards"))
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s`)
@@ -136,18 +143,34 @@ const bench = Effect.fnUntraced(function* (behind: number) {
     }
     if (check !== undefined) console.log(`  check       ${yield* check}`)
   }
-  return results
-}, Effect.scoped)
-
-const both = Effect.gen(function* () {
-  const small = yield* bench(0)
-  if (history === 0) return
-  const grown = yield* bench(history)
-  console.log(`\nwith ${history} orders behind it, beside the same on a new shop (wanted: at least 0.80 of the rate)`)
-  for (const [index, before] of small.entries()) {
-    const after = grown[index]
-    if (after !== undefined) console.log(comparison(before, after))
-  }
 })
 
-await Effect.runPromise(Effect.withTracerEnabled(both, false))
+/** The new shop and the one with a history take turns, so that a busy moment of the machine meets both. */
+const bench = Effect.gen(function* () {
+  const small = yield* setUp(0)
+  const shops = history === 0 ? [small] : [small, yield* setUp(history)]
+  for (const { results } of shops) for (const { workload } of results) yield* workload.ours(warm)
+  for (let round = 1; round <= rounds; round++) {
+    for (const [index, { workload }] of small.results.entries()) {
+      console.log(`round ${round} of ${rounds}: ${workload.name}`)
+      for (const { results } of shops) {
+        const result = results[index]
+        if (result === undefined) continue
+        result.twin.push(yield* result.workload.theirs(seconds))
+        result.ours.push(yield* result.workload.ours(seconds))
+      }
+    }
+  }
+  console.log("at rest for 70 s")
+  yield* atRestForLong
+  for (const shop of shops) yield* tell(shop)
+  const grown = shops[1]
+  if (grown === undefined) return
+  console.log(`\n${grown.name}, beside a new one in the same rounds (wanted: at least 0.80 of the rate)`)
+  for (const [index, before] of small.results.entries()) {
+    const after = grown.results[index]
+    if (after !== undefined) console.log(comparison(before, after))
+  }
+}).pipe(Effect.scoped)
+
+await Effect.runPromise(Effect.withTracerEnabled(bench, false))

@@ -10,7 +10,7 @@ import { lookInto, wrongAtRest } from "./support/Audit.ts"
 import { Client, text, tokenFor } from "./support/Client.ts"
 import { startApp, temporaryFolder } from "./support/Processes.ts"
 
-const size = { products: 200, customers: 500, orders: 3_000, days: 30, besideOrders: false }
+const size = { products: 200, customers: 500, orders: 3_000, days: 300, besideOrders: false }
 
 /** A shop on a database of its own. */
 const shop = Effect.gen(function* () {
@@ -27,6 +27,17 @@ const shop = Effect.gen(function* () {
   )
   return { url, folder: folder.path, visitor: new Client(running.url) }
 })
+
+/** Whether there are notifications, processes and bookings of gateways, and none that are older than a shop keeps them. */
+const kept = Effect.flatMap(
+  SqlClient.SqlClient,
+  (sql) => sql<Readonly<Record<string, boolean>>>`
+    with newest as (select max(created_at) as at from orders.orders)
+    select (select min(created_at) > newest.at - interval '91 days' from notifications.notifications) as notifications,
+      (select min(begun_at) > newest.at - interval '31 days' from orders.sagas) as processes,
+      (select min(created_at) > newest.at - interval '181 days' from psp.attempts) as bookings
+    from newest`
+)
 
 /** Signs a customer of the history in. */
 const signIn = async (visitor: Client, n: number) =>
@@ -49,6 +60,9 @@ test(
       expect({ written: loaded.written, orders: loaded.orders }).toEqual({ written: true, orders: size.orders })
       yield* Effect.promise(async () => {
         expect(await lookInto(url, wrongAtRest)).toEqual([])
+        // Of what contexts forget it has the young only.
+        const [lately] = await lookInto(url, kept)
+        expect(lately).toEqual({ notifications: true, processes: true, bookings: true })
 
         const customer = await signIn(visitor, 3)
         const { body } = await customer.get("/api/v1/orders?limit=100")

@@ -10,7 +10,7 @@ import {
   OrderReleased
 } from "@merkato/domain/orders/OrderEvents"
 import * as Database from "@merkato/infra/postgres/Database"
-import { discrepancies, forgetting, remembered, settled } from "./Books.ts"
+import { discrepancies, forgetting, gatewayBook, long, remembered, settled } from "./Books.ts"
 
 type Rule = readonly [what: string, violations: Statement.Statement<object>]
 
@@ -34,7 +34,7 @@ const always = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
     "what is paid was charged exactly once, what is canceled never, and a booking belongs to a captured payment",
     sql`
       with charged as (
-        select order_id, count(*) as times, sum(amount * 100)::bigint as minor from psp.attempts
+        select order_id, count(*) as times, sum(amount * 100)::bigint as minor from ${gatewayBook(sql)}
         where status = 'captured' group by order_id
       ), captured as (
         select order_id, count(*) as times, sum(amount_minor)::bigint as minor from payments.payments
@@ -159,8 +159,9 @@ const atRest = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       select e.event_id, e.event_type, n.notification_id, n.kind
       from (select * from orders.events where event_type = any(${told}::text[])) e
       full join notifications.notifications n on n.notification_id = e.event_id
-      where n.order_id is distinct from e.aggregate_id or n.user_id is distinct from e.payload ->> 'userId'
-        or e.event_type is distinct from 'ecommerce.order.' || n.kind || '.v1'`
+      where (n.order_id is distinct from e.aggregate_id or n.user_id is distinct from e.payload ->> 'userId'
+          or e.event_type is distinct from 'ecommerce.order.' || n.kind || '.v1')
+        and not (n.notification_id is null and ${long(sql, "e.occurred_at", 89)})`
   ],
   ...publishers.flatMap(
     ([schema, topic]): ReadonlyArray<Rule> => [

@@ -74,6 +74,18 @@ export const remembered = (sql: SqlClient.SqlClient, topic: string) => sql`(
   ${topic} not in (select topic from (${forgetting(sql)}) as f)
   or (e.occurred_at < (select max(published_at) from bus.log) - interval '6 days') is not true)`
 
+/** That what happened then is so old that it may be forgotten, `days` before the newest order. */
+export const long = (sql: SqlClient.SqlClient, at: string, days: number) =>
+  sql`(${sql(at)} < (select max(created_at) from orders.orders) - ${days}::int * interval '1 day') is true`
+
+/** What gateways booked. Of a history they have the last half year; for what is older stands what payments say. */
+export const gatewayBook = (sql: SqlClient.SqlClient) => sql`(
+  select attempt_id, order_id, amount, status from psp.attempts
+  union all
+  select attempt_id, order_id, amount_minor / 100.0, lower(status) from payments.payments p
+  where ${long(sql, "p.created_at", 179)} and not exists (select from psp.attempts a where a.attempt_id = p.attempt_id)
+) as book`
+
 /** Rules about goods: what was delivered is on the shelf, held for somebody, or sold; and the events tell it so. */
 const goods = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
   [
@@ -163,7 +175,7 @@ const money = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
     "a sold order was charged once, another one never: at the gateway, in payments and in the ledger",
     sql`
       with charged as (
-        select order_id, count(*) as times, sum(amount * 100) as minor from psp.attempts where status = 'captured' group by order_id
+        select order_id, count(*) as times, sum(amount * 100) as minor from ${gatewayBook(sql)} where status = 'captured' group by order_id
       ), captured as (
         select order_id, count(*) as times, sum(amount_minor) as minor from payments.payments where status = 'CAPTURED' group by order_id
       ), booked as (
@@ -182,7 +194,7 @@ const money = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
     sql`
       with told as (
         -- Called off at the one gateway and charged at the other, it is charged.
-        select distinct on (attempt_id) attempt_id, status from psp.attempts
+        select distinct on (attempt_id) attempt_id, status from ${gatewayBook(sql)}
         order by attempt_id, array_position(array['captured', 'authorised', 'declined', 'voided'], status)
       )
       select attempt_id, a.status as gateway, p.status as payments
@@ -259,18 +271,18 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
     "shoppers are told once of each order placed, paid, held, released and canceled",
     sql`
       with due as (
-        select order_id, user_id, 'order.created' as kind from orders.orders
-        union all select order_id, user_id, 'order.paid' from orders.orders where status in ('PAID', 'FULFILLED')
-        union all select order_id, user_id, 'order.canceled' from orders.orders where status = 'CANCELED'
-        union all select order_id, user_id, 'order.fulfilled' from orders.orders where status = 'FULFILLED'
-        union all select aggregate_id, payload ->> 'userId', 'order.held' from orders.events
+        select order_id, user_id, created_at, 'order.created' as kind from orders.orders
+        union all select order_id, user_id, created_at, 'order.paid' from orders.orders where status in ('PAID', 'FULFILLED')
+        union all select order_id, user_id, created_at, 'order.canceled' from orders.orders where status = 'CANCELED'
+        union all select order_id, user_id, created_at, 'order.fulfilled' from orders.orders where status = 'FULFILLED'
+        union all select aggregate_id, payload ->> 'userId', occurred_at, 'order.held' from orders.events
           where event_type = ${OrderEvents.OrderHeld.type}
-        union all select order_id, user_id, 'order.released' from orders.orders where reviewed
+        union all select order_id, user_id, created_at, 'order.released' from orders.orders where reviewed
       ), told as (
         select order_id, user_id, kind, count(*) as times from notifications.notifications group by 1, 2, 3
       )
       select order_id, kind, coalesce(times, 0) as times from due full join told using (order_id, user_id, kind)
-      where times is distinct from 1 or due.kind is null`
+      where (times is distinct from 1 or due.kind is null) and not (times is null and ${long(sql, "due.created_at", 88)})`
   ],
   [
     "a process that ended keeps no payment token, and one that came to an order left it there",

@@ -1,6 +1,6 @@
 // What is deleted by age: all of it, however much there is, and nothing that is younger.
 import { expect, test } from "bun:test"
-import { Clock, Duration, Effect, Layer } from "effect"
+import { Clock, ConfigProvider, Duration, Effect, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Retention from "../src/context/Retention.ts"
 import { EventBus } from "../src/events/EventBus.ts"
@@ -38,12 +38,61 @@ test(
           insert into shelf.idempotency (caller, operation, key, payload_hash, answer, created_at)
           select 'caller', 'place', 'KEY-' || n, 'hash', '{}', case when n <= 25000 then ${at(25)}::timestamptz else ${at(23)} end
           from generate_series(1, 25100) as n`
-        yield* Retention.turn("shelf")
+        yield* Retention.turn("shelf", [])
         const [left] = yield* sql<{ inbox: number; answers: number; old: number }>`
           select (select count(*) from shelf.inbox) as inbox, (select count(*) from shelf.idempotency) as answers,
             (select count(*) from shelf.inbox where received_at < ${at(8 * 24)})
               + (select count(*) from shelf.idempotency where created_at < ${at(24)}) as old`
         expect(left).toEqual({ inbox: 100, answers: 100, old: 0 })
+      })
+    ),
+  60_000
+)
+
+const shelf = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* Migrations.run({ schema: "shelf", folder: undefined, common: true })
+  yield* sql`create table shelf.jars (jar_id text primary key, open boolean not null)`
+  /** Jars of a time, one a millisecond; every hundredth is open. */
+  return (count: number, from: number) => sql`
+    insert into shelf.jars (jar_id, open)
+    select 'JAR-' || uuidv7((${new Date(from)}::timestamptz + n * interval '1 millisecond') - clock_timestamp()), n % 100 = 0
+    from generate_series(0, ${count - 1}::int) as n`
+})
+const left = Effect.flatMap(
+  SqlClient.SqlClient,
+  (sql) => sql<{ open: boolean; count: number }>`
+    select open, count(*) as count from shelf.jars group by open order by open`
+)
+const jars = { table: "jars", age: Retention.byId("jar_id", "JAR-"), days: 30, setting: "KEEP_JARS_DAYS" }
+const kept = (days: string) =>
+  Effect.provide(ConfigProvider.layer(ConfigProvider.fromEnv({ env: { KEEP_JARS_DAYS: days } })))
+
+test(
+  "rows go by the time in their ids, but for those that are to stay, and the environment may say when",
+  () =>
+    inDatabase(
+      Effect.gen(function* () {
+        const fill = yield* shelf
+        const now = yield* Clock.currentTimeMillis
+        yield* fill(21_000, now - 31 * 24 * hourMs)
+        yield* fill(300, now - 29 * 24 * hourMs)
+        yield* Retention.turn("shelf", [{ ...jars, where: (sql) => sql`not open` }])
+        expect(yield* left).toEqual([
+          { open: false, count: 297 },
+          { open: true, count: 213 }
+        ])
+        yield* Retention.turn("shelf", [jars])
+        expect(yield* left).toEqual([
+          { open: false, count: 297 },
+          { open: true, count: 3 }
+        ])
+        yield* Retention.turn("shelf", [jars]).pipe(kept("30"))
+        expect((yield* left).length).toBe(2)
+        const never = yield* Effect.exit(Retention.turn("shelf", [jars]).pipe(kept("0")))
+        expect(String(never)).toContain("KEEP_JARS_DAYS is in days, and at least 1")
+        yield* Retention.turn("shelf", [jars]).pipe(kept("28"))
+        expect(yield* left).toEqual([])
       })
     ),
   60_000

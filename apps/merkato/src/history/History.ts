@@ -130,6 +130,8 @@ const run = Effect.fnUntraced(function* <E, R>(
         // A crash may lose the last batches, each of them whole: the next run sees how far this one came.
         yield* sql`set local synchronous_commit = off`
         yield* sql`set local work_mem = '64MB'`
+        // What a batch works with stays in memory.
+        yield* sql`set local temp_buffers = '96MB'`
         // Foreign keys are not looked up for each row, where the server lets us: all of them are of this batch or before it.
         yield* sql`
           select set_config('session_replication_role', 'replica', true) where current_setting('is_superuser') = 'on'`
@@ -152,17 +154,43 @@ const bytes = Effect.gen(function* () {
   return size?.bytes ?? 0
 })
 
-/** Tables that were filled are analyzed and vacuumed, so that nobody's first query has to. */
+/** Shows how far work is that says what it has done. */
+const shown = <A, E, R>(
+  label: string,
+  total: number,
+  work: (done: (count: number) => void) => Effect.Effect<A, E, R>
+) =>
+  Effect.suspend(() => {
+    let done = 0
+    return Effect.andThen(
+      Progress.show(() => ({ label, unit: label, done, total })),
+      work((count) => {
+        done += count
+      })
+    )
+  }).pipe(Effect.scoped)
+
+/**
+ * Tables that were filled are vacuumed and analyzed, so that nobody's first query has to: each once, the big ones first. One
+ * with partitions has statistics of its own, and nothing to vacuum.
+ */
 const tidy = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  const tables = yield* sql<{ name: string }>`
-    select format('%I.%I', schemaname, relname) as name from pg_stat_user_tables
-    where schemaname not in ('history', 'pg_catalog') order by pg_relation_size(relid)`
-  yield* Effect.forEach(tables, ({ name }) => sql.unsafe(`vacuum (analyze) ${name}`), {
-    concurrency: lanes,
-    discard: true
-  })
-  yield* sql`analyze`
+  const tables = yield* sql<{ name: string; partitioned: boolean; bytes: number }>`
+    select format('%I.%I', nspname, relname) as name, relkind = 'p' as partitioned, pg_table_size(c.oid) as bytes
+    from pg_class c join pg_namespace n on n.oid = relnamespace
+    where relkind in ('r', 'p') and nspname <> 'information_schema' and nspname not like 'pg\\_%'
+    order by pg_table_size(c.oid) desc`
+  yield* shown("MB tidied", Math.ceil(tables.reduce((sum, { bytes }) => sum + bytes, 0) / 1_000_000), (done) =>
+    Effect.forEach(
+      tables,
+      ({ name, partitioned, bytes }) =>
+        Effect.tap(sql.unsafe(partitioned ? `analyze only ${name}` : `vacuum (analyze) ${name}`), () =>
+          Effect.sync(() => done(bytes / 1_000_000))
+        ),
+      { concurrency: lanes, discard: true }
+    )
+  )
 })
 
 /** Writes the history, or what is left of it, with a progress bar for each stage. */
@@ -176,17 +204,8 @@ const write = Effect.fn("History.write")(function* (options: Options) {
   if (finished) return { ...options, elapsedMs: 0, bytesBefore, bytes: bytesBefore, written: false } satisfies Loaded
   const hash = yield* (yield* Passwords).hash(password)
 
-  const stage = <E, R>(name: Stage, work: (done: (count: number) => void) => Effect.Effect<unknown, E, R>) => {
-    let done = 0
-    return Effect.scoped(
-      Effect.andThen(
-        Progress.show(() => ({ label: name, unit: name, done, total: plan[name] })),
-        work((count) => {
-          done += count
-        })
-      )
-    )
-  }
+  const stage = <E, R>(name: Stage, work: (done: (count: number) => void) => Effect.Effect<unknown, E, R>) =>
+    shown(name, plan[name], work)
   yield* stage("products", (done) => run(plan, "products", 0, done, (batch) => Goods.write(plan, batch)))
   yield* sql`analyze history.products`
   yield* stage("customers", (done) => run(plan, "customers", 0, done, (batch) => People.write(plan, batch, hash)))

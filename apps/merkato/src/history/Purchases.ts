@@ -8,6 +8,8 @@ import { StockAdjusted, StockCommitted, StockReleased, StockReserved } from "@me
 import { defaultWarehouse } from "@merkato/domain/inventory/Stock"
 import * as OrderEvents from "@merkato/domain/orders/OrderEvents"
 import * as PaymentEvents from "@merkato/domain/payments/PaymentEvents"
+import { endedProcesses } from "@merkato/services/orders/SagaStore"
+import { oldNews } from "@merkato/services/notifications/Notifications"
 import { supplier } from "./Goods.ts"
 import { fromTheFirstDay } from "./People.ts"
 import { type Batch, dayMs, lanes, type Plan } from "./Size.ts"
@@ -22,6 +24,16 @@ const refusal = "the bank refused"
 /** How long answers to requests are known, and what was thought of attempts to pay. */
 const answersKeptMs = dayMs
 const assessmentsKeptMs = 90 * dayMs
+
+/** How long shoppers are told of an order, and its process is known: as the contexts forget them unless told otherwise. */
+const notificationsKeptMs = oldNews.days * dayMs
+const processesKeptMs = endedProcesses.days * dayMs
+
+/**
+ * The built-in gateways play a company of its own, whose books are no part of a shop's past; here are those of the last half
+ * year, which a refund may still be asked for.
+ */
+export const gatewayBooksKeptMs = 180 * dayMs
 
 /** Who buys what, when, and how it ended. Few things are bought often. */
 const decide = Effect.fnUntraced(function* (plan: Plan, lane: number, { first, beyond }: Batch) {
@@ -54,6 +66,8 @@ const decide = Effect.fnUntraced(function* (plan: Plan, lane: number, { first, b
   yield* sql`
     create temp table bought on commit drop as
     select *, left(encode(sha256(convert_to(order_id, 'UTF8')), 'hex'), 40) as hash,
+      -- Digests that follow from the order begin with its time (derivedIdOf).
+      replace(substr(order_id, 7, 13), '-', '') || left(encode(sha256(convert_to(order_id, 'UTF8')), 'hex'), 28) as of_order,
       '00-' || md5(order_id) || '-' || left(md5(user_id), 16) || '-00' as placing_trace,
       '00-' || md5(user_id || order_id) || '-' || left(md5(order_id), 16) || '-00' as paying_trace,
       history.id(at) as place_request, history.id(at + interval '20 seconds') as pay_request,
@@ -72,7 +86,10 @@ const decide = Effect.fnUntraced(function* (plan: Plan, lane: number, { first, b
   yield* sql`analyze bought`
 })
 
-const order = Effect.gen(function* () {
+/** What is kept for a while only, and how long before the end of the history that began. */
+const since = ({ ends }: Plan, keptMs: number) => new Date(ends.getTime() - keptMs)
+
+const order = Effect.fnUntraced(function* (plan: Plan) {
   const sql = yield* SqlClient.SqlClient
   const { OrderCanceled, OrderCreated, OrderFulfilled, OrderPaid, OrderPaymentFailed, OrderPaymentStarted } =
     OrderEvents
@@ -85,11 +102,11 @@ const order = Effect.gen(function* () {
         'itemsAmount', history.amount(total), 'discountAmount', 0, 'taxAmount', 0, 'shippingAmount', 0,
         'totalAmount', history.amount(total), 'currency', 'USD', 'reservationId', 'RES-' || hash)),
       (${OrderPaymentStarted.type}, 2, fate <> 'canceled', pays_at, paying_trace, pay_request,
-        jsonb_build_object('attemptId', 'PAY-' || hash)),
-      (${OrderPaid.type}, 3, paid, paid_at, paying_trace, pay_request, jsonb_build_object('attemptId', 'PAY-' || hash,
+        jsonb_build_object('attemptId', 'PAY-' || of_order)),
+      (${OrderPaid.type}, 3, paid, paid_at, paying_trace, pay_request, jsonb_build_object('attemptId', 'PAY-' || of_order,
         'items', items, 'totalAmount', history.amount(total), 'currency', 'USD')),
       (${OrderPaymentFailed.type}, 3, fate = 'declined', failed_at, paying_trace, pay_request,
-        jsonb_build_object('attemptId', 'PAY-' || hash, 'reason', ${refusal}::text)),
+        jsonb_build_object('attemptId', 'PAY-' || of_order, 'reason', ${refusal}::text)),
       (${OrderCanceled.type}, case when fate = 'declined' then 4 else 2 end, not paid, canceled_at, placing_trace, place_request,
         jsonb_build_object('reservationId', 'RES-' || hash, 'reason', 'canceled_by_customer')),
       (${OrderFulfilled.type}, 4, fulfilled, fulfilled_at, placing_trace, place_request, '{}'::jsonb)
@@ -128,6 +145,7 @@ const order = Effect.gen(function* () {
       (${OrderCanceled.type}, 'order.canceled', 'Your order was canceled.'),
       (${OrderFulfilled.type}, 'order.fulfilled', 'Your order is on its way.')
     ) as w (event_type, kind, words) using (event_type)
+    where at > ${since(plan, notificationsKeptMs)}
     order by nth, version`
 })
 
@@ -197,7 +215,7 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
   const { PaymentAuthorised, PaymentCaptured, PaymentInitiated, PaymentWasDeclined } = PaymentEvents
   yield* sql`
     create temp table attempts on commit drop as
-    select *, 'PAY-' || hash as attempt_id, history.amount(total) as amount from bought where fate <> 'canceled'`
+    select *, 'PAY-' || of_order as attempt_id, history.amount(total) as amount from bought where fate <> 'canceled'`
   yield* sql`
     insert into told (topic, event_type, key, version, at, trace_parent, correlation_id, payload, nth, event_id)
     select ${PaymentInitiated.topic}, type, attempt_id, version, t.at, paying_trace, pay_request, jsonb_build_object(
@@ -228,18 +246,19 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
     from attempts, (values (1, 'psp_receivable', 1), (2, 'sales', -1)) as l (line, account, sign)
     where paid order by n, line`
   if (testGateway) {
+    const booked = since(plan, gatewayBooksKeptMs)
     yield* sql`
       insert into psp.attempts (attempt_id, order_id, amount, currency, status, reason, created_at, updated_at, gateway)
       select attempt_id, order_id, amount, 'USD', case when paid then 'captured' else 'declined' end,
         case when not paid then ${refusal}::text end, pays_at, case when paid then captured_at else pays_at end, 'soap'
-      from attempts order by n`
+      from attempts where pays_at > ${booked} order by n`
     yield* sql`
       insert into psp.ledger (gateway, booking_id, line, attempt_id, account, amount, currency, booked_at)
       select 'soap', step || '-' || attempt_id, line, attempt_id, account, amount * sign, 'USD',
         case step when 'capture' then captured_at else pays_at end
       from attempts, (values ('authorise', 1, 'shopper', -1), ('authorise', 2, 'held', 1), ('capture', 1, 'held', -1),
         ('capture', 2, 'merchant', 1)) as l (step, line, account, sign)
-      where paid order by n, step, line`
+      where paid and pays_at > ${booked} order by n, step, line`
   }
   yield* sql`
     insert into orders.sagas (saga_id, order_id, step, attempt, attempt_id, owner, epoch, deadline, outcome, request, updated_at,
@@ -251,13 +270,13 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
       paid_at, 'pay', jsonb_build_object('rail', 'auto', 'principal', jsonb_build_object('role', 'shopper', 'region', 'us',
         'userId', user_id), 'traceParent', paying_trace, 'paymentToken', null, 'correlationId', pay_request,
         'reservationId', 'RES-' || hash), pays_at
-    from attempts order by n`
+    from attempts where at > ${since(plan, processesKeptMs)} order by n`
   yield* sql`
     insert into risk.assessments (assessment_id, order_id, user_id, amount_minor, currency, region, units, lines, score,
       decision, reasons, decided_at)
-    select 'RISK-' || hash, order_id, user_id, total, 'USD', 'us', units, lines, 5, 'allow',
+    select 'RISK-' || of_order, order_id, user_id, total, 'USD', 'us', units, lines, 5, 'allow',
       '[{"rule": "device.missing", "detail": "No device id", "points": 5}]', pays_at
-    from attempts where pays_at > ${new Date(plan.ends.getTime() - assessmentsKeptMs)} order by n`
+    from attempts where pays_at > ${since(plan, assessmentsKeptMs)} order by n`
 })
 
 /** The answers that are still known: of the last day. */
@@ -266,7 +285,7 @@ const answer = Effect.fnUntraced(function* (plan: Plan) {
   yield* sql`
     insert into orders.idempotency (caller, operation, key, payload_hash, answer, created_at)
     select user_id, operation, 'history-' || operation || '-' || n,
-      encode(sha256(convert_to(case operation when 'pay' then 'PAY-' || hash else order_id end, 'UTF8')), 'hex'),
+      encode(sha256(convert_to(case operation when 'pay' then 'PAY-' || of_order else order_id end, 'UTF8')), 'hex'),
       case when operation = 'pay' and not paid
         then jsonb_build_object('_tag', 'Refused', 'refusal', jsonb_build_object('_tag', 'PaymentDeclined', 'reason', ${refusal}::text))
         else jsonb_build_object('_tag', 'Done', 'value', jsonb_build_object('orderId', order_id, 'userId', user_id,
@@ -278,7 +297,7 @@ const answer = Effect.fnUntraced(function* (plan: Plan) {
           'updatedAt', to_char(case operation when 'pay' then paid_at else at end, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))) end,
       case operation when 'pay' then pays_at else at end
     from bought, unnest(array['place', 'pay']) as operation
-    where at > ${new Date(plan.ends.getTime() - answersKeptMs)} and (operation = 'place' or fate <> 'canceled')`
+    where at > ${since(plan, answersKeptMs)} and (operation = 'place' or fate <> 'canceled')`
 })
 
 /** Writes the orders of a lane within a batch. `testGateway`: the built-in gateways keep their book in this database. */
@@ -289,7 +308,7 @@ export const write = Effect.fn("Purchases.write")(function* (
   testGateway: boolean
 ) {
   yield* decide(plan, lane, batch)
-  yield* order
+  yield* order(plan)
   yield* move
   yield* pay(plan, testGateway)
   yield* answer(plan)

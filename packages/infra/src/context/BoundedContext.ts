@@ -43,6 +43,8 @@ export interface BoundedContext<Name extends string, E, R> {
   readonly reads: ReadonlyArray<Pick<Consumers.Consumer<never>, "group" | "topic" | "eventTypes" | "mode">>
   /** Read models that it builds of its own events, and can build anew. */
   readonly projections: ReadonlyArray<Projection>
+  /** What of its own it forgets when it is old. */
+  readonly passing: ReadonlyArray<Retention.Passing>
   /** Brings the context's schema up to date; needs the rights to do so. */
   readonly migrate: Effect.Effect<void, Effect.Error<ReturnType<typeof Migrations.run>>, SqlClient.SqlClient>
   /** Answers the contract, relays its events, consumes those of others; wants a migrated schema. */
@@ -71,6 +73,8 @@ export const make = <
     readonly needs: Needs
     readonly consumers?: ReadonlyArray<Consumers.Consumer<RConsumers>>
     readonly projections?: ReadonlyArray<Projection>
+    /** What of its own it forgets when it is old. */
+    readonly passing?: ReadonlyArray<Retention.Passing>
     /** Work that goes on by itself; forked with the context and ended with it. */
     readonly background?: Effect.Effect<unknown, never, RBackground>
   }
@@ -91,7 +95,7 @@ export const make = <
       for (const consumer of consumers) yield* Effect.forkScoped(Consumers.run(name, consumer))
       if (!(yield* KeepsHouse)) return
       if (options.background !== undefined) yield* Effect.forkScoped(unending(name, options.background))
-      if (topic !== undefined) yield* Effect.forkScoped(unending(name, Retention.run(name)))
+      if (topic !== undefined) yield* Effect.forkScoped(unending(name, Retention.run(name, options.passing ?? [])))
     })
   )
   const served = options.contract.serve.pipe(Layer.provide(options.handlers))
@@ -116,6 +120,7 @@ export const make = <
     topic,
     reads: consumers.map(({ group, topic, eventTypes, mode }) => ({ group, topic, eventTypes, mode })),
     projections,
+    passing: options.passing ?? [],
     migrate:
       topic === undefined ? Effect.void : Migrations.run({ schema: name, folder: options.migrations, common: true }),
     // The clients are merged from a list, which the compiler cannot follow; the types above say what went in and out.

@@ -1,9 +1,12 @@
-import { Clock, Effect } from "effect"
-import { SqlClient } from "effect/sql"
+import { Clock, Config, Effect } from "effect"
+import { SqlClient, type Statement } from "effect/sql"
+import { uuidV7 } from "@merkato/domain/kernel/Ids"
 import { keptMs } from "../idempotency/Idempotency.ts"
 
-/** How long the inbox remembers an event, in milliseconds: 8 days, a day more than the bus keeps it. */
-const inboxKeptMs = 8 * 24 * 60 * 60_000
+const dayMs = 24 * 60 * 60_000
+
+/** How long the inbox remembers an event, in days: a day more than the bus keeps it. */
+const inboxKeptDays = 8
 
 /** Rows that one statement deletes: a short transaction each, which vacuum can follow. */
 const batchSize = 10_000
@@ -11,36 +14,92 @@ const batchSize = 10_000
 /** Between two statements, so that they do not take the disk from who waits for an answer. */
 const pause = "50 millis"
 
+/** A column with an index on it that tells how old a row is. */
+export interface Age {
+  readonly column: string
+  readonly type: "timestamptz" | "text"
+  /** The least value, which no row has, and that of a moment. */
+  readonly least: string
+  readonly at: (millis: number) => string
+}
+
+/** By a time. */
+export const byTime = (column: string): Age => ({
+  column,
+  type: "timestamptz",
+  least: "-infinity",
+  at: (millis) => new Date(millis).toISOString()
+})
+
+/** By an id, which begins with the time that it was made at: its index is there anyway. */
+export const byId = (column: string, prefix = ""): Age => ({
+  column,
+  type: "text",
+  least: "",
+  at: (millis) => `${prefix}${uuidV7(millis, () => 0)}`
+})
+
+/** Rows of a context's table that go when they are old enough. */
+export interface Passing {
+  readonly table: string
+  readonly age: Age
+  readonly days: number
+  /** The environment variable that says another number of days. */
+  readonly setting?: string
+  /** Of old rows only these, each of which is older than `before` by its age. */
+  readonly where?: (sql: SqlClient.SqlClient, before: Date) => Statement.Fragment
+}
+
+const daysOf = ({ days, setting }: Passing) =>
+  setting === undefined
+    ? Effect.succeed(days)
+    : Effect.flatMap(Effect.orDie(Config.Finite(setting).pipe(Config.withDefault(days))), (wanted) =>
+        wanted >= 1 ? Effect.succeed(wanted) : Effect.die(new Error(`${setting} is in days, and at least 1`))
+      )
+
 /**
- * Deletes what is older, however much there is: however fast rows came, they go as fast. Each statement deletes a range of
- * times that was looked up before: as one statement, it would read the whole table for each of its batches.
+ * Deletes what is older, however much there is: however fast rows came, they go as fast. Each statement deletes a range that
+ * was looked up before, and the next begins behind it: as one statement, it would read the whole table for each batch, and
+ * what batches before it had emptied.
  */
-const forget = Effect.fnUntraced(function* (table: string, time: string, before: Date) {
+const forget = Effect.fnUntraced(function* (schema: string, passing: Passing) {
   const sql = yield* SqlClient.SqlClient
+  const now = yield* Clock.currentTimeMillis
+  const { age, where } = passing
+  const before = now - (yield* daysOf(passing)) * dayMs
+  const [table, column, type] = [sql(`${schema}.${passing.table}`), sql(age.column), sql.literal(age.type)]
+  const only = where === undefined ? sql.literal("") : sql`and ${where(sql, new Date(before))}`
+  let behind = age.least
   while (true) {
-    // Dates of ours have milliseconds, a timestamp may be between two of them.
-    const [some] = yield* sql<{ beyond: Date }>`
-      select date_trunc('milliseconds', at) + interval '1 millisecond' as beyond from (
-        select ${sql(time)} as at from ${sql(table)} where ${sql(time)} < ${before} order by 1 limit ${batchSize}
-      ) as oldest order by at desc limit 1`
-    if (some === undefined) return
-    yield* sql`delete from ${sql(table)} where ${sql(time)} < ${some.beyond}`
+    const [oldest] = yield* sql<{ last: string | null }>`
+      select max(age)::text as last from (
+        select ${column} as age from ${table} where ${column} > ${behind}::${type} and ${column} < ${age.at(before)}::${type}
+        order by 1 limit ${batchSize}
+      ) as oldest`
+    const last = oldest?.last ?? undefined
+    if (last === undefined) return
+    yield* sql`
+      delete from ${table} where ${column} > ${behind}::${type} and ${column} <= ${last}::${type} ${only}`
+    behind = last
     yield* Effect.sleep(pause)
   }
 })
 
-/** Forgets idempotency records after 24 h and inbox rows after 8 days. */
-export const turn = Effect.fnUntraced(function* (schema: string) {
-  const now = yield* Clock.currentTimeMillis
-  yield* forget(`${schema}.idempotency`, "created_at", new Date(now - keptMs))
-  yield* forget(`${schema}.inbox`, "received_at", new Date(now - inboxKeptMs))
-})
+/** What every context forgets. */
+const common: ReadonlyArray<Passing> = [
+  { table: "idempotency", age: byTime("created_at"), days: keptMs / dayMs },
+  { table: "inbox", age: byTime("received_at"), days: inboxKeptDays }
+]
+
+/** Forgets idempotency records after 24 h, inbox rows after 8 days, and what of the context itself is passing. */
+export const turn = (schema: string, own: ReadonlyArray<Passing>) =>
+  Effect.forEach([...common, ...own], (passing) => forget(schema, passing), { discard: true })
 
 /** A turn every 5 minutes, for good. */
-export const run = (schema: string) =>
+export const run = (schema: string, own: ReadonlyArray<Passing>) =>
   Effect.forever(
     Effect.sleep("5 minutes").pipe(
-      Effect.andThen(turn(schema)),
+      Effect.andThen(turn(schema, own)),
       Effect.catchTag("SqlError", (error) => Effect.logWarning(`Retention of ${schema} pauses`, error))
     )
   ).pipe(Effect.withTracerEnabled(false))

@@ -23,6 +23,9 @@ export interface SearchPlace {
   readonly productId: string
 }
 
+/** Products that a search looks at, of each kind. */
+export const mostFound = 200
+
 /** The SQL of the catalogue. */
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
@@ -131,7 +134,11 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decodeProducts(rows))
   })
 
-  /** Best match first. Every word has to occur; the last one may be only begun. */
+  /**
+   * Best match first. Every word has to occur; the last one may be only begun. A word may be in every product there is: no
+   * more than `mostFound` of those that have the words in their name, and as many of all, are looked at and ranked. Both are
+   * found by their index: the planner cannot look into a query behind "offset 0", and try its luck from row to row.
+   */
   const search = Tracing.fn("CatalogueStore.search")(function* (
     words: ReadonlyArray<string>,
     category: string | undefined,
@@ -139,11 +146,18 @@ export const make = Effect.gen(function* () {
     limit: number
   ) {
     const query = words.map((word) => `'${word.replaceAll("'", "''").replaceAll("\\", "\\\\")}':*`).join(" & ")
+    const found = (where: string) => sql`(
+      select ctid from catalogue.products where ${sql.literal(where)} @@ query
+        ${category === undefined ? sql.literal("") : sql`and category = ${category}`}
+      limit ${mostFound})`
     const rows = yield* sql<{ rank: number }>`
       select * from (
         select ${fields}, ts_rank(search, query)::float8 as rank
-        from catalogue.products, to_tsquery('simple', ${query}) query
-        where search @@ query ${category === undefined ? sql.literal("") : sql`and category = ${category}`}
+        from (select to_tsquery('simple', ${query}) as query offset 0) wanted, lateral (
+          ${found("to_tsvector('simple'::regconfig, name)")} union ${found("search")}
+        ) candidate (place), lateral (
+          select * from catalogue.products where ctid = candidate.place offset 0
+        ) product
       ) found
       ${after === undefined ? sql.literal("") : sql`where (rank, "productId") < (${after.rank}::float8, ${after.productId})`}
       order by rank desc, "productId" desc limit ${limit}`

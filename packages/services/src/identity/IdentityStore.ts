@@ -3,12 +3,16 @@ import { SqlClient } from "effect/sql"
 import { UserId } from "@merkato/domain/kernel/Ids"
 import { Region } from "@merkato/domain/kernel/Region"
 import { Role } from "@merkato/domain/kernel/RequestContext"
+import * as Retention from "@merkato/infra/context/Retention"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const User = Schema.Struct({ userId: UserId, region: Region, role: Role, passwordHash: Schema.String })
 const decodeUsers = Schema.decodeUnknownEffect(Schema.Array(User))
 const Owner = Schema.Struct({ userId: UserId, region: Region, role: Role, sessionId: Schema.String })
 const decodeOwners = Schema.decodeUnknownEffect(Schema.Array(Owner))
+
+/** Sessions that nobody can refresh any more, since they ended by themselves a day ago. */
+export const endedSessions: Retention.Passing = { table: "sessions", age: Retention.byTime("expires_at"), days: 1 }
 
 /** The SQL of identity. */
 export const make = Effect.gen(function* () {

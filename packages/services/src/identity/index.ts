@@ -2,6 +2,7 @@ import * as BoundedContext from "@merkato/infra/context/BoundedContext"
 import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { Identity as IdentityUseCases } from "./Identity.ts"
 import { IdentityHandlers } from "./IdentityHandlers.ts"
+import { endedSessions } from "./IdentityStore.ts"
 
 export const Identity = BoundedContext.make("identity", {
   contract: IdentityRpc,
@@ -9,5 +10,6 @@ export const Identity = BoundedContext.make("identity", {
   useCases: IdentityUseCases.layer,
   topic: "user.events",
   migrations: new URL("./migrations", import.meta.url),
-  needs: []
+  needs: [],
+  passing: [endedSessions]
 })

@@ -5,6 +5,7 @@ import type { Forbidden, InvalidValue, ServiceUnavailable } from "@merkato/domai
 import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { Notification } from "@merkato/domain/notifications/Notification"
 import { authorize, Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import * as Retention from "@merkato/infra/context/Retention"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
@@ -19,6 +20,14 @@ const Row = Schema.Struct({
   readAt: Schema.NullOr(Schema.DateTimeUtcFromDate)
 })
 const decode = Schema.decodeUnknownEffect(Schema.Array(Row))
+
+/** What is old is no news: the order itself still tells it. An id is that of the event that is told of. */
+export const oldNews: Retention.Passing = {
+  table: "notifications",
+  age: Retention.byId("notification_id"),
+  days: 90,
+  setting: "MERKATO_KEEP_NOTIFICATIONS_DAYS"
+}
 
 /** Milliseconds since 1970, up to the last that a Date can be. */
 const Millis = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 8_640_000_000_000_000 }))

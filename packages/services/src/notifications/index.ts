@@ -1,6 +1,6 @@
 import * as BoundedContext from "@merkato/infra/context/BoundedContext"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
-import { Notifications as NotificationsUseCases } from "./Notifications.ts"
+import { Notifications as NotificationsUseCases, oldNews } from "./Notifications.ts"
 import { tellShoppers } from "./NotificationsConsumers.ts"
 import { NotificationsHandlers } from "./NotificationsHandlers.ts"
 
@@ -11,5 +11,6 @@ export const Notifications = BoundedContext.make("notifications", {
   topic: "notification.events",
   migrations: new URL("./migrations", import.meta.url),
   needs: [],
-  consumers: [tellShoppers]
+  consumers: [tellShoppers],
+  passing: [oldNews]
 })

@@ -55,7 +55,7 @@ import {
   replay,
   type Replayed
 } from "@merkato/infra/idempotency/Idempotency"
-import { derivedId } from "@merkato/infra/idempotency/Digest"
+import { derivedId, derivedIdOf } from "@merkato/infra/idempotency/Digest"
 import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import type { OperationName } from "@merkato/infra/policy/operations"
 import { Policies } from "@merkato/infra/policy/Policies"
@@ -399,7 +399,7 @@ export class OrderProcess extends Context.Service<
       ) {
         const { decision, score, reasons } = yield* risk
           .Assess({
-            assessmentId: Ids.AssessmentId.make(derivedId("RISK", attemptId)),
+            assessmentId: Ids.AssessmentId.make(derivedIdOf("RISK", orderId, attemptId)),
             orderId,
             userId: work.principal.userId,
             amountMinor: bill.totalMinor,
@@ -655,7 +655,7 @@ export class OrderProcess extends Context.Service<
       })
 
       const attemptIdOf = (sagaId: string, orderId: Ids.OrderId, attempt: number) =>
-        Ids.AttemptId.make(derivedId("PAY", sagaId, orderId, String(attempt)))
+        Ids.AttemptId.make(derivedIdOf("PAY", orderId, sagaId, String(attempt)))
 
       /** Marks a pending order and begins its payment, inside the transaction of the caller. */
       const beginPayment = Effect.fnUntraced(function* (
@@ -719,7 +719,7 @@ export class OrderProcess extends Context.Service<
       const sagaIdOf = ({ caller, operation, key }: Keyed) => derivedId("SAGA", caller, operation, key)
 
       const reservationIdOf = (sagaId: string, orderId: Ids.OrderId, attempt: number) =>
-        Ids.ReservationId.make(derivedId("RES", sagaId, orderId, String(attempt)))
+        Ids.ReservationId.make(derivedIdOf("RES", orderId, sagaId, String(attempt)))
 
       /**
        * Begins a checkout that is nothing but new: what it buys is read first, and the key, the cart and the process are one

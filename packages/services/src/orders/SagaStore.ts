@@ -5,6 +5,7 @@ import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { Rail } from "@merkato/domain/payments/Payment"
 import { Quote } from "@merkato/domain/pricing/Quote"
 import { ProcessKind, ProcessStep } from "@merkato/domain/orders/OrderProcess"
+import * as Retention from "@merkato/infra/context/Retention"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const KeyedRequest = Schema.Struct({
@@ -68,6 +69,20 @@ const moneyLeaseMs = 30_000
 const waitForMoney: ReadonlySet<ProcessStep> = new Set(["authorise", "confirm", "capture", "void"])
 
 export const leaseOf = (step: ProcessStep): number => (waitForMoney.has(step) ? moneyLeaseMs : leaseMs)
+
+/**
+ * Processes that ended are forgotten a month after their orders: by then no key of theirs is known any more, and the cart
+ * that one had is empty or another's. One whose order still waits for money is not.
+ */
+export const endedProcesses: Retention.Passing = {
+  table: "sagas",
+  age: Retention.byId("order_id", "ORDER-"),
+  days: 30,
+  setting: "MERKATO_KEEP_ORDER_PROCESSES_DAYS",
+  where: (sql, before) => sql`
+    step = 'done' and updated_at < ${before} and not (select exists (
+      select from orders.orders o where o.order_id = sagas.order_id and o.status in ('PENDING', 'HELD')))`
+}
 
 /**
  * The SQL of the order process, but for its common moves (`ProcessMoves`). Whatever changes a process is conditional on

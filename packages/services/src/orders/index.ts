@@ -11,6 +11,7 @@ import { Orders as OrdersUseCases } from "./Orders.ts"
 import { OrdersByCustomer, ordersByCustomer } from "./OrdersByCustomer.ts"
 import { endExpired } from "./OrdersConsumers.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
+import { endedProcesses } from "./SagaStore.ts"
 
 export const Orders = BoundedContext.make("orders", {
   contract: OrdersRpc,
@@ -21,5 +22,6 @@ export const Orders = BoundedContext.make("orders", {
   needs: [CartRpc, PricingRpc, RiskRpc, InventoryRpc, PaymentsRpc],
   consumers: [endExpired],
   projections: [ordersByCustomer],
+  passing: [endedProcesses],
   background: recovery
 })
