@@ -2,7 +2,7 @@
 import { allEvents } from "@merkato/domain/events"
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { NodeServices } from "@effect/platform-node"
-import { ConfigProvider, Console, Effect, Exit, Layer, Option, Schema } from "effect"
+import { ConfigProvider, Console, Effect, Exit, Layer, Option, Schedule, Schema, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Command } from "effect/cli"
 import * as fc from "fast-check"
@@ -119,6 +119,7 @@ describe("help", () => {
       "import",
       "import baskets",
       "load",
+      "replay",
       "events",
       "events tail",
       "dlq",
@@ -153,6 +154,11 @@ describe("what cannot be is refused with a sentence", () => {
     [["load", "--url", "http://shop.example"], /^http:\/\/shop\.example is not on this machine: say --allow-remote/],
     [["events", "tail", "--topic", "order"], /Expected: order\.events \| /],
     [["events", "tail", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/],
+    [["replay", "orders", ...here], /^There is no projection orders\. There are: orders_by_customer\b/],
+    [["replay", "orders_by_customer", "--check", "--into", "a", ...here], /^Say either --check or --into/],
+    [["replay", "orders_by_customer", "--into", "orders;", ...here], /Expected: a new table's name/],
+    [["replay", "orders_by_customer", "--from", "soon", ...here], /Expected a valid Date/],
+    [["replay", "orders_by_customer", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/],
     [["dlq", "requeue", ...here], /^Say which dead letters/],
     [["dlq", "list", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/]
   ]
@@ -547,6 +553,118 @@ describe("on a running shop", () => {
     expect((await dlq("requeue", "--all")).stdout).toBe("0 events put back.")
     const back = await run("events", "tail", "--topic", "partner.events", "--data-dir", dataDir)
     expect(back.stdout).toContain("partner.events/")
+  })
+
+  describe("replay", () => {
+    const replay = (...args: ReadonlyArray<string>) =>
+      run("replay", "orders_by_customer", ...args, "--data-dir", dataDir)
+    const onDatabase = <A, E>(body: (sql: SqlClient.SqlClient) => Effect.Effect<A, E, Scope.Scope>): Promise<A> =>
+      Effect.flatMap(RunningPostgres.url(dataDir), (url) =>
+        SqlClient.SqlClient.use(body).pipe(
+          Effect.provide(Database.layer({ url, maxConnections: 2, applicationName: "test" }))
+        )
+      ).pipe(Effect.scoped, Effect.runPromise)
+    const comparedIn = (stdout: string) => Number(/^([\d,]+) rows? compared/m.exec(stdout)?.[1]?.replaceAll(",", ""))
+
+    test("while the shop sells agrees with what it replaces, again and again", async () => {
+      const orders = () =>
+        onDatabase((sql) =>
+          Effect.map(sql<{ n: number }>`select count(*) as n from orders.orders`, ([row]) => row?.n ?? 0)
+        )
+      const before = await orders()
+      let selling = true
+      const load = run("load", "--mix", "checkout", "--clients", "2", "--duration", "3s", ...there()).finally(() => {
+        selling = false
+      })
+      let replays = 0
+      while (selling || replays === 0) {
+        const { ok, stdout, stderr } = await replay()
+        expect({ ok, stderr }).toEqual({ ok: true, stderr: "" })
+        expect(stdout).toMatch(
+          /^orders_by_customer: [\d,]+ events read in .*\n[\d,]+ rows? compared, 0 differences\norders_by_customer is the rebuilt one now\.$/
+        )
+        expect(comparedIn(stdout)).toBeGreaterThanOrEqual(before)
+        replays += 1
+      }
+      expect((await load).ok).toBe(true)
+      expect(await orders()).toBeGreaterThan(before)
+      const { ok, stdout } = await replay("--check")
+      expect({ ok, compared: comparedIn(stdout) }).toEqual({ ok: true, compared: await orders() })
+      // The orders themselves, which are written by nobody's consumer, say the same.
+      const others = await onDatabase(
+        (sql) => sql`
+          select order_id, o.status, c.status as "inList" from orders.orders o full join orders.orders_by_customer c using (order_id)
+          where (o.user_id, o.status, o.total_minor, o.currency, o.region, o.created_at)
+            is distinct from (c.user_id, c.status, c.total_minor, c.currency, c.region, c.placed_at)`
+      )
+      expect(others).toEqual([])
+    })
+
+    test("finds damaged rows and mends them", async () => {
+      const damaged = await onDatabase((sql) =>
+        Effect.gen(function* () {
+          const [gone, wrong] = yield* sql<{ orderId: string }>`
+            select order_id as "orderId" from orders.orders_by_customer order by user_id, order_id limit 2`
+          yield* sql`delete from orders.orders_by_customer where order_id = ${gone?.orderId ?? ""}`
+          yield* sql`update orders.orders_by_customer set total_minor = 1 where order_id = ${wrong?.orderId ?? ""}`
+          return { gone: gone?.orderId, wrong: wrong?.orderId }
+        })
+      )
+      for (const args of [["--check"], ["--into", "orders_by_customer_of_the_test"], []]) {
+        const { ok, stdout, stderr } = await replay(...args)
+        expect(ok).toBe(false)
+        expect(stdout).toContain(" rows compared, 2 differences:\n")
+        expect(stdout).toContain(`order_id=${damaged.gone}: missing, its events tell of it\n`)
+        expect(stdout).toMatch(new RegExp(`order_id=${damaged.wrong}: total_minor is 1, its events say \\d+$`, "m"))
+        expect(stderr).toBe(
+          `orders_by_customer was not what its events say in 2 rows${args.length === 0 ? " and is mended" : ""}.`
+        )
+      }
+      expect((await replay()).stdout).toContain(" rows compared, 0 differences\n")
+      const kept = await onDatabase(
+        (sql) => sql`
+          select * from orders.orders_by_customer_of_the_test except select * from orders.orders_by_customer`
+      )
+      expect(kept).toEqual([])
+      const { stderr } = await replay("--into", "orders_by_customer_of_the_test")
+      expect(stderr).toBe("There is a table orders.orders_by_customer_of_the_test already.")
+    })
+
+    test("that was killed can be run again", () =>
+      onDatabase((sql) =>
+        Effect.gen(function* () {
+          const building = Effect.map(
+            sql<{ building: string }>`
+              select building from orders.projections where name = 'orders_by_customer' and building is not null`,
+            (rows) => rows.length
+          )
+          const killed = yield* sql.withTransaction(
+            Effect.gen(function* () {
+              // It begins, and comes no further.
+              yield* sql`lock table orders.events in access exclusive mode`
+              const child = Bun.spawn([process.execPath, "apps/merkato/src/main.ts", "replay", "orders_by_customer"], {
+                cwd: root,
+                env: { ...process.env, MERKATO_DATA_DIR: dataDir },
+                stdio: ["ignore", "ignore", "ignore"]
+              })
+              yield* Effect.repeat(building, {
+                until: (count) => count > 0,
+                schedule: Schedule.spaced("20 millis"),
+                times: 1_500
+              })
+              child.kill("SIGKILL")
+              return yield* Effect.promise(() => child.exited)
+            })
+          )
+          expect(killed).not.toBe(0)
+          expect(yield* building).toBe(1)
+          // Time goes by.
+          yield* sql`update orders.projections set lease_until = ${new Date(0)}`
+          const { ok, stdout } = yield* Effect.promise(() => replay())
+          expect({ ok, same: stdout.includes(" 0 differences\n") }).toEqual({ ok: true, same: true })
+          expect(yield* building).toBe(0)
+        })
+      ))
   })
 
   test("contracts export writes what the shop serves", async () => {

@@ -2,6 +2,7 @@ import { acknowledged } from "./Acknowledged.ts"
 import { goods } from "./Goods.ts"
 import type { Invariant } from "./Invariant.ts"
 import { money } from "./Money.ts"
+import { readModels } from "./ReadModels.ts"
 import { rebuilt } from "./Rebuilt.ts"
 import { refunds } from "./Refunds.ts"
 import { story } from "./Story.ts"
@@ -13,5 +14,6 @@ export const invariants: ReadonlyArray<Invariant> = [
   ...refunds,
   ...acknowledged,
   ...story,
-  ...rebuilt
+  ...rebuilt,
+  ...readModels
 ]

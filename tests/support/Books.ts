@@ -8,8 +8,15 @@ import { gatewayRules } from "./GatewayBooks.ts"
 
 /** Who acts on which topic: what they have not read yet is still under way. */
 const readers = {
-  groups: ["inventory.release-canceled", "notifications.tell-shoppers", "cart.empty-ordered", "orders.end-expired"],
-  topics: ["order.events", "order.events", "order.events", "inventory.events"]
+  groups: [
+    "inventory.release-canceled",
+    "notifications.tell-shoppers",
+    "cart.empty-ordered",
+    "orders.end-expired",
+    "orders.orders_by_customer",
+    "payments.daily_revenue"
+  ],
+  topics: ["order.events", "order.events", "order.events", "inventory.events", "order.events", "payment.events"]
 }
 
 /** What publishes, and where. */
@@ -292,12 +299,38 @@ const story = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
   ]
 ]
 
+/** Rules about read models, which are built of events alone: they say what the tables say that they never saw. */
+const views = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
+  [
+    "a customer's list of orders says what the orders say",
+    sql`
+      select order_id, o.status, l.status as "inList", o.version, l.version as "versionInList"
+      from orders.orders o full join orders.orders_by_customer l using (order_id)
+      where (o.user_id, o.region, o.status, o.total_minor, o.currency, date_trunc('milliseconds', o.created_at),
+          (select count(*) from orders.order_items i where i.order_id = o.order_id))
+        is distinct from (l.user_id, l.region, l.status, l.total_minor, l.currency, l.placed_at, l.items::bigint)`
+  ],
+  [
+    "revenue is what was taken, less what was given back",
+    sql`
+      with taken as (
+        select attempt_id, '' as entry, amount_minor, currency, status = 'CAPTURED' as booked from payments.payments
+        union all
+        select attempt_id, refund_id, amount_minor, currency, true from payments.refunds where status = 'REFUNDED'
+      )
+      select attempt_id, entry, t.amount_minor, t.booked, r.amount_minor as "revenue", r.booked_at
+      from taken t full join payments.daily_revenue r using (attempt_id, entry)
+      where (t.amount_minor, t.currency, t.booked) is distinct from (r.amount_minor, r.currency, r.booked_at is not null)
+        or (entry = '') <> (r.region is not null)`
+  ]
+]
+
 /** What is wrong with the shop's books at rest, in words. */
 export const discrepancies: Effect.Effect<ReadonlyArray<string>, SqlError.SqlError, SqlClient.SqlClient> = Effect.gen(
   function* () {
     const sql = yield* SqlClient.SqlClient
     const found: Array<string> = []
-    for (const [what, violations] of [...goods(sql), ...money(sql), ...story(sql)]) {
+    for (const [what, violations] of [...goods(sql), ...money(sql), ...story(sql), ...views(sql)]) {
       const rows = yield* violations
       if (rows.length > 0) found.push(`not so: ${what} (${rows.length}): ${JSON.stringify(rows.slice(0, 3))}`)
     }

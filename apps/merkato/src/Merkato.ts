@@ -5,11 +5,12 @@ import { doctor } from "./commands/Doctor.ts"
 import { events } from "./commands/Events.ts"
 import { importing } from "./commands/Import.ts"
 import { load } from "./commands/Load.ts"
+import { replay } from "./commands/Replay.ts"
 import { seed } from "./commands/Seed.ts"
 import { token } from "./commands/Token.ts"
 
 /** The operators' command. */
 export const merkato = Command.make("merkato").pipe(
   Command.withDescription("Look after a Merkato shop"),
-  Command.withSubcommands([token, seed, importing, load, events, dlq, doctor, contracts])
+  Command.withSubcommands([token, seed, importing, load, replay, events, dlq, doctor, contracts])
 )

@@ -431,7 +431,8 @@ export const eventBusContract = <E>(name: string, layer: Layer.Layer<EventBus, E
           yield* bus.publish(upTo(6).map((n) => message(topic, "KEY", n)))
           yield* Deferred.await(begun)
           yield* Fiber.interrupt(killed.fiber)
-          expect(killed.all().map(numberOf)).toEqual([1, 2, 3, 4])
+          // A commit that came while the group changed is refused: then the first ones have come twice.
+          expect([...new Set(killed.all().map(numberOf))]).toEqual([1, 2, 3, 4])
           const next = yield* listen(yield* start, { group, topic })
           expect((yield* next.until(4)).map(numberOf)).toEqual([3, 4, 5, 6])
         })

@@ -129,6 +129,13 @@ const order = Effect.fnUntraced(function* (plan: Plan) {
       when ${OrderCanceled.type} then 'CANCELED' else 'PENDING' end, event_type, payload ->> 'reason', at
     from told where topic = ${OrderCreated.topic} order by nth, version`
   yield* sql`
+    insert into orders.orders_by_customer (user_id, order_id, region, items, total_minor, currency, placed_at, status, updated_at, version)
+    select user_id, order_id, 'us', lines, total, 'USD', date_trunc('milliseconds', at),
+      case when fulfilled then 'FULFILLED' when paid then 'PAID' else 'CANCELED' end,
+      date_trunc('milliseconds', case when fulfilled then fulfilled_at when paid then paid_at else canceled_at end),
+      case when fulfilled or fate = 'declined' then 4 when paid then 3 else 2 end
+    from bought order by n`
+  yield* sql`
     insert into notifications.notifications (notification_id, user_id, kind, order_id, text, created_at)
     select event_id, payload ->> 'userId', kind, key, format(words,
       to_char((payload ->> 'totalAmount')::numeric, 'FM999999999990.00') || ' ' || (payload ->> 'currency')), at
@@ -227,6 +234,11 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
     select attempt_id, order_id, user_id, total, 'USD', case when paid then 'CAPTURED' else 'DECLINED' end,
       case when not paid then ${refusal}::text end, case when paid then 3 else 2 end, pays_at,
       case when paid then captured_at else authorised_at end, 'soap', pays_at + interval '30 seconds'
+    from attempts order by n`
+  yield* sql`
+    insert into payments.daily_revenue (attempt_id, entry, region, amount_minor, currency, booked_at, version)
+    select attempt_id, '', 'us', total, 'USD', case when paid then date_trunc('milliseconds', captured_at) end,
+      case when paid then 3 else 1 end
     from attempts order by n`
   yield* sql`
     insert into payments.ledger (booking_id, line, attempt_id, order_id, account, amount_minor, currency, booked_at)

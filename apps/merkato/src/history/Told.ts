@@ -113,7 +113,8 @@ export const store = Effect.fn("Told.store")(function* (plan: Plan) {
     update bus.consumer_groups g set next_offset = taken.next_offset
     from taken join wanted using (topic, partition)
     where g.topic = taken.topic and g.partition = taken.partition and g.next_offset = taken.next_offset - messages`
-  for (const { name, group, topic, eventTypes } of readers) {
+  for (const { name, group, topic, eventTypes, mode } of readers) {
+    if (mode === "conditional") continue
     yield* sql`
       insert into ${sql(`${name}.inbox`)} (consumer_group, event_id, received_at)
       select ${group}, event_id, at from told

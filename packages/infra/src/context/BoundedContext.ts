@@ -7,6 +7,8 @@ import { EventStore, type RelaySignal } from "../events/EventStore.ts"
 import * as Relay from "../events/Relay.ts"
 import { Idempotency } from "../idempotency/Idempotency.ts"
 import type { Policies } from "../policy/Policies.ts"
+import * as PostgresProjection from "../projection/PostgresProjection.ts"
+import type { Projection } from "../projection/Projection.ts"
 import * as Migrations from "../postgres/Migrations.ts"
 import * as Retention from "./Retention.ts"
 import { unending } from "./Unending.ts"
@@ -38,7 +40,9 @@ export interface BoundedContext<Name extends string, E, R> {
   readonly needs: ReadonlyArray<string>
   readonly topic: Topic | undefined
   /** What it reads of others' events, and as whom. */
-  readonly reads: ReadonlyArray<Pick<Consumers.Consumer<never>, "group" | "topic" | "eventTypes">>
+  readonly reads: ReadonlyArray<Pick<Consumers.Consumer<never>, "group" | "topic" | "eventTypes" | "mode">>
+  /** Read models that it builds of its own events, and can build anew. */
+  readonly projections: ReadonlyArray<Projection>
   /** What of its own it forgets when it is old. */
   readonly passing: ReadonlyArray<Retention.Passing>
   /** Brings the context's schema up to date; needs the rights to do so. */
@@ -68,13 +72,18 @@ export const make = <
     readonly migrations?: URL
     readonly needs: Needs
     readonly consumers?: ReadonlyArray<Consumers.Consumer<RConsumers>>
+    readonly projections?: ReadonlyArray<Projection>
     /** What of its own it forgets when it is old. */
     readonly passing?: ReadonlyArray<Retention.Passing>
     /** Work that goes on by itself; forked with the context and ended with it. */
     readonly background?: Effect.Effect<unknown, never, RBackground>
   }
 ) => {
-  const { topic } = options
+  const { topic, projections = [] } = options
+  const consumers: ReadonlyArray<Consumers.Consumer<RConsumers | SqlClient.SqlClient>> = [
+    ...(options.consumers ?? []),
+    ...projections.map(PostgresProjection.consumer)
+  ]
   const own =
     topic === undefined
       ? Layer.empty
@@ -83,7 +92,7 @@ export const make = <
         )
   const running = Layer.effectDiscard(
     Effect.gen(function* () {
-      for (const consumer of options.consumers ?? []) yield* Effect.forkScoped(Consumers.run(name, consumer))
+      for (const consumer of consumers) yield* Effect.forkScoped(Consumers.run(name, consumer))
       if (!(yield* KeepsHouse)) return
       if (options.background !== undefined) yield* Effect.forkScoped(unending(name, options.background))
       if (topic !== undefined) yield* Effect.forkScoped(unending(name, Retention.run(name, options.passing ?? [])))
@@ -109,7 +118,8 @@ export const make = <
     name,
     needs: options.needs.map((need) => need.contract),
     topic,
-    reads: (options.consumers ?? []).map(({ group, topic, eventTypes }) => ({ group, topic, eventTypes })),
+    reads: consumers.map(({ group, topic, eventTypes, mode }) => ({ group, topic, eventTypes, mode })),
+    projections,
     passing: options.passing ?? [],
     migrate:
       topic === undefined ? Effect.void : Migrations.run({ schema: name, folder: options.migrations, common: true }),

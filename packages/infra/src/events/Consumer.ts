@@ -25,6 +25,7 @@ const deadLettered = Metric.counter("events_dead_lettered_total", {
  * What a context does about events of another. `apply` runs in a transaction of the context together with the inbox row,
  * so its effect happens once however often the event comes; it may not call other contexts. `react` is for consumers
  * that must call others: it runs outside a transaction, before the inbox row is written, and has to be idempotent.
+ * `conditional` is for writes that look by themselves whether they were made already: there is neither inbox nor transaction.
  */
 export interface Consumer<R> {
   /** Unique in the shop; never renamed, since it is the name under which the bus knows how far it has read. */
@@ -32,7 +33,7 @@ export interface Consumer<R> {
   readonly topic: Topic
   /** The event types it cares about; others are passed over. */
   readonly eventTypes: ReadonlyArray<string>
-  readonly mode: "apply" | "react"
+  readonly mode: "apply" | "react" | "conditional"
   readonly handle: (event: Envelope) => Effect.Effect<void, unknown, R>
   /**
    * The same for several events at once, where one statement can do them all; it runs in the name of the first, and is
@@ -88,36 +89,42 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
         (rows) => rows.length > 0
       )
 
+    /** Those that are new, one after the other, as many together as can be. */
+    const each = (
+      batch: ReadonlyArray<Delivery>,
+      fresh: ReadonlySet<string>,
+      tells: (tried: Delivery | undefined) => void
+    ) =>
+      Effect.gen(function* () {
+        const left = new Set(fresh)
+        let gathered: Array<Delivery> = []
+        const flush = Effect.suspend(() => {
+          const events = gathered
+          gathered = []
+          if (events.length === 0 || handleAll === undefined) return Effect.void
+          tells(undefined)
+          const envelopes = events.map(({ envelope }) => envelope)
+          return inTheNameOf(events, handleAll(envelopes, events.map(requestOf)))
+        })
+        for (const delivery of batch) {
+          if (!left.delete(delivery.envelope.eventId)) continue
+          if (handleAll !== undefined && batch.length > 1 && !isSampled(delivery)) {
+            gathered.push(delivery)
+            continue
+          }
+          yield* flush
+          tells(delivery)
+          yield* one(delivery)
+        }
+        yield* flush
+        return fresh.size
+      })
+
     /** `tells` gets the event whose effect is tried next: at a failure, the one that stands in the way, if it is one alone. */
-    const together = (batch: ReadonlyArray<Delivery>, tells: (tried: Delivery | undefined) => void = () => {}) =>
-      mode === "apply"
-        ? transaction(
-            Effect.gen(function* () {
-              const fresh = yield* enter(batch)
-              const left = new Set(fresh)
-              let gathered: Array<Delivery> = []
-              const flush = Effect.suspend(() => {
-                const events = gathered
-                gathered = []
-                if (events.length === 0 || handleAll === undefined) return Effect.void
-                tells(undefined)
-                const envelopes = events.map(({ envelope }) => envelope)
-                return inTheNameOf(events, handleAll(envelopes, events.map(requestOf)))
-              })
-              for (const delivery of batch) {
-                if (!left.delete(delivery.envelope.eventId)) continue
-                if (handleAll !== undefined && batch.length > 1 && !isSampled(delivery)) {
-                  gathered.push(delivery)
-                  continue
-                }
-                yield* flush
-                tells(delivery)
-                yield* one(delivery)
-              }
-              yield* flush
-              return fresh.size
-            })
-          )
+    const together = (batch: ReadonlyArray<Delivery>, tells: (tried: Delivery | undefined) => void = () => {}) => {
+      if (mode === "conditional") return each(batch, new Set(batch.map(({ envelope }) => envelope.eventId)), tells)
+      return mode === "apply"
+        ? transaction(Effect.flatMap(enter(batch), (fresh) => each(batch, fresh, tells)))
         : Effect.gen(function* () {
             let count = 0
             for (const delivery of batch) {
@@ -129,6 +136,7 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
             }
             return count
           })
+    }
 
     const giveUp = (delivery: Delivery, cause: Cause.Cause<unknown>) =>
       Effect.gen(function* () {

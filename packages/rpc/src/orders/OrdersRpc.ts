@@ -3,9 +3,10 @@ import { RpcGroup } from "effect/rpc"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import { OutOfStock } from "@merkato/domain/inventory/Stock"
 import { CartNotFound } from "@merkato/domain/cart/Cart"
-import { CartId, IdempotencyKey, OrderId } from "@merkato/domain/kernel/Ids"
+import { CartId, IdempotencyKey, OrderId, UserId } from "@merkato/domain/kernel/Ids"
 import { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden, IdempotencyKeyReused, InvalidValue, RequestInProgress } from "@merkato/domain/kernel/Problem"
+import { CustomerOrder } from "@merkato/domain/orders/CustomerOrder"
 import {
   CartEmpty,
   CartOrdered,
@@ -129,6 +130,12 @@ export const OrdersGroup = RpcGroup.make(
   }),
   query("Get", { payload: { orderId: OrderId }, success: Order, errors: [Forbidden, OrderNotFound] }),
   query("List", { payload: paging, success: page(Order), errors: [Forbidden, InvalidValue] }),
+  /** A customer's orders, newest first, out of a read model: one that was just placed may not be in it yet. */
+  query("ListOfCustomer", {
+    payload: { userId: UserId, ...paging },
+    success: page(CustomerOrder),
+    errors: [Forbidden, InvalidValue]
+  }),
   /** Where an order process stands, by its own id or by its order's. */
   query("Process", {
     payload: { id: Schema.String.check(Schema.isMaxLength(64)) },

@@ -2,7 +2,8 @@ import { Schema } from "effect"
 import { RpcGroup } from "effect/rpc"
 import { AttemptId, OrderId, RefundId, UserId } from "@merkato/domain/kernel/Ids"
 import { Currency, maxMinor, Minor } from "@merkato/domain/kernel/Money"
-import { Forbidden } from "@merkato/domain/kernel/Problem"
+import { Forbidden, InvalidValue } from "@merkato/domain/kernel/Problem"
+import { DailyRevenue, Day } from "@merkato/domain/payments/DailyRevenue"
 import {
   NotRefundable,
   Payment,
@@ -18,7 +19,7 @@ import {
   RefundIdReused
 } from "@merkato/domain/payments/Payment"
 import { Contract } from "../contract/Contract.ts"
-import { command } from "../contract/Operation.ts"
+import { command, query } from "../contract/Operation.ts"
 
 /** What is paid, and the attempt to pay it. */
 const attempt = {
@@ -78,6 +79,12 @@ export const PaymentsGroup = RpcGroup.make(
     },
     success: Refund,
     errors: [Forbidden, NotRefundable, RefundExceedsPayment, RefundIdReused, RefundDenied]
+  }),
+  /** What came in and was given back from the first day to the last one, by region and currency, out of a read model. */
+  query("DailyRevenue", {
+    payload: { first: Day, last: Day },
+    success: Schema.Array(DailyRevenue),
+    errors: [Forbidden, InvalidValue]
   })
 )
 

@@ -8,6 +8,7 @@ import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { OrderProcess, recovery } from "./OrderProcess.ts"
 import { Orders as OrdersUseCases } from "./Orders.ts"
+import { OrdersByCustomer, ordersByCustomer } from "./OrdersByCustomer.ts"
 import { endExpired } from "./OrdersConsumers.ts"
 import { OrdersHandlers } from "./OrdersHandlers.ts"
 import { endedProcesses } from "./SagaStore.ts"
@@ -15,11 +16,12 @@ import { endedProcesses } from "./SagaStore.ts"
 export const Orders = BoundedContext.make("orders", {
   contract: OrdersRpc,
   handlers: OrdersHandlers,
-  useCases: Layer.mergeAll(OrdersUseCases.layer, OrderProcess.layer),
+  useCases: Layer.mergeAll(OrdersUseCases.layer, OrderProcess.layer, OrdersByCustomer.layer),
   topic: "order.events",
   migrations: new URL("./migrations", import.meta.url),
   needs: [CartRpc, PricingRpc, RiskRpc, InventoryRpc, PaymentsRpc],
   consumers: [endExpired],
+  projections: [ordersByCustomer],
   passing: [endedProcesses],
   background: recovery
 })

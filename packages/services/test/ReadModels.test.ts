@@ -1,0 +1,164 @@
+// What read models tell: a customer's orders, and what a day brought. That they agree with all the rest, the audit of the races says.
+import { expect, test } from "bun:test"
+import { Effect, Logger } from "effect"
+import { SqlClient } from "effect/sql"
+import { Sku } from "@merkato/domain/catalogue/Product"
+import { AttemptId, IdempotencyKey, RefundId, UserId } from "@merkato/domain/kernel/Ids"
+import type { Region } from "@merkato/domain/kernel/Region"
+import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
+import { PaymentToken } from "@merkato/domain/payments/Payment"
+import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
+import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
+import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
+import { settled } from "../../../tests/support/Books.ts"
+import { inShop } from "../../../tests/support/InProcess.ts"
+
+const as =
+  (userId: string, role: Principal["role"], region: Region = "us") =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.provideService(effect, RequestContext, {
+      principal: new Principal({ userId: UserId.make(userId), role, region }),
+      correlationId: `test-${userId}`,
+      traceParent: "00-00000000000000000000000000000001-0000000000000001-00"
+    })
+const admin = as("ADMIN", "admin")
+
+let keys = 0
+const idempotencyKey = () => IdempotencyKey.make(`key-${++keys}`)
+
+/** A product for this much, of which there is enough. */
+const product = (sku: string, priceMinor: number) =>
+  admin(
+    Effect.gen(function* () {
+      const { productId } = yield* (yield* CatalogueRpc).AddProduct({
+        sku: Sku.make(sku),
+        name: sku,
+        description: "",
+        category: "test",
+        priceMinor,
+        currency: "USD"
+      })
+      yield* (yield* InventoryRpc).Adjust({ productId, delta: 100, reason: "delivery" })
+      return productId
+    })
+  )
+
+test("customers see their orders newest first, page by page, as far as these have come; nobody else's", () =>
+  inShop(
+    Effect.gen(function* () {
+      const orders = yield* OrdersRpc
+      const productId = yield* product("PLUM", 200)
+      const place = (qty: number) =>
+        Effect.map(
+          orders.Place({ idempotencyKey: idempotencyKey(), items: [{ productId, qty }] }),
+          ({ answer }) => answer
+        )
+      const [ada, bob] = [as("ADA", "shopper", "eu"), as("BOB", "shopper")]
+      const placed = yield* ada(Effect.forEach([1, 2, 3, 4, 5], place))
+      yield* bob(place(1))
+      const [first, second] = placed
+      if (first === undefined || second === undefined) throw new Error("there are no orders")
+      yield* ada(
+        orders.Pay({
+          idempotencyKey: idempotencyKey(),
+          orderId: first.orderId,
+          paymentToken: PaymentToken.make("tok_ok"),
+          rail: "auto"
+        })
+      )
+      yield* admin(orders.Fulfil({ orderId: first.orderId }))
+      yield* ada(orders.Cancel({ orderId: second.orderId }))
+      yield* settled
+
+      const userId = UserId.make("ADA")
+      const pages: Array<
+        ReadonlyArray<{ readonly orderId: string; readonly status: string; readonly totalMinor: number }>
+      > = []
+      let cursor: string | null = null
+      do {
+        const page: { readonly items: (typeof pages)[number]; readonly nextCursor: string | null } = yield* ada(
+          orders.ListOfCustomer({ userId, limit: 2, ...(cursor === null ? {} : { cursor }) })
+        )
+        pages.push(page.items.map(({ orderId, status, totalMinor }) => ({ orderId, status, totalMinor })))
+        cursor = page.nextCursor
+      } while (cursor !== null)
+      const statuses = ["FULFILLED", "CANCELED", "PENDING", "PENDING", "PENDING"]
+      const expected = placed
+        .map(({ orderId, totalMinor }, nth) => ({ orderId, status: statuses[nth], totalMinor }))
+        .toReversed()
+      expect(pages.map((page) => page.length)).toEqual([2, 2, 1])
+      expect<unknown>(pages.flat()).toEqual(expected)
+
+      const { items } = yield* admin(orders.ListOfCustomer({ userId, limit: 1 }))
+      expect(items[0]).toMatchObject({ userId: "ADA", region: "eu", items: 1, currency: "USD", version: 1 })
+      expect(yield* bob(Effect.flip(orders.ListOfCustomer({ userId, limit: 1 })))).toMatchObject({ _tag: "Forbidden" })
+      const strange = orders.ListOfCustomer({ userId, limit: 1, cursor: "bm90IG91cnM" })
+      expect(yield* ada(Effect.flip(strange))).toMatchObject({ _tag: "InvalidValue" })
+    }).pipe(Effect.provide(Logger.layer([])))
+  ))
+
+test("a day's revenue is what was taken and given back between the region's own midnights", () =>
+  inShop(
+    Effect.gen(function* () {
+      const [orders, payments, sql] = [yield* OrdersRpc, yield* PaymentsRpc, yield* SqlClient.SqlClient]
+      const productId = yield* product("FIG", 500)
+      const buy = (who: ReturnType<typeof as>, qty: number, token = "tok_ok") =>
+        who(
+          Effect.gen(function* () {
+            const { answer } = yield* orders.Place({ idempotencyKey: idempotencyKey(), items: [{ productId, qty }] })
+            const paymentToken = PaymentToken.make(token)
+            const paying = orders.Pay({
+              idempotencyKey: idempotencyKey(),
+              orderId: answer.orderId,
+              paymentToken,
+              rail: "auto"
+            })
+            yield* token === "tok_ok" ? Effect.asVoid(paying) : Effect.asVoid(Effect.flip(paying))
+            const [attempt] = yield* sql<{ attemptId: string }>`
+              select attempt_id as "attemptId" from payments.payments where order_id = ${answer.orderId}`
+            return { attemptId: attempt?.attemptId ?? "", total: answer.totalMinor }
+          })
+        )
+      const ada = as("ADA", "shopper", "eu")
+      const bob = as("BOB", "shopper", "us")
+      const [inEurope, more, inAmerica] = [yield* buy(ada, 1), yield* buy(ada, 3), yield* buy(bob, 2)]
+      yield* buy(bob, 1, "tok_declined")
+      yield* admin(
+        payments.Refund({
+          attemptId: AttemptId.make(more.attemptId),
+          refundId: RefundId.make("REFUND-1"),
+          amountMinor: 250,
+          reason: "bruised"
+        })
+      )
+      yield* settled
+      // Three in the morning of New Year's Day in Greenwich, New Year's Eve in New York.
+      yield* sql`update payments.daily_revenue set booked_at = '2026-01-01T03:00:00Z' where booked_at is not null`
+
+      const days = (first: string, last: string) => payments.DailyRevenue({ first, last })
+      expect<unknown>(yield* admin(days("2025-12-01", "2026-01-31"))).toEqual([
+        expect.objectContaining({
+          day: "2025-12-31",
+          region: "us",
+          currency: "USD",
+          orders: 1,
+          revenueMinor: inAmerica.total,
+          refundsMinor: 0
+        }),
+        expect.objectContaining({
+          day: "2026-01-01",
+          region: "eu",
+          currency: "USD",
+          orders: 2,
+          revenueMinor: inEurope.total + more.total,
+          refundsMinor: 250
+        })
+      ])
+      expect((yield* admin(days("2026-01-01", "2026-01-01"))).map(({ region }) => region)).toEqual(["eu"])
+      expect((yield* admin(days("2025-12-31", "2025-12-31"))).map(({ region }) => region)).toEqual(["us"])
+      expect(yield* admin(days("2026-01-02", "2026-01-02"))).toEqual([])
+      expect(yield* ada(Effect.flip(days("2026-01-01", "2026-01-01")))).toMatchObject({ _tag: "Forbidden" })
+      expect(yield* admin(Effect.flip(days("2024-01-01", "2026-01-01")))).toMatchObject({ _tag: "InvalidValue" })
+    }).pipe(Effect.provide(Logger.layer([])))
+  ))
