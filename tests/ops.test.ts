@@ -4,6 +4,7 @@ import { join } from "node:path"
 import { Effect } from "effect"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { operationNames, operations } from "@merkato/infra/policy/operations"
+import { contextNames, contexts } from "@merkato/services/contexts"
 import { type Answer, Client, tokenFor } from "./support/Client.ts"
 import { temporaryFolder } from "./support/Processes.ts"
 import { restShop } from "./support/RestShop.ts"
@@ -49,6 +50,19 @@ test("strangers are asked who they are, shoppers are refused", async () => {
   const ada = await shop().as("ADA")
   expect(refusal(await ada.get("/ops/policies"))).toEqual([403, "forbidden"])
 })
+
+test("the metrics tell how far behind each consumer group is", async () => {
+  const groups = contextNames.flatMap((name) => contexts[name].reads.map(({ group }) => group))
+  const told = async () => {
+    const metrics = await (await fetch(`${shop().url}/metrics`)).text()
+    return groups.filter((group) =>
+      new RegExp(`^consumer_group_lag\\{[^}]*group="${group}"[^}]*\\} 0$`, "m").test(metrics)
+    )
+  }
+  const deadline = Date.now() + 40_000
+  while ((await told()).length < groups.length && Date.now() < deadline) await Bun.sleep(100)
+  expect(await told()).toEqual(groups)
+}, 60_000)
 
 test("an admin sees every operation once, its limits and where they come from, and a closed circuit", async () => {
   const admin = await shop().as("ADMIN", "admin")

@@ -113,7 +113,8 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     const admin = await shop().as("ADMIN", "admin")
     const { items } = (await admin.get("/ops/policies")).body as { items: ReadonlyArray<Record<string, unknown>> }
     expect(items.find(({ operation }) => operation === "cache.shared")).toMatchObject({ usedBy: "the edge" })
-    expect(await (await fetch(`${shop().url}/metrics`)).text()).toMatch(/^product_shared_cache_hit_ratio\S* [01]/m)
+    const metrics = await (await fetch(`${shop().url}/metrics`)).text()
+    expect(metrics).toMatch(/^product_shared_cache_hit_ratio\S* [01]/m)
   })
 })
 

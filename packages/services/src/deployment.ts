@@ -11,11 +11,13 @@ import { Passwords } from "@merkato/infra/auth/Passwords"
 import { Secrets } from "@merkato/infra/auth/Secrets"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { KeepsHouse } from "@merkato/infra/context/BoundedContext"
+import { unending } from "@merkato/infra/context/Unending"
 import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import { type BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
 import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
+import * as Lag from "@merkato/infra/events/Lag"
 import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
@@ -156,6 +158,14 @@ export interface DatabaseUrls {
   readonly maxConnections?: number
 }
 
+/** The process that keeps house tells how far behind consumer groups are. */
+const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
+  Layer.effectDiscard(
+    Effect.gen(function* () {
+      if (yield* KeepsHouse) yield* Effect.forkScoped(unending("the bus", Lag.watch(groups)))
+    })
+  )
+
 /** Contexts that answer in this process. Those with the same database share a pool. */
 export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUrls) => {
   const pools = new Map<string, ReturnType<typeof Database.layer>>()
@@ -175,7 +185,7 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
     .map((name) => layerOf(name).pipe(Layer.provide(pool(name))))
     .reduce<Layer.Layer<never, ContextFailure | BusFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>>(
       (all, layer) => Layer.merge(all, layer),
-      Layer.empty
+      lagOf(names.flatMap((name) => contexts[name].reads))
     )
     .pipe(Layer.provide(eventBus(databases.bus)), Layer.provide(Authorizer.layerRules))
 }

@@ -1163,13 +1163,14 @@ describe("whatever the gateways do", () => {
               select from payments.payments where status = 'INITIATED'
               union all select from payments.refunds where status = 'REQUESTED'`
               if (open.length === 0) break
-              yield* Effect.sleep("5 millis")
+              // Who died may hold it until the disk has answered: a busy machine takes seconds for that.
+              yield* Effect.sleep(round < 100 ? "5 millis" : "100 millis")
             }
             once()
             const found = yield* row(attempt)
             if (found === undefined) continue
             seen.set(`${found.status} ${found.gateway}`, (seen.get(`${found.status} ${found.gateway}`) ?? 0) + 1)
-            expect(found.status).not.toBe("INITIATED")
+            expect({ open: found.status === "INITIATED", told, steps }).toEqual({ open: false, told, steps })
             const there = gateways.find(({ name }) => name === found.gateway)?.book.get(attempt.attemptId)
             // What could be made nowhere, or was never begun, no gateway has heard of.
             const status = there?.status ?? (found.status === "VOIDED" ? "voided" : "not there")

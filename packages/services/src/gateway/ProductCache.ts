@@ -5,6 +5,7 @@ import type { FlashPrice } from "@merkato/domain/pricing/FlashSale"
 import * as PageCache from "@merkato/infra/cache/PageCache"
 import { SharedCache } from "@merkato/infra/cache/SharedCache"
 import * as VersionedCache from "@merkato/infra/cache/VersionedCache"
+import * as Lag from "@merkato/infra/events/Lag"
 import { BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
 import { Policies } from "@merkato/infra/policy/Policies"
 import * as FlashPrices from "./FlashPrices.ts"
@@ -100,14 +101,16 @@ const behind = (cache: typeof SharedCache.Service, policies: typeof Policies.Ser
   }
 }
 
+const sharedProducts = { group: "edge.shared-products", topic: "catalogue.events" } as const
+
 /**
  * Drops what changed from the shared cache: each event once for all processes, and again until it is done, so that a cache
  * that was away does not come back with what is out of date.
  */
 const dropFromShared = (cache: typeof SharedCache.Service, bus: typeof EventBus.Service) =>
   bus.subscribe({
-    consumerGroup: "edge.shared-products",
-    topics: ["catalogue.events"],
+    consumerGroup: sharedProducts.group,
+    topics: [sharedProducts.topic],
     eventTypes: [ProductUpdated.type],
     batchSize: 100,
     handle: (batch) =>
@@ -136,7 +139,10 @@ export const layer = Layer.effectContext(
       ttlMs,
       behind: Option.isSome(sharedCache) ? behind(sharedCache.value, policies) : undefined
     })
-    if (Option.isSome(sharedCache)) yield* Effect.forkScoped(dropFromShared(sharedCache.value, bus))
+    if (Option.isSome(sharedCache)) {
+      yield* Effect.forkScoped(dropFromShared(sharedCache.value, bus))
+      yield* Effect.forkScoped(Lag.watch([sharedProducts]))
+    }
     const pages = yield* PageCache.make<CachedJson>({ name: "product_page", characters: pageCharacters, ttlMs })
     const flashPrices = FlashPrices.make()
     const following = Latch.makeUnsafe(false)
