@@ -13,18 +13,25 @@ import { patientCircuits } from "./support/Circuits.ts"
 import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
 import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
+import { realServer } from "./support/RealServer.ts"
 import { openFor, stockUp } from "./support/Shoppers.ts"
 
 const kafka = await kafkaBroker("the shop on Kafka")
-afterAll(() => kafka?.stop(), 60_000)
+const redis = await realServer("redis", "the shop on Kafka")
+afterAll(() => Promise.all([kafka?.stop(), redis?.stop()]), 60_000)
+const redisUrl = redis?.settings["REDIS_URL"] ?? ""
 
 describe("--profile full", () => {
-  test("wants to know where Kafka is", async () => {
-    const { code, stderr } = await runToEnd("shop", ["--profile", "full", "--no-seed"])
-    expect([code, stderr.trim()]).toEqual([
+  test("wants to know where its servers are", async () => {
+    const args = ["--profile", "full", "--no-seed"]
+    const said = "; scripts/servers up starts what is named there, and prints it"
+    const neither = await runToEnd("shop", args)
+    expect([neither.code, neither.stderr.trim()]).toEqual([
       1,
-      "--profile full wants KAFKA_BROKERS; scripts/servers up starts what it names, and prints it"
+      `--profile full wants KAFKA_BROKERS and REDIS_URL${said}`
     ])
+    const one = await runToEnd("shop", args, { REDIS_URL: "redis://127.0.0.1:1" })
+    expect([one.code, one.stderr.trim()]).toEqual([1, `--profile full wants KAFKA_BROKERS${said}`])
   })
 
   test("says in a sentence that no Kafka answers there", async () => {
@@ -32,7 +39,10 @@ describe("--profile full", () => {
     const nobody = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } })
     nobody.stop(true)
     const args = ["--profile", "full", "--no-seed", "--data-dir", path, "--port", String(await freePort())]
-    const { code, stderr } = await runToEnd("shop", args, { KAFKA_BROKERS: `127.0.0.1:${nobody.port}` })
+    const { code, stderr } = await runToEnd("shop", args, {
+      KAFKA_BROKERS: `127.0.0.1:${nobody.port}`,
+      REDIS_URL: redisUrl
+    })
     remove()
     expect(code).toBe(1)
     expect(stderr).toMatch(
@@ -94,7 +104,7 @@ const copyBus = Effect.gen(function* () {
   return all.length
 })
 
-if (kafka !== undefined) {
+if (kafka !== undefined && redis !== undefined) {
   test(
     "people shop, over two processes, while Kafka is killed: nothing is lost, and nothing done twice",
     () =>
@@ -107,6 +117,7 @@ if (kafka !== undefined) {
             startApp("shop", ["--profile", "full", "--processes", "2", "--no-seed", "--data-dir", path], {
               DATABASE_URL: Redacted.value(database),
               KAFKA_BROKERS: kafka.brokers,
+              REDIS_URL: redisUrl,
               MERKATO_TRACE_SAMPLING: "0"
             })
           ),

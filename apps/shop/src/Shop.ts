@@ -60,7 +60,7 @@ const flags = {
   profile: Flag.Literals("profile", ["embedded", "full"]).pipe(
     Flag.withDescription(
       "embedded: everything in one process on an embedded Postgres; full: on the servers that are named, events over " +
-        "Kafka (MERKATO_PROFILE; embedded)"
+        "Kafka, a cache in Redis (MERKATO_PROFILE; embedded)"
     ),
     Flag.optional
   ),
@@ -78,14 +78,18 @@ const settings = {
   port: Config.Port("MERKATO_HTTP_PORT").pipe(Config.withDefault(8080)),
   processes: Config.Int("MERKATO_PROCESSES").pipe(Config.withDefault(1)),
   dataDir: Config.String("MERKATO_DATA_DIR").pipe(Config.withDefault(".merkato")),
-  profile: Config.Literals(["embedded", "full"], "MERKATO_PROFILE").pipe(Config.withDefault("embedded" as const)),
-  kafkaBrokers: Config.option(Config.String("KAFKA_BROKERS"))
+  profile: Config.Literals(["embedded", "full"], "MERKATO_PROFILE").pipe(Config.withDefault("embedded" as const))
 }
 
+/** What the full profile runs on besides Postgres. */
+const serversOfFull = ["KAFKA_BROKERS", "REDIS_URL"] as const
+
 /** The full profile runs on servers that somebody has to name. */
-class ServerNotNamed extends Schema.TaggedError<ServerNotNamed>()("ServerNotNamed", { variable: Schema.String }) {
+class ServersNotNamed extends Schema.TaggedError<ServersNotNamed>()("ServersNotNamed", {
+  variables: Schema.Array(Schema.String)
+}) {
   override get message() {
-    return `--profile full wants ${this.variable}; scripts/servers up starts what it names, and prints it`
+    return `--profile full wants ${this.variables.join(" and ")}; scripts/servers up starts what is named there, and prints it`
   }
 }
 
@@ -102,8 +106,11 @@ export const shop = Command.make(
   flags,
   Effect.fnUntraced(function* ({ noSeed, ...given }) {
     const profile = Option.isSome(given.profile) ? given.profile.value : yield* settings.profile
-    if (profile === "full" && Option.isNone(yield* settings.kafkaBrokers)) {
-      return yield* new ServerNotNamed({ variable: "KAFKA_BROKERS" })
+    if (profile === "full") {
+      const variables = yield* Effect.filter(serversOfFull, (variable) =>
+        Effect.map(Config.option(Config.String(variable)), Option.isNone)
+      )
+      if (variables.length > 0) return yield* new ServersNotNamed({ variables })
     }
     const port = Option.isSome(given.port) ? given.port.value : yield* settings.port
     const dataDir = resolve(Option.isSome(given.dataDir) ? given.dataDir.value : yield* settings.dataDir)
