@@ -5,6 +5,7 @@ import { join } from "node:path"
 import { type Answer, text } from "./support/Client.ts"
 import { temporaryFolder } from "./support/Processes.ts"
 import { restShop } from "./support/RestShop.ts"
+import { until } from "./support/Until.ts"
 
 const folder = temporaryFolder()
 const limits = join(folder.path, "limits.json")
@@ -44,17 +45,6 @@ const cost = async (productId: string) => {
   const placed = await order(productId)
   expect(placed.status).toBe(201)
   return placed.body["totalAmount"]
-}
-
-/** Asks until the answer is as wanted: events need a moment. */
-const until = async <A>(ask: () => Promise<A>, wanted: (answer: A) => boolean): Promise<A> => {
-  const deadline = Date.now() + 40_000
-  for (;;) {
-    const answer = await ask()
-    if (wanted(answer)) return answer
-    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(answer)}`)
-    await Bun.sleep(25)
-  }
 }
 
 const product = async (productId: string) => shop().anyone.get(`/api/v1/products/${productId}`)

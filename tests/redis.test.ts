@@ -5,6 +5,7 @@ import { type Answer, text } from "./support/Client.ts"
 import { freePort, runToEnd, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { restShop } from "./support/RestShop.ts"
+import { until } from "./support/Until.ts"
 
 const redis = await realServer("redis", "the shop with a Redis")
 afterAll(() => redis?.stop(), 30_000)
@@ -25,17 +26,6 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     client.close()
     return Number(version)
   }
-  /** Asks until it is as wanted. */
-  const until = async <A>(ask: () => Promise<A>, wanted: (answer: A) => boolean): Promise<A> => {
-    const deadline = Date.now() + 40_000
-    for (;;) {
-      const answer = await ask()
-      if (wanted(answer)) return answer
-      if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(answer)}`)
-      await Bun.sleep(25)
-    }
-  }
-
   test("keeps what it read there, and takes from there what another process has read", async () => {
     const productId = await shop().product()
     expect((await get(productId)).status).toBe(200)

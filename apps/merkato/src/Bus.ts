@@ -6,7 +6,7 @@ import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import * as Database from "@merkato/infra/postgres/Database"
 import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
-import { CommandFailed } from "./Failure.ts"
+import { CommandFailed, reasonsOf } from "./Failure.ts"
 
 /** A command's own statements may read much. */
 const statementTimeoutMs = 60_000
@@ -35,16 +35,13 @@ const isBusFailure = (error: unknown): error is SqlError.SqlError | BusUnavailab
 
 const explain = (error: SqlError.SqlError | BusUnavailable) => {
   const cause = error instanceof BusUnavailable ? error.cause : error
-  const said = cause instanceof Error ? [cause.message, ...reasonsOf(cause)].join(": ") : String(cause)
+  const said = cause instanceof Error ? reasonsOf(cause).join(": ") : String(cause)
   return new CommandFailed({
     reason: said.includes("does not exist")
       ? "There is no event bus in this database: start a shop on it first."
       : `The event bus cannot be used: ${said}.`
   })
 }
-
-const reasonsOf = (error: Error): ReadonlyArray<string> =>
-  error.cause instanceof Error ? [error.cause.message, ...reasonsOf(error.cause)] : []
 
 /** Runs an effect on the bus of that shop; what the bus cannot do becomes a sentence. */
 export const provide =

@@ -3,7 +3,7 @@ import { Config, Effect, Layer, Option } from "effect"
 import type { SqlError } from "effect/sql"
 import * as Database from "@merkato/infra/postgres/Database"
 import { check, DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
-import { CommandFailed } from "./Failure.ts"
+import { CommandFailed, reasonsOf } from "./Failure.ts"
 
 /** A command's own statements may read much. */
 const statementTimeoutMs = 60_000
@@ -28,12 +28,9 @@ export const layer = (context: string, dataDir: string) =>
     )
   )
 
-const reasonsOf = (error: Error): ReadonlyArray<string> =>
-  error.cause instanceof Error ? [error.cause.message, ...reasonsOf(error.cause)] : []
-
 /** What the database refuses, as a sentence. */
 export const explained = (context: string) => (error: SqlError.SqlError) => {
-  const said = [error.message, ...reasonsOf(error)].join(": ")
+  const said = reasonsOf(error).join(": ")
   return new CommandFailed({
     reason: said.includes("does not exist")
       ? `The database of ${context} does not have what this command works on: start a shop of this version on it first.`

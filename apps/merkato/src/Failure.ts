@@ -16,3 +16,7 @@ export class ShopUnreachable extends Schema.TaggedError<ShopUnreachable>()("Shop
     return `No shop answers at ${this.url} (${this.reason}): start one with scripts/start, or say where it is with --url.`
   }
 }
+
+/** What an error says, and what each of its causes does. */
+export const reasonsOf = (error: Error): ReadonlyArray<string> =>
+  error.cause instanceof Error ? [error.message, ...reasonsOf(error.cause)] : [error.message]

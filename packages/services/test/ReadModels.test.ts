@@ -4,8 +4,6 @@ import { Effect, Logger } from "effect"
 import { SqlClient } from "effect/sql"
 import { Sku } from "@merkato/domain/catalogue/Product"
 import { AttemptId, IdempotencyKey, RefundId, UserId } from "@merkato/domain/kernel/Ids"
-import type { Region } from "@merkato/domain/kernel/Region"
-import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { PaymentToken } from "@merkato/domain/payments/Payment"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
@@ -13,15 +11,8 @@ import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { settled } from "../../../tests/support/Books.ts"
 import { inShop } from "../../../tests/support/InProcess.ts"
+import { as } from "./Requests.ts"
 
-const as =
-  (userId: string, role: Principal["role"], region: Region = "us") =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.provideService(effect, RequestContext, {
-      principal: new Principal({ userId: UserId.make(userId), role, region }),
-      correlationId: `test-${userId}`,
-      traceParent: "00-00000000000000000000000000000001-0000000000000001-00"
-    })
 const admin = as("ADMIN", "admin")
 
 let keys = 0

@@ -3,10 +3,9 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test"
 import { ConfigProvider, Context, DateTime, Effect, Exit, Layer, Logger, Schedule, Schema, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { Sku } from "@merkato/domain/catalogue/Product"
-import { IdempotencyKey, type OrderId, type ProductId, UserId } from "@merkato/domain/kernel/Ids"
+import { IdempotencyKey, type OrderId, type ProductId } from "@merkato/domain/kernel/Ids"
 import type { Currency } from "@merkato/domain/kernel/Money"
 import type { Region } from "@merkato/domain/kernel/Region"
-import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import type { Order } from "@merkato/domain/orders/Order"
 import * as OrderEvents from "@merkato/domain/orders/OrderEvents"
 import type { Payment } from "@merkato/domain/payments/Payment"
@@ -22,6 +21,7 @@ import { settled } from "../../../tests/support/Books.ts"
 import { patientCircuits } from "../../../tests/support/Circuits.ts"
 import { contextsOn } from "../../../tests/support/InProcess.ts"
 import { temporaryFolder } from "../../../tests/support/Processes.ts"
+import { as } from "./Requests.ts"
 
 /** Whoever names a device is looked at; nothing else is risky, however fast, large or foreign. */
 const rules = {
@@ -55,14 +55,6 @@ const run = <A>(effect: Effect.Effect<A, unknown, Services>): Promise<A> => {
   )
 }
 
-const as =
-  (userId: string, role: Principal["role"], region: Region = "us") =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.provideService(effect, RequestContext, {
-      principal: new Principal({ userId: UserId.make(userId), role, region }),
-      correlationId: `test-${userId}`,
-      traceParent: "00-00000000000000000000000000000001-0000000000000001-00"
-    })
 const admin = as("ADMIN", "admin")
 
 let keys = 0

@@ -1,14 +1,10 @@
 import { Effect, Layer } from "effect"
+import { lastCause } from "../runtime/LastCause.ts"
 import * as RedisCache from "./RedisCache.ts"
 import { RedisUnreachable } from "./RedisUnreachable.ts"
 
 /** Milliseconds for a connection to come about. */
 const connectMs = 2_000
-
-const reasonOf = (error: unknown): string => {
-  if (error instanceof AggregateError && error.errors.length > 0) return reasonOf(error.errors.at(-1))
-  return error instanceof Error && error.message !== "" ? error.message : String(error)
-}
 
 /** The part of `redis://user:password@host:port/0` that may be told. */
 const addressOf = (url: string) => {
@@ -33,7 +29,7 @@ export const layer = (url: string) =>
       return RedisCache.layer.pipe(
         Layer.provide(client),
         Layer.catchTag("RedisError", ({ cause }) =>
-          Layer.effectContext(new RedisUnreachable({ address, reason: reasonOf(cause) }))
+          Layer.effectContext(new RedisUnreachable({ address, reason: lastCause(cause) }))
         )
       )
     })

@@ -1,26 +1,15 @@
-import { Deferred, Effect } from "effect"
+import { Cache, Effect } from "effect"
 
 /**
  * Keeps a crowd that misses the same key at the same moment from all asking for it: while a read of a key is under way, its
- * outcome is that of all who ask. It goes on when whoever asked first goes away.
+ * outcome is that of all who ask, as long as one of them waits. Nothing is kept of it: it is a cache of no duration.
  */
-export const make = <A, E>() => {
-  const flights = new Map<string, Deferred.Deferred<A, E>>()
-  return {
-    once: <R>(key: string, read: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      Effect.suspend(() => {
-        const underWay = flights.get(key)
-        if (underWay !== undefined) return Deferred.await(underWay)
-        const flight = Deferred.makeUnsafe<A, E>()
-        flights.set(key, flight)
-        return read.pipe(
-          Effect.onExit((exit) => {
-            flights.delete(key)
-            return Deferred.done(flight, exit)
-          }),
-          Effect.forkDetach,
-          Effect.andThen(Deferred.await(flight))
-        )
-      })
-  }
-}
+export const make = <Key, A, E, R>(read: (key: Key) => Effect.Effect<A, E, R>) =>
+  Effect.map(
+    Cache.makeWith(read, {
+      capacity: Number.POSITIVE_INFINITY,
+      timeToLive: () => 0,
+      requireServicesAt: "lookup"
+    }),
+    (reads) => (key: Key) => Cache.get(reads, key)
+  )

@@ -3,6 +3,7 @@ import { SqlClient } from "effect/sql"
 import * as Database from "./Database.ts"
 import { EmbeddedPostgres } from "./EmbeddedPostgres.ts"
 import * as RunningPostgres from "./RunningPostgres.ts"
+import { lastCause } from "../runtime/LastCause.ts"
 
 /** A variable such as `DATABASE_URL` names no database that answers. Tells host and reason, never the password. */
 export class DatabaseUnreachable extends Schema.TaggedError<DatabaseUnreachable>()("DatabaseUnreachable", {
@@ -46,12 +47,6 @@ export class DatabaseUrl extends Context.Service<DatabaseUrl, { readonly url: Re
         return { url: given.value }
       })
     )
-}
-
-/** What the driver was told in the end; its own message says only that it did not get on. */
-const lastCause = (error: Error): string => {
-  const { cause } = error
-  return cause instanceof Error && cause.message !== "" ? lastCause(cause) : error.message
 }
 
 /** Fails early, and in a sentence, when nobody answers at the address. */

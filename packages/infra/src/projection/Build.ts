@@ -216,7 +216,7 @@ const copyLive = Effect.fnUntraced(function* (projection: Projection) {
 })
 
 /** The key's columns as text, under their names. */
-const textsOf = ({ key }: Projection): string =>
+export const textsOf = ({ key }: Projection): string =>
   Object.keys(key)
     .map((column) => `${column}::text as ${column}`)
     .join(", ")

@@ -2,7 +2,7 @@
 import { Clock, Effect } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { EventBus } from "../events/EventBus.ts"
-import { type Build, valuesOf } from "./Build.ts"
+import { type Build, textsOf, valuesOf } from "./Build.ts"
 import { groupOf, names, nextOf, recordset, tableOf } from "./PostgresProjection.ts"
 import { columnsOf, type Projection } from "./Projection.ts"
 
@@ -78,11 +78,7 @@ const compareAll = Effect.fnUntraced(function* (projection: Projection, tells: (
   const [live, next] = [sql(tableOf(projection)), sql(nextOf(projection))]
   const key = sql.literal(names(Object.keys(projection.key)))
   const all = sql.literal(names(Object.keys(columnsOf(projection))))
-  const texts = sql.literal(
-    Object.keys(projection.key)
-      .map((column) => `${column}::text as ${column}`)
-      .join(", ")
-  )
+  const texts = sql.literal(textsOf(projection))
   const suspects: Array<Difference> = []
   let [compared, differences] = [0, 0]
   let beyond: Statement.Fragment = sql`true`

@@ -9,7 +9,7 @@ import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import { jsonWithTag, tagged } from "./Etags.ts"
 import { flashSaleJson, KeptFlashPrices } from "./FlashPrices.ts"
-import { type CachedProduct, onSale, ProductCache, ProductPages } from "./ProductCache.ts"
+import { onSale, ProductCache, ProductPages } from "./ProductCache.ts"
 import { answering, json, pageJson, pricePeriodJson, priceOf, productJson } from "./Rest.ts"
 
 const defaultLimit = 20
@@ -29,8 +29,7 @@ export const CatalogueRoutes = HttpApiBuilder.group(
   Effect.fn(function* (handlers) {
     const catalogue = yield* CatalogueRpc
     const cache = yield* ProductCache
-    const reads = SingleFlight.make<CachedProduct, Effect.Error<ReturnType<typeof catalogue.GetProduct>>>()
-    const readProduct = Effect.fnUntraced(function* (productId: ProductId) {
+    const read = Effect.fnUntraced(function* (productId: ProductId) {
       const product = yield* catalogue.GetProduct({ productId })
       const fresh = {
         etag: `"${product.version}"`,
@@ -40,10 +39,11 @@ export const CatalogueRoutes = HttpApiBuilder.group(
       yield* cache.put(productId, product.version, fresh)
       return fresh
     })
+    const readOnce = yield* SingleFlight.make(read)
     /** A product ready to be sent, read through the cache; a crowd that misses it reads it once. */
     const cachedProduct = (productId: ProductId) =>
       Effect.flatMap(cache.get(productId), (known) =>
-        known === undefined ? reads.once(productId, readProduct(productId)) : Effect.succeed(known)
+        known === undefined ? readOnce(productId) : Effect.succeed(known)
       )
     const pricing = yield* PricingRpc
     const kept = yield* KeptFlashPrices

@@ -42,16 +42,11 @@ export const edge = "the edge"
 export const here = (contexts: ReadonlyArray<string>, also?: typeof edge) =>
   Effect.map(
     Effect.flatMap(Policies, ({ states }) => states),
-    (states) =>
-      states
-        .filter(({ later, usedBy }) =>
-          later
-            ? false
-            : usedBy === "every context"
-              ? contexts.length > 0
-              : usedBy === also || contexts.includes(usedBy)
-        )
-        .map((state) => policyJson(state, contexts))
+    (states) => {
+      const isUser = (name: string) =>
+        name === "every context" ? contexts.length > 0 : name === also || contexts.includes(name)
+      return states.filter(({ later, usedBy }) => !later && isUser(usedBy)).map((state) => policyJson(state, contexts))
+    }
   )
 
 /** Those that nobody uses yet: the same everywhere, so the edge tells them once. */

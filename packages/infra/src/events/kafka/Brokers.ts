@@ -1,5 +1,6 @@
 import { Effect } from "effect"
 import { Admin, type Broker } from "@platformatic/kafka"
+import { lastCause } from "../../runtime/LastCause.ts"
 import { KafkaUnreachable } from "./KafkaUnreachable.ts"
 
 /** Reads `host:port,host:port`. */
@@ -16,12 +17,6 @@ export const parse = Effect.fnUntraced(function* (
   }
   return brokers
 })
-
-const lastCause = (error: unknown): string => {
-  if (error instanceof AggregateError && error.errors.length > 0) return lastCause(error.errors.at(-1))
-  if (!(error instanceof Error)) return String(error)
-  return error.cause instanceof Error && error.cause.message !== "" ? lastCause(error.cause) : error.message
-}
 
 /** Fails early, and in a sentence, when none of them answers. */
 export const check = (brokers: ReadonlyArray<Broker>): Effect.Effect<void, KafkaUnreachable> => {
