@@ -5,19 +5,19 @@ import * as SingleFlight from "../src/cache/SingleFlight.ts"
 test("a crowd that asks for the same at once reads it once, and who comes later reads again", () =>
   Effect.runPromise(
     Effect.gen(function* () {
-      const [began, mayEnd] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      const [lastBegan, mayEnd] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
       const reads: Array<string> = []
       const read = (key: string) =>
         Effect.gen(function* () {
           const nth = reads.push(key)
-          yield* Deferred.succeed(began, undefined)
+          if (key === "b") yield* Deferred.succeed(lastBegan, undefined)
           yield* Deferred.await(mayEnd)
           return `${key} ${nth}`
         })
       const once = yield* SingleFlight.make(read)
       const crowd = yield* Effect.forEach(["a", "a", "a", "b"], (key) => Effect.forkChild(once(key)))
-      yield* Deferred.await(began)
-      // The one who came first goes away; the read goes on for the others.
+      yield* Deferred.await(lastBegan)
+      // All have asked. The one who came first goes away; the read goes on for the others.
       const [first, ...others] = crowd
       if (first !== undefined) yield* Fiber.interrupt(first)
       yield* Deferred.succeed(mayEnd, undefined)
