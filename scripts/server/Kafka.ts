@@ -12,6 +12,12 @@ export const jars: Maven.Jars = {
   artifacts: [`org.apache.kafka:kafka_2.13:${version}`, "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"]
 }
 
+/** Kafka's command line, which the bench measures itself by. */
+export const toolJars: Maven.Jars = {
+  name: "kafka-tools",
+  artifacts: [`org.apache.kafka:kafka-tools:${version}`, "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"]
+}
+
 /** One node that is broker and controller; topics are made by who needs them, with their settings, and by nobody else. */
 const properties = ({ folder, port }: Place) => `process.roles=broker,controller
 node.id=1
