@@ -1,4 +1,5 @@
 import { Command } from "effect/cli"
+import { archive } from "./commands/Archive.ts"
 import { contracts } from "./commands/Contracts.ts"
 import { dlq } from "./commands/Dlq.ts"
 import { doctor } from "./commands/Doctor.ts"
@@ -12,5 +13,5 @@ import { token } from "./commands/Token.ts"
 /** The operators' command. */
 export const merkato = Command.make("merkato").pipe(
   Command.withDescription("Look after a Merkato shop"),
-  Command.withSubcommands([token, seed, importing, load, replay, events, dlq, doctor, contracts])
+  Command.withSubcommands([token, seed, importing, load, replay, events, archive, dlq, doctor, contracts])
 )
