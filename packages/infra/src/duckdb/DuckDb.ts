@@ -56,6 +56,10 @@ const plain = (value: unknown): Value => {
   }
 }
 
+/** A day is a day, not its midnight. */
+const valueOf = (value: unknown, type: string): Value =>
+  type === "DATE" && value instanceof Date ? value.toISOString().slice(0, 10) : plain(value)
+
 /** A name or text as SQL has it. */
 export const quoted = (text: string): string => `'${text.replaceAll("'", "''")}'`
 
@@ -98,10 +102,12 @@ export const open: Effect.Effect<DuckDb, QueryFailed, Scope.Scope> = Effect.gen(
     rows: (sql) =>
       Effect.map(
         asked(() => connection.runAndReadAll(sql)),
-        (reader) =>
-          reader
-            .getRowObjectsJS()
-            .map((row) => Object.fromEntries(Object.entries(row).map(([name, value]) => [name, plain(value)])))
+        (reader) => {
+          const columns = reader.columnTypes().map((type, nth) => ({ name: reader.columnName(nth), type: String(type) }))
+          return reader
+            .getRowsJS()
+            .map((row) => Object.fromEntries(columns.map(({ name, type }, nth) => [name, valueOf(row[nth], type)])))
+        }
       ),
     fill: (table, rows) =>
       asked(async () => {
