@@ -9,9 +9,10 @@ import { load } from "./commands/Load.ts"
 import { replay } from "./commands/Replay.ts"
 import { seed } from "./commands/Seed.ts"
 import { token } from "./commands/Token.ts"
+import { warehouse } from "./commands/Warehouse.ts"
 
 /** The operators' command. */
 export const merkato = Command.make("merkato").pipe(
   Command.withDescription("Look after a Merkato shop"),
-  Command.withSubcommands([token, seed, importing, load, replay, events, archive, dlq, doctor, contracts])
+  Command.withSubcommands([token, seed, importing, load, replay, events, archive, warehouse, dlq, doctor, contracts])
 )

@@ -1,4 +1,4 @@
-import { Console, Effect, Option } from "effect"
+import { Console, Duration, Effect, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { Archive } from "@merkato/infra/archive/Archive"
@@ -7,7 +7,6 @@ import * as ArchiveViews from "@merkato/infra/archive/ArchiveViews"
 import * as DuckDb from "@merkato/infra/duckdb/DuckDb"
 import { BusUnavailable } from "@merkato/infra/events/EventBus"
 import { ObjectStore, ObjectStoreUnavailable } from "@merkato/infra/objects/ObjectStore"
-import { Duration } from "effect"
 import * as Bus from "../Bus.ts"
 import * as Flags from "../Flags.ts"
 import * as Objects from "../Objects.ts"
@@ -62,18 +61,6 @@ const run = Command.make(
   })
 ).pipe(Command.withDescription("Write down the events that the bus has and the archive has not"))
 
-/** Days, both included; without them all. */
-const day = (name: string, description: string) =>
-  Flag.String(name).pipe(
-    Flag.withMetavar("day"),
-    Flag.withDescription(description),
-    Flag.filter(
-      (text) => /^\d{4}-\d\d-\d\d$/.test(text),
-      () => "a day such as 2026-01-31"
-    ),
-    Flag.optional
-  )
-
 const query = Command.make(
   "query",
   {
@@ -91,8 +78,8 @@ const query = Command.make(
       ),
       Flag.atLeast(0)
     ),
-    first: day("first", "Only days (of UTC) from this one on"),
-    last: day("last", "Only days up to this one"),
+    first: Flags.day("first", "Only days (of UTC) from this one on").pipe(Flag.optional),
+    last: Flags.day("last", "Only days up to this one").pipe(Flag.optional),
     json: Flags.json,
     dataDir: Flags.dataDir
   },

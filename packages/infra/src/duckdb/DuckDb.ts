@@ -103,7 +103,9 @@ export const open: Effect.Effect<DuckDb, QueryFailed, Scope.Scope> = Effect.gen(
       Effect.map(
         asked(() => connection.runAndReadAll(sql)),
         (reader) => {
-          const columns = reader.columnTypes().map((type, nth) => ({ name: reader.columnName(nth), type: String(type) }))
+          const columns = reader
+            .columnTypes()
+            .map((type, nth) => ({ name: reader.columnName(nth), type: String(type) }))
           return reader
             .getRowsJS()
             .map((row) => Object.fromEntries(columns.map(({ name, type }, nth) => [name, valueOf(row[nth], type)])))

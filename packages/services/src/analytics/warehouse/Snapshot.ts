@@ -98,7 +98,9 @@ const clean = Effect.fnUntraced(function* (version: number) {
   if (old.length === 0) return
   const used = new Set((yield* Effect.forEach(all.slice(old.length), read)).flatMap(filesOf))
   const isOld = (name: string) => Number(/\/(\d{10})-[^/]+\.parquet$/.exec(name)?.[1] ?? version) < oldest
-  const unused = (yield* objects.list(`${root}/`)).map(({ name }) => name).filter((name) => isOld(name) && !used.has(name))
+  const unused = (yield* objects.list(`${root}/`))
+    .map(({ name }) => name)
+    .filter((name) => isOld(name) && !used.has(name))
   yield* Effect.forEach([...unused, ...old], (name) => objects.remove(name), { concurrency: 8, discard: true })
 })
 
