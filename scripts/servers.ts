@@ -48,6 +48,9 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
     case "up":
       print(await Servers.up(wanted, where, { freePorts: values["free-ports"], owner }))
       return 0
+    case "fetch":
+      await Servers.fetch(wanted, where)
+      return 0
     case "down":
       await Servers.down(wanted, where, { wipe: values.wipe })
       return 0
@@ -78,7 +81,7 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
       }
       return 0
     default:
-      throw new Refused(`Say what to do: up, down, status or logs (--help tells more)`)
+      throw new Refused(`Say what to do: up, fetch, down, status or logs (--help tells more)`)
   }
 }
 
