@@ -13,8 +13,8 @@ import type { OrderChanges, OrderFrame } from "./OrderChanges.ts"
 /** What one socket is served with. */
 export interface Surroundings {
   readonly changes: OrderChanges
-  readonly orders: typeof OrdersRpc.Service
-  readonly tokens: typeof Tokens.Service
+  readonly orders: Pick<typeof OrdersRpc.Service, "Get" | "History" | "List">
+  readonly tokens: Pick<typeof Tokens.Service, "verifyUntil">
   /** Questions to the orders context that this process has under way at a time, for all sockets. */
   readonly asking: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
