@@ -36,7 +36,8 @@ const settings = {
   autoload_known_extensions: "false"
 }
 
-const failed = (error: unknown) => new QueryFailed({ reason: error instanceof Error ? error.message : String(error) })
+const failed = (error: unknown) =>
+  new QueryFailed({ reason: (error instanceof Error ? error.message : String(error)).replace(/^\w+ Error: /, "") })
 
 const plain = (value: unknown): Value => {
   switch (typeof value) {
