@@ -334,8 +334,11 @@ const views = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
   ],
   [
     "minutes brought what was taken and given back in them, each once",
+    // Of six days: what is older, the inbox has forgotten.
     sql`
-      with moved as (
+      with since as (
+        select date_trunc('minute', max(received_at)) - interval '6 days' as at from analytics.inbox
+      ), moved as (
         select e.occurred_at, p.currency, p.amount_minor as revenue, 0 as refund
         from payments.events e join analytics.inbox i on i.event_id = e.event_id
         join payments.payments p on p.attempt_id = e.aggregate_id
@@ -348,10 +351,12 @@ const views = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       ), told as (
         select date_trunc('minute', occurred_at) as minute, currency, count(*) as movements, sum(revenue) as revenue,
           sum(refund) as refund
-        from moved group by 1, 2
+        from moved where occurred_at >= (select at from since) group by 1, 2
+      ), kept as (
+        select * from analytics.revenue_minutes where minute >= (select at from since)
       )
       select minute, currency, told.movements, told.revenue, told.refund, m.revenue_minor, m.refunds_minor
-      from told full join analytics.revenue_minutes m using (minute, currency)
+      from told full join kept m using (minute, currency)
       where (told.movements, told.revenue, told.refund) is distinct from
         ((m.payments + m.refunds + m.late_payments + m.late_refunds)::bigint,
           (m.revenue_minor + m.late_revenue_minor)::numeric, (m.refunds_minor + m.late_refunds_minor)::numeric)`
