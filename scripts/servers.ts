@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
-import { jars as kafkaJars } from "./server/Kafka.ts"
+import { jars as kafkaJars, toolJars as kafkaToolJars } from "./server/Kafka.ts"
 import * as Maven from "./server/Maven.ts"
 import { Refused } from "./server/Server.ts"
 import * as Servers from "./server/Servers.ts"
@@ -76,7 +76,7 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
       }
       return 0
     case "pin":
-      for (const jars of [kafkaJars]) {
+      for (const jars of [kafkaJars, kafkaToolJars]) {
         console.log(`${jars.name}: ${await Maven.pin(jars, { cache, say: console.error })} jars`)
       }
       return 0

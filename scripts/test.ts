@@ -111,7 +111,7 @@ const runCheck = async (script: string): Promise<boolean> => {
  * Servers that are built, which takes minutes of a machine that has none of them: begun at once and with what the rest does
  * not need, so that the tests that want them, among the last, find them there.
  */
-const builtBeforehand = ["s3"]
+const builtBeforehand = ["s3", "toxiproxy"]
 
 const buildBeforehand = (): void => {
   const command = ["nice", "-n", "19", process.execPath, "scripts/servers.ts", "fetch", ...builtBeforehand]

@@ -800,6 +800,12 @@ describe("on a running shop", () => {
     }, 30_000)
   })
 
+  test.skipIf(process.platform !== "linux")("it does without the memory of DuckDB", () => {
+    const maps = readFileSync(`/proc/${shop.pid}/maps`, "utf8")
+    expect(maps).toContain("libc")
+    expect(maps).not.toContain("duckdb")
+  })
+
   test("contracts export writes what the shop serves", async () => {
     const { stdout } = await run("contracts", "export", "--dir", join(folder.path, "served"))
     const served: unknown = await (await fetch(`${shop.url}/openapi.json`)).json()

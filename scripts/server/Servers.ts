@@ -9,9 +9,10 @@ import * as Process from "./Process.ts"
 import { redis } from "./Redis.ts"
 import { s3 } from "./S3.ts"
 import { type Place, Refused, type Server } from "./Server.ts"
+import { toxiproxy } from "./Toxiproxy.ts"
 
 /** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
-export const servers: ReadonlyArray<Server> = [kafka, redis, s3]
+export const servers: ReadonlyArray<Server> = [kafka, redis, s3, toxiproxy]
 
 export interface Where {
   /** Downloads, shared and kept. */

@@ -21,9 +21,12 @@ export interface RealServer {
   readonly stop: () => Promise<void>
 }
 
-const servers = (...args: ReadonlyArray<string>) =>
+const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
   new Promise<{ readonly ok: boolean; readonly stdout: string; readonly stderr: string }>((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, [program, ...args], {
+      env: { ...process.env, ...environment },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
     let [stdout, stderr] = ["", ""]
     child.stdout.on("data", (chunk) => void (stdout += String(chunk)))
     child.stderr.on("data", (chunk) => void (stderr += String(chunk)))
@@ -34,9 +37,14 @@ const servers = (...args: ReadonlyArray<string>) =>
  * Starts a server as scripts/servers does; the first time it is downloaded. Where it cannot be had there is none, and the
  * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest.
  */
-export const realServer = async (name: "kafka" | "redis" | "s3", what: string): Promise<RealServer | undefined> => {
+export const realServer = async (
+  name: "kafka" | "redis" | "s3" | "toxiproxy",
+  what: string,
+  environment: Readonly<Record<string, string>> = {}
+): Promise<RealServer | undefined> => {
   const { path, remove } = temporaryFolder()
-  const up = () => servers("up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path)
+  const args = ["up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path]
+  const up = () => servers(args, environment)
   const { ok, stdout, stderr } = await up()
   if (!ok) {
     remove()
@@ -57,7 +65,7 @@ export const realServer = async (name: "kafka" | "redis" | "s3", what: string): 
       if (!again.ok) throw new Error(`${name} did not start again:\n${again.stderr}`)
     },
     stop: async () => {
-      await servers("down", name, "--wipe", "--dir", path)
+      await servers(["down", name, "--wipe", "--dir", path])
       remove()
     }
   }
