@@ -127,7 +127,8 @@ describe("help", () => {
       "dlq requeue",
       "doctor",
       "contracts",
-      "contracts export"
+      "contracts export",
+      "contracts register"
     ])
   })
 

@@ -3,6 +3,7 @@ import "effect/schema/SchemaJITCompiler/enable"
 import { Config, Context, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
 import { SqlClient, type SqlError } from "effect/sql"
+import { allEvents } from "@merkato/domain/events"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
@@ -19,6 +20,8 @@ import { type BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
 import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as Lag from "@merkato/infra/events/Lag"
 import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
+import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
+import { registerAll } from "@merkato/infra/events/registry/SchemaRegistry"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
@@ -125,6 +128,15 @@ const eventBus = (url: Redacted.Redacted): BusLayer => {
   return made
 }
 
+/** The registry of schemas that `SCHEMA_REGISTRY_URL` names has those of all events, before the first of them is published. */
+const schemasRegistered = Layer.unwrap(
+  Effect.gen(function* () {
+    const url = yield* Config.option(Config.String("SCHEMA_REGISTRY_URL"))
+    if (Option.isNone(url) || !(yield* KeepsHouse)) return Layer.empty
+    return Layer.effectDiscard(registerAll(allEvents)).pipe(Layer.provide(ConfluentSchemaRegistry.layer(url.value)))
+  })
+)
+
 /** The cache that processes share: Redis where `REDIS_URL` names one, else none. */
 const sharedCache = Layer.unwrap(
   Effect.map(Config.option(Config.String("REDIS_URL")), (url) =>
@@ -187,11 +199,15 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
       (all, layer) => Layer.merge(all, layer),
       lagOf(names.flatMap((name) => contexts[name].reads))
     )
-    .pipe(Layer.provide(eventBus(databases.bus)), Layer.provide(Authorizer.layerRules))
+    .pipe(
+      Layer.provide(schemasRegistered),
+      Layer.provide(eventBus(databases.bus)),
+      Layer.provide(Authorizer.layerRules)
+    )
 }
 
 type AnyContextLayer = (typeof contexts)[ContextName]["layer"]
-type ContextFailure = Layer.Error<AnyContextLayer>
+type ContextFailure = Layer.Error<AnyContextLayer> | Layer.Error<typeof schemasRegistered>
 type ContextNeeds = Layer.Services<AnyContextLayer>
 
 /** One context's Layer, as wide as the widest of them. */

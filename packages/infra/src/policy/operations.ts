@@ -112,6 +112,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "schema.registry": {
+    about: "schema registry: asked when the shop starts, and by its commands",
+    usedBy: "every context",
+    deadlineMs: 20_000,
+    attemptTimeoutMs: 5_000,
+    attempts: 3,
+    backoff: exponential(200, 1_000),
+    breaker: null,
+    bulkhead: { concurrent: 4, waiting: 1_024 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "mqtt.ingest": {
     about: "MQTT ingest: bounded buffer",
     usedBy: "inventory",
