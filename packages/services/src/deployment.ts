@@ -23,6 +23,10 @@ import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
 import { registerAll } from "@merkato/infra/events/registry/SchemaRegistry"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
+import * as Capture from "@merkato/infra/events/capture/Capture"
+import { CaptureImpossible } from "@merkato/infra/events/capture/CaptureImpossible"
+import * as Connector from "@merkato/infra/events/capture/Connector"
+import { producerOf } from "@merkato/infra/events/Relay"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -148,6 +152,41 @@ const sharedCache = Layer.unwrap(
 export const caches = (bus: Redacted.Redacted) =>
   ProductCache.layer.pipe(Layer.provide(sharedCache), Layer.provide(eventBus(bus)))
 
+/** Who takes events from the outboxes to the bus: the relays of the contexts, or (here: where its Kafka Connect is) Debezium. */
+const debezium = Effect.gen(function* () {
+  const kind = yield* Config.Literals(["own", "debezium"], "MERKATO_RELAY").pipe(Config.withDefault("own" as const))
+  if (kind === "own") return undefined
+  const [brokers, connectUrl] = yield* Effect.all([
+    Config.option(Config.String("KAFKA_BROKERS")),
+    Config.option(Config.String("CONNECT_URL"))
+  ])
+  if (Option.isNone(brokers) || Option.isNone(connectUrl)) {
+    return yield* new CaptureImpossible({ reason: "it wants KAFKA_BROKERS and CONNECT_URL" })
+  }
+  return { connectUrl: connectUrl.value }
+})
+
+/** Lets Debezium take the events of these contexts from their database, or lets their relays do it again. */
+const chooseRelay = Effect.fnUntraced(function* (names: ReadonlyArray<ContextName>) {
+  const captured = names.flatMap((name) => {
+    const { topic } = contexts[name]
+    return topic === undefined ? [] : [{ schema: name, topic, producer: producerOf(name) }]
+  })
+  if ((yield* debezium) === undefined) return yield* Capture.end(captured.map(({ schema }) => schema))
+  yield* Capture.begin(captured)
+})
+
+/** Debezium has a connector for each of these databases, where it is wanted. */
+const connectors = (databases: ReadonlyArray<Redacted.Redacted>) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const wanted = yield* debezium
+      if (wanted === undefined || !(yield* KeepsHouse)) return Layer.empty
+      const distinct = new Map(databases.map((url) => [Redacted.value(url), url]))
+      return Connector.layer(wanted.connectUrl, [...distinct.values()])
+    })
+  )
+
 /** Brings the schemas of these contexts up to date, and that of the bus. */
 export const migrate = (names: ReadonlyArray<ContextName>, url: Redacted.Redacted) =>
   Effect.forEach(
@@ -158,6 +197,7 @@ export const migrate = (names: ReadonlyArray<ContextName>, url: Redacted.Redacte
       discard: true
     }
   ).pipe(
+    Effect.andThen(chooseRelay(names)),
     Effect.provide(
       Database.layer({ url, maxConnections: 4, applicationName: "merkato-migrations", statementTimeoutMs: 0 })
     )
@@ -201,13 +241,17 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
     )
     .pipe(
       Layer.provide(schemasRegistered),
+      Layer.provide(connectors(names.map(databases.contexts))),
       Layer.provide(eventBus(databases.bus)),
       Layer.provide(Authorizer.layerRules)
     )
 }
 
 type AnyContextLayer = (typeof contexts)[ContextName]["layer"]
-type ContextFailure = Layer.Error<AnyContextLayer> | Layer.Error<typeof schemasRegistered>
+type ContextFailure =
+  | Layer.Error<AnyContextLayer>
+  | Layer.Error<typeof schemasRegistered>
+  | Layer.Error<ReturnType<typeof connectors>>
 type ContextNeeds = Layer.Services<AnyContextLayer>
 
 /** One context's Layer, as wide as the widest of them. */

@@ -9,6 +9,9 @@ import { gaveUp, letterOf, relayOf } from "./DeadLetters.ts"
 import { EventSchemas } from "./EventSchemas.ts"
 import { RelaySignal, type StoredEvent } from "./EventStore.ts"
 
+/** What a context's events name as where they come from. */
+export const producerOf = (context: string): string => `${context}-service`
+
 /** Events published with one trip to the bus. */
 const batchSize = 500
 

@@ -124,6 +124,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "relay.configure": {
+    about: "change data capture: its connector is told what to do",
+    usedBy: "every context",
+    deadlineMs: 40_000,
+    attemptTimeoutMs: 10_000,
+    attempts: 5,
+    backoff: exponential(500, 4_000),
+    breaker: null,
+    bulkhead: null,
+    rateLimit: null,
+    retryBudget: null
+  },
   "mqtt.ingest": {
     about: "MQTT ingest: bounded buffer",
     usedBy: "inventory",
