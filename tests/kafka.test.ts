@@ -247,4 +247,55 @@ if (kafka !== undefined && redis !== undefined && registry !== undefined) {
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
     180_000
   )
+
+  const debezium = await realServer("debezium", "the shop with Debezium as its relay", kafka)
+  afterAll(() => debezium?.stop(), 60_000)
+  if (debezium !== undefined) {
+    test("people hear of their orders with Debezium as the relay, and after a restart with the shop's own again", async () => {
+      const { path, remove } = temporaryFolder()
+      const own = { KAFKA_BROKERS: kafka.brokers, REDIS_URL: redisUrl, SCHEMA_REGISTRY_URL: registryUrl }
+      const start = (environment: Readonly<Record<string, string>>) =>
+        startApp("shop", ["--profile", "full", "--no-seed", "--data-dir", path], environment)
+      const buy = async (url: string, nth: number, products: ReadonlyArray<string>) => {
+        const eve = new Client(url, await tokenFor(path, "EVE", "shopper"))
+        const items = [{ productId: products[0], qty: 1 }]
+        const placed = await eve.post("/api/v1/orders", { items }, { key: `o${nth}` })
+        const order = text(placed, "orderId")
+        await eve.post(`/api/v1/orders/${order}/pay`, { paymentToken: "tok_ok" }, { key: `p${nth}` })
+        const feed = await until(
+          () => eve.get("/api/v1/notifications?limit=100"),
+          ({ body }) => Array.isArray(body["items"]) && body["items"].length >= 2 * nth
+        )
+        const items2 = Array.isArray(feed.body["items"]) ? feed.body["items"] : []
+        return items2.filter((item) => Object(item)["orderId"] === order).map((item) => Object(item)["kind"])
+      }
+      const impossible = await runToEnd("shop", ["--no-seed", "--data-dir", path, "--port", String(await freePort())], {
+        MERKATO_RELAY: "debezium"
+      })
+      expect([impossible.code, impossible.stderr.trim()]).toEqual([
+        1,
+        "MERKATO_RELAY=debezium cannot be done: it wants KAFKA_BROKERS and CONNECT_URL"
+      ])
+      const captured = await start({ ...own, ...debezium.settings, ...own, MERKATO_RELAY: "debezium" })
+      const products = await stockUp(new Client(captured.url, await tokenFor(path, "ADMIN", "admin")))
+      expect((await buy(captured.url, 1, products)).toSorted()).toEqual(["order.created", "order.paid"])
+      const connector = await fetch(`${debezium.settings["CONNECT_URL"]}/connectors/merkato_postgres`)
+      expect(connector.status).toBe(200)
+      await captured.end("SIGTERM")
+
+      const relayed = await start(own)
+      expect((await buy(relayed.url, 2, products)).toSorted()).toEqual(["order.created", "order.paid"])
+      expect(relayed.output()).toContain("the replication slot merkato_postgres is still there")
+      await relayed.end("SIGTERM")
+      for (const shop of [captured, relayed]) {
+        expect(
+          shop
+            .output()
+            .split("\n")
+            .filter((line) => line.includes('"level":"ERROR"'))
+        ).toEqual([])
+      }
+      remove()
+    }, 180_000)
+  }
 }

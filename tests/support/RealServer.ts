@@ -19,6 +19,8 @@ export interface RealServer {
   readonly start: () => Promise<void>
   /** Stops it, and forgets all. */
   readonly stop: () => Promise<void>
+  /** Where it is, for another server that needs it. */
+  readonly folder: string
 }
 
 const servers = (...args: ReadonlyArray<string>) =>
@@ -32,13 +34,15 @@ const servers = (...args: ReadonlyArray<string>) =>
 
 /**
  * Starts a server as scripts/servers does; the first time it is downloaded. Where it cannot be had there is none, and the
- * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest.
+ * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest. `beside` is a server
+ * that this one needs, and that runs already.
  */
 export const realServer = async (
   name: "kafka" | "redis" | "apicurio" | "debezium",
-  what: string
+  what: string,
+  beside?: RealServer
 ): Promise<RealServer | undefined> => {
-  const { path, remove } = temporaryFolder()
+  const { path, remove } = beside === undefined ? temporaryFolder() : { path: beside.folder, remove: () => {} }
   const up = () => servers("up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path)
   const { ok, stdout, stderr } = await up()
   if (!ok) {
@@ -52,6 +56,7 @@ export const realServer = async (
     settings: Object.fromEntries(
       [...stdout.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, key = "", value = ""]) => [key, value])
     ),
+    folder: path,
     kill: () => kill(pid()),
     freeze: () => process.kill(pid(), "SIGSTOP"),
     thaw: () => process.kill(pid(), "SIGCONT"),

@@ -4,14 +4,17 @@ import { Context, Deferred, Effect, Fiber, Layer, Logger, Option, Schedule, type
 import { Kafka, logLevel } from "kafkajs"
 import { OrderFulfilled } from "@merkato/domain/orders/OrderEvents"
 import { kafkaBroker } from "../../../tests/support/KafkaBroker.ts"
+import { realServer } from "../../../tests/support/RealServer.ts"
 import { deadLetterTopic, type Delivery, EventBus } from "../src/events/EventBus.ts"
 import * as KafkaEventBus from "../src/events/KafkaEventBus.ts"
 import * as Brokers from "../src/events/kafka/Brokers.ts"
 import { deal } from "../src/events/kafka/Group.ts"
 import { malformedType } from "../src/events/kafka/Message.ts"
+import { captureContract } from "./Capture.contract.ts"
 import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
 
 const kafka = await kafkaBroker("the event bus on Kafka")
+const debezium = kafka && (await realServer("debezium", "Debezium as the relay", kafka))
 afterAll(() => kafka?.stop(), 60_000)
 
 const upTo = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, index) => index + 1)
@@ -280,6 +283,8 @@ if (kafka !== undefined) {
         expect(yield* eventually(bus.lag(group, [topic]), (lag) => lag === 0)).toBe(0)
       })
     ))
+
+  if (debezium !== undefined) captureContract(kafka, debezium)
 
   test(
     "consumers that come and go lose nothing, keep each key's order, and never work on one partition together",

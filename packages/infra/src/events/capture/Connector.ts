@@ -1,5 +1,5 @@
 /** Kafka Connect's side of change data capture (ADR 27): a connector of Debezium's for each database. */
-import { Effect, Layer, Option, type Redacted, Redacted as Secret, Schema } from "effect"
+import { type Duration, Effect, Layer, Option, type Redacted, Redacted as Secret, Schema } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest } from "effect/http"
 import { Policies } from "../../policy/Policies.ts"
 import { lastCause } from "../../runtime/LastCause.ts"
@@ -14,9 +14,6 @@ export class ConnectUnreachable extends Schema.TaggedError<ConnectUnreachable>()
     return `CONNECT_URL cannot be used: ${this.address === "" ? "" : `${this.address}: `}${this.reason}`
   }
 }
-
-/** How often it is looked whether a connector has failed. */
-const lookEvery = "10 seconds"
 
 const text = "org.apache.kafka.connect.storage.StringConverter"
 
@@ -137,8 +134,12 @@ const make = Effect.fnUntraced(function* (connectUrl: string) {
   return { configure, lookAfter }
 })
 
-/** Has a connector for each of these databases, and looks after them. */
-export const layer = (connectUrl: string, databases: ReadonlyArray<Redacted.Redacted>) =>
+/** Has a connector for each of these databases, and looks every `lookEvery` whether one has failed. */
+export const layer = (
+  connectUrl: string,
+  databases: ReadonlyArray<Redacted.Redacted>,
+  lookEvery: Duration.Input = "10 seconds"
+) =>
   Layer.effectDiscard(
     Effect.gen(function* () {
       const { configure, lookAfter } = yield* make(connectUrl)
