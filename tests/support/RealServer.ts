@@ -23,9 +23,12 @@ export interface RealServer {
   readonly folder: string
 }
 
-const servers = (...args: ReadonlyArray<string>) =>
+const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
   new Promise<{ readonly ok: boolean; readonly stdout: string; readonly stderr: string }>((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, [program, ...args], {
+      env: { ...process.env, ...environment },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
     let [stdout, stderr] = ["", ""]
     child.stdout.on("data", (chunk) => void (stdout += String(chunk)))
     child.stderr.on("data", (chunk) => void (stderr += String(chunk)))
@@ -38,12 +41,14 @@ const servers = (...args: ReadonlyArray<string>) =>
  * that this one needs, and that runs already.
  */
 export const realServer = async (
-  name: "kafka" | "redis" | "apicurio" | "debezium",
+  name: "kafka" | "redis" | "s3" | "toxiproxy" | "apicurio" | "debezium",
   what: string,
+  environment: Readonly<Record<string, string>> = {},
   beside?: RealServer
 ): Promise<RealServer | undefined> => {
   const { path, remove } = beside === undefined ? temporaryFolder() : { path: beside.folder, remove: () => {} }
-  const up = () => servers("up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path)
+  const args = ["up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path]
+  const up = () => servers(args, environment)
   const { ok, stdout, stderr } = await up()
   if (!ok) {
     remove()
@@ -54,7 +59,7 @@ export const realServer = async (
   const pid = () => Number(JSON.parse(readFileSync(join(path, name, "running.json"), "utf8")).pid)
   return {
     settings: Object.fromEntries(
-      [...stdout.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, key = "", value = ""]) => [key, value])
+      [...stdout.matchAll(/^([A-Z0-9_]+)=(.*)$/gm)].map(([, key = "", value = ""]) => [key, value])
     ),
     folder: path,
     kill: () => kill(pid()),
@@ -65,7 +70,7 @@ export const realServer = async (
       if (!again.ok) throw new Error(`${name} did not start again:\n${again.stderr}`)
     },
     stop: async () => {
-      await servers("down", name, "--wipe", "--dir", path)
+      await servers(["down", name, "--wipe", "--dir", path])
       remove()
     }
   }

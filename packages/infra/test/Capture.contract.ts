@@ -5,8 +5,12 @@ import { SqlClient } from "effect/sql"
 import { Kafka, logLevel } from "kafkajs"
 import * as Event from "@merkato/domain/kernel/Event"
 import { Principal, RequestContext, system } from "@merkato/domain/kernel/RequestContext"
+import { Client, text, tokenFor } from "../../../tests/support/Client.ts"
 import type { KafkaBroker } from "../../../tests/support/KafkaBroker.ts"
+import { runToEnd, startApp, temporaryFolder } from "../../../tests/support/Processes.ts"
 import type { RealServer } from "../../../tests/support/RealServer.ts"
+import { stockUp } from "../../../tests/support/Shoppers.ts"
+import { until } from "../../../tests/support/Until.ts"
 import * as Capture from "../src/events/capture/Capture.ts"
 import * as Connector from "../src/events/capture/Connector.ts"
 import { type BusMessage, EventBus } from "../src/events/EventBus.ts"
@@ -20,7 +24,7 @@ import { Policies } from "../src/policy/Policies.ts"
 import * as Database from "../src/postgres/Database.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
-import { eventually } from "./EventBus.contract.ts"
+import { eventually, unique } from "./EventBus.contract.ts"
 
 const topic = "partner.events"
 const Happened = Event.define(
@@ -252,6 +256,44 @@ export const captureContract = (kafka: KafkaBroker, connect: RealServer): void =
         ),
       120_000
     )
+
+    test("brings people news of their orders; and so does the shop's own relay, when the shop is started with that again", async () => {
+      const { path, remove } = temporaryFolder()
+      const start = (environment: Readonly<Record<string, string>>) =>
+        startApp("shop", ["--no-seed", "--data-dir", path], { KAFKA_BROKERS: kafka.brokers, ...environment })
+      const buy = async (url: string, products: ReadonlyArray<string>) => {
+        const eve = new Client(url, await tokenFor(path, "EVE", "shopper"))
+        const items = [{ productId: products[0], qty: 1 }]
+        const order = text(await eve.post("/api/v1/orders", { items }, { key: unique("order") }), "orderId")
+        await eve.post(`/api/v1/orders/${order}/pay`, { paymentToken: "tok_ok" }, { key: unique("pay") })
+        const heard = async () => {
+          const { items } = (await eve.get("/api/v1/notifications?limit=100")).body
+          const all: ReadonlyArray<unknown> = Array.isArray(items) ? items : []
+          return all.filter((item) => Object(item).orderId === order).map((item) => Object(item).kind)
+        }
+        return (await until(heard, (kinds) => kinds.length >= 2)).toSorted()
+      }
+      const errors = (output: string) => output.split("\n").filter((line) => line.includes('"level":"ERROR"'))
+
+      const alone = await runToEnd("shop", ["--no-seed", "--data-dir", path], { MERKATO_RELAY: "debezium" })
+      expect([alone.code, alone.stderr.trim()]).toEqual([
+        1,
+        "MERKATO_RELAY=debezium cannot be done: it wants KAFKA_BROKERS and CONNECT_URL"
+      ])
+      const captured = await start({ MERKATO_RELAY: "debezium", CONNECT_URL: connect.settings["CONNECT_URL"] ?? "" })
+      const products = await stockUp(new Client(captured.url, await tokenFor(path, "ADMIN", "admin")))
+      expect(await buy(captured.url, products)).toEqual(["order.created", "order.paid"])
+      const connector = await fetch(`${connect.settings["CONNECT_URL"]}/connectors/merkato_postgres`)
+      expect(connector.status).toBe(200)
+      await captured.end("SIGTERM")
+
+      const relayed = await start({})
+      expect(await buy(relayed.url, products)).toEqual(["order.created", "order.paid"])
+      await relayed.end("SIGTERM")
+      expect(relayed.output()).toContain("the replication slot merkato_postgres is still there")
+      expect([captured, relayed].flatMap((shop) => errors(shop.output()))).toEqual([])
+      remove()
+    }, 180_000)
   })
 }
 

@@ -14,7 +14,7 @@ import { captureContract } from "./Capture.contract.ts"
 import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
 
 const kafka = await kafkaBroker("the event bus on Kafka")
-const debezium = kafka && (await realServer("debezium", "Debezium as the relay", kafka))
+const debezium = kafka && (await realServer("debezium", "Debezium as the relay", {}, kafka))
 afterAll(() => kafka?.stop(), 60_000)
 
 const upTo = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, index) => index + 1)

@@ -119,7 +119,7 @@ export const begin = Effect.fnUntraced(function* (
   const { name } = projection
   const build: Build = { projection, id: yield* Ids.next }
   const next = nextOf(projection)
-  const take = sql.withTransaction(
+  const place = sql.withTransaction(
     Effect.gen(function* () {
       const now = yield* Clock.currentTimeMillis
       const [register] = yield* sql<{ leaseUntil: Date | null }>`
@@ -137,7 +137,7 @@ export const begin = Effect.fnUntraced(function* (
     })
   )
   const begun = yield* Clock.currentTimeMillis
-  for (let tries = 0; !(yield* take); tries++) {
+  for (let tries = 0; !(yield* place); tries++) {
     if ((yield* Clock.currentTimeMillis) - begun > 2 * leaseMs) {
       return yield* new ReplayFailed({ reason: `Somebody else replays ${name} at the moment.` })
     }
@@ -158,11 +158,11 @@ interface LogRow extends Omit<ProjectedEvent, "occurredAt"> {
  * has. Late transactions may commit behind us: what they wrote is published after that, and the consumers write it.
  */
 export const read = Effect.fnUntraced(function* (
-  { projection }: Build,
+  build: Build,
   { from, tells = () => {} }: { readonly from?: Date | undefined; readonly tells?: (soFar: ReadSoFar) => void } = {}
 ) {
   const sql = yield* SqlClient.SqlClient
-  const next = nextOf(projection)
+  const { projection } = build
   const events = sql(`${projection.context}.events`)
   const since = from === undefined ? sql.literal("") : sql`and occurred_at >= ${from}`
   if (from !== undefined) yield* copyLive(projection)
@@ -178,24 +178,34 @@ export const read = Effect.fnUntraced(function* (
       where position >= ${String(position)}::bigint and position < ${String(position + window)}::bigint
         and event_type = any(${eventTypesOf(projection)}::text[]) ${since}
       order by position`
-    yield* write(projection, next, yield* asRows(projection, rows))
+    yield* take(build, asEvents(rows))
     count += rows.length
     tells({ done: Math.min(position + window, last + 1) - first, total: last + 1 - first, events: count })
   }
-  yield* sql.unsafe(`analyze ${next}`)
+  yield* finish(build)
   return count
 })
 
-const asRows = (projection: Projection, rows: ReadonlyArray<LogRow>) => {
-  const events = rows.map((row) => ({ ...row, occurredAt: row.occurredAt.toISOString() }))
-  return Effect.mapError(
+const asEvents = (rows: ReadonlyArray<LogRow>): ReadonlyArray<ProjectedEvent> =>
+  rows.map((row) => ({ ...row, occurredAt: row.occurredAt.toISOString() }))
+
+/** Writes events into the new table, in whatever order they come and from wherever. */
+export const take = Effect.fnUntraced(function* ({ projection }: Build, events: ReadonlyArray<ProjectedEvent>) {
+  const rows = yield* Effect.mapError(
     rowsOf(projection, events),
     (error) =>
       new ReplayFailed({
         reason: `The log of ${projection.context} has an event that ${projection.name} cannot read: ${String(error)}`
       })
   )
-}
+  yield* write(projection, nextOf(projection), rows)
+})
+
+/** To be called when all events have been taken. */
+export const finish = Effect.fnUntraced(function* ({ projection }: Build) {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql.unsafe(`analyze ${nextOf(projection)}`)
+})
 
 const copyLive = Effect.fnUntraced(function* (projection: Projection) {
   const sql = yield* SqlClient.SqlClient

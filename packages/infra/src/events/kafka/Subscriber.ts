@@ -1,6 +1,6 @@
 /** A consumer group's member in this process: reads what the group gave it, and hands it over until it is done. */
 import { Duration, Effect, Latch, type Scope } from "effect"
-import { type BusMessage, type BusUnavailable, type Delivery, patient, type Subscription } from "../EventBus.ts"
+import { type BusMessage, type BusUnavailable, type Delivery, type Subscription, turnForever } from "../EventBus.ts"
 import { gaveUp, letterOf } from "../DeadLetters.ts"
 import type { EventSchemasShape, Verdict } from "../EventSchemas.ts"
 import * as Group from "./Group.ts"
@@ -142,15 +142,7 @@ export const make = (bus: Bus) => {
           const changing = Latch.makeUnsafe(false)
           yield* Effect.raceFirst(work(reader, group, member, changing), group.heartbeats(member, changing))
         })
-        return yield* Effect.forever(
-          life.pipe(
-            // Defects as well: whatever it stumbles over, a consumer that is gone would miss every event from then on.
-            Effect.sandbox,
-            Effect.tapError((cause) => Effect.logWarning(`Consumer group ${consumerGroup} pauses`, cause)),
-            Effect.retry(patient),
-            Effect.orDie
-          )
-        )
+        return yield* turnForever(`Consumer group ${consumerGroup}`, life)
       })
     )
   }
