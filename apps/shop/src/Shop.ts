@@ -60,7 +60,7 @@ const flags = {
   profile: Flag.Literals("profile", ["embedded", "full"]).pipe(
     Flag.withDescription(
       "embedded: everything in one process on an embedded Postgres; full: on the servers that are named, events over " +
-        "Kafka, a cache in Redis (MERKATO_PROFILE; embedded)"
+        "Kafka, a cache in Redis, schemas in a registry (MERKATO_PROFILE; embedded)"
     ),
     Flag.optional
   ),
