@@ -2,6 +2,8 @@
 import { existsSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
+import { jars as apicurioFiles } from "./server/Apicurio.ts"
+import { jars as debeziumJars } from "./server/Debezium.ts"
 import { jars as kafkaJars, toolJars as kafkaToolJars } from "./server/Kafka.ts"
 import * as Maven from "./server/Maven.ts"
 import { Refused } from "./server/Server.ts"
@@ -76,7 +78,7 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
       }
       return 0
     case "pin":
-      for (const jars of [kafkaJars, kafkaToolJars]) {
+      for (const jars of [kafkaJars, kafkaToolJars, apicurioFiles, debeziumJars]) {
         console.log(`${jars.name}: ${await Maven.pin(jars, { cache, say: console.error })} jars`)
       }
       return 0
