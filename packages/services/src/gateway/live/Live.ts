@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Latch, Layer } from "effect"
+import { Clock, Context, Effect, Fiber, Latch, Layer } from "effect"
 import { type Delivery, EventBus, patient } from "@merkato/infra/events/EventBus"
 import { limits } from "@merkato/rpc/live/FlashSalesLive"
 import * as LiveMetrics from "./LiveMetrics.ts"
@@ -15,6 +15,9 @@ export interface Live {
 export const Live = Context.Reference<Live | undefined>("merkato/gateway/Live", { defaultValue: () => undefined })
 
 const [orderTopic, saleTopic] = ["order.events", "promo.events"] as const
+
+/** How long the edge waits for the bus when it starts: then whoever finds it ready may connect. Without it, all else is served. */
+const startWithin = "10 seconds"
 
 /** Events of a topic that are read at a time. */
 const pageSize = 500
@@ -69,9 +72,9 @@ export const layer = Layer.effect(
           )
       })
     )
-    // First what comes is listened to, then the past is read: so nothing falls between the two. The edge does not wait.
+    // First what comes is listened to, then the past is read: so nothing falls between the two.
     let listening = false
-    yield* following.await.pipe(
+    const begun = yield* following.await.pipe(
       Effect.andThen(Effect.retry(past(bus), patient)),
       Effect.tap((events) =>
         Effect.sync(() => {
@@ -83,6 +86,7 @@ export const layer = Layer.effect(
       Effect.withTracerEnabled(false),
       Effect.forkScoped
     )
+    yield* Effect.timeoutOption(Fiber.join(begun), startWithin)
 
     const heartbeat = new TextEncoder().encode(":\n\n")
     yield* Effect.forkScoped(
