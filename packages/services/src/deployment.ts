@@ -31,6 +31,7 @@ import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { ServiceTokens } from "@merkato/rpc/contract/ServiceCall"
+import { AnalyticsRpc } from "@merkato/rpc/analytics/AnalyticsRpc"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
@@ -60,7 +61,8 @@ export const contracts = {
   orders: OrdersRpc,
   payments: PaymentsRpc,
   risk: RiskRpc,
-  notifications: NotificationsRpc
+  notifications: NotificationsRpc,
+  analytics: AnalyticsRpc
 } as const satisfies Record<ContextName, unknown>
 
 /** Connections of the contexts' pool; 16 unless told. */
