@@ -112,6 +112,8 @@ describe("retry", () => {
     ["flash_sale.price", [0]],
     ["cache.shared", [0]],
     ["object.store", [0, 200, 600, 1_400, 3_000]],
+    ["schema.registry", [0, 200, 600]],
+    ["relay.configure", [0, 500, 1_500, 3_500, 7_500]],
     ["mqtt.ingest", [0, 200, 600, 1_400, 3_000]]
   ]
   for (const [name, times] of written) {
