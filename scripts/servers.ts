@@ -4,6 +4,7 @@ import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
 import { jars as kafkaJars } from "./server/Kafka.ts"
 import * as Maven from "./server/Maven.ts"
+import { jars as openSearchJars } from "./server/OpenSearch.ts"
 import { Refused } from "./server/Server.ts"
 import * as Servers from "./server/Servers.ts"
 
@@ -73,7 +74,7 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
       }
       return 0
     case "pin":
-      for (const jars of [kafkaJars]) {
+      for (const jars of [kafkaJars, openSearchJars]) {
         console.log(`${jars.name}: ${await Maven.pin(jars, { cache, say: console.error })} jars`)
       }
       return 0

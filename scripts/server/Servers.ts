@@ -5,12 +5,13 @@ import { join } from "node:path"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
 import { kafka } from "./Kafka.ts"
+import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
 import { redis } from "./Redis.ts"
 import { type Place, Refused, type Server } from "./Server.ts"
 
 /** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
-export const servers: ReadonlyArray<Server> = [kafka, redis]
+export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch]
 
 export interface Where {
   /** Downloads, shared and kept. */

@@ -34,7 +34,10 @@ const servers = (...args: ReadonlyArray<string>) =>
  * Starts a server as scripts/servers does; the first time it is downloaded. Where it cannot be had there is none, and the
  * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest.
  */
-export const realServer = async (name: "kafka" | "redis", what: string): Promise<RealServer | undefined> => {
+export const realServer = async (
+  name: "kafka" | "redis" | "opensearch",
+  what: string
+): Promise<RealServer | undefined> => {
   const { path, remove } = temporaryFolder()
   const up = () => servers("up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path)
   const { ok, stdout, stderr } = await up()
