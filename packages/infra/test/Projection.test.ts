@@ -83,6 +83,20 @@ const inShop = <A>(body: Effect.Effect<A, unknown, Shop | Scope.Scope>): Promise
     return yield* Effect.provideContext(body, Context.merge(yield* Effect.context<Scope.Scope>(), shop))
   }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise)
 
+/** Locks rows until its `release` is run. */
+const holding = Effect.fnUntraced(function* (rows: string) {
+  const sql = yield* SqlClient.SqlClient
+  const [locked, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+  const transaction = Effect.gen(function* () {
+    yield* sql.unsafe(`select from ${rows} for update`)
+    yield* Deferred.succeed(locked, undefined)
+    yield* Deferred.await(release)
+  })
+  const fiber = yield* Effect.forkScoped(sql.withTransaction(transaction))
+  yield* Deferred.await(locked)
+  return { release: Effect.andThen(Deferred.succeed(release, undefined), Fiber.join(fiber)) }
+})
+
 const at = new Date("2025-06-01T12:00:00.123Z")
 const ownerOf = (thing: string) => `owner-${thing.length % 3}`
 const made = (thing: string, priceMinor = 1) => Made.of(thing, 1, { thing, owner: ownerOf(thing), priceMinor })
@@ -317,28 +331,16 @@ describe("a replay", () => {
     test(`a consumer that is killed in the middle of a batch doubles and loses nothing${building ? ", on either side" : ""}`, () =>
       inShop(
         Effect.gen(function* () {
-          const sql = yield* SqlClient.SqlClient
           yield* consuming
           yield* tell([made("A"), made("Z")])
           yield* settled
           const build = building ? yield* Build.begin(things) : undefined
           if (build !== undefined) yield* Build.read(build)
-          const [locked, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
           // Of the batch's rows the last one: those before it are written when the connection dies.
-          const holding = yield* sql
-            .withTransaction(
-              Effect.gen(function* () {
-                yield* sql.unsafe(`select from shop.things${building ? "_next" : ""} where thing = 'Z' for update`)
-                yield* Deferred.succeed(locked, undefined)
-                yield* Deferred.await(release)
-              })
-            )
-            .pipe(Effect.forkScoped)
-          yield* Deferred.await(locked)
+          const { release } = yield* holding(`shop.things${building ? "_next" : ""} where thing = 'Z'`)
           yield* tell([moved("A", 2), made("BBB"), moved("Z", 2), moved("A", 3)])
           expect(yield* eventually(killWaiting, (killed) => killed)).toBe(true)
-          yield* Deferred.succeed(release, undefined)
-          yield* Fiber.join(holding)
+          yield* release
           yield* settled
           expect(yield* rowsIn("shop.things")).toEqual(yield* told)
           if (build === undefined) return
@@ -358,17 +360,7 @@ describe("a replay", () => {
         yield* settled
         const build = yield* Build.begin(things)
         yield* Build.read(build)
-        const [locked, release] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
-        const holding = yield* sql
-          .withTransaction(
-            Effect.gen(function* () {
-              yield* sql`select from shop.things_next for update`
-              yield* Deferred.succeed(locked, undefined)
-              yield* Deferred.await(release)
-            })
-          )
-          .pipe(Effect.forkScoped)
-        yield* Deferred.await(locked)
+        const { release } = yield* holding("shop.things_next")
         yield* tell([moved("A", 2), made("B")])
         const waitingFor = (event: string) =>
           sql`
@@ -376,8 +368,7 @@ describe("a replay", () => {
         expect((yield* eventually(waitingFor("transactionid"), (rows) => rows.length > 0)).length).toBe(1)
         const swapping = yield* Effect.forkScoped(Build.swap(build))
         expect((yield* eventually(waitingFor("relation"), (rows) => rows.length > 0)).length).toBe(1)
-        yield* Deferred.succeed(release, undefined)
-        yield* Fiber.join(holding)
+        yield* release
         yield* Fiber.join(swapping)
         yield* settled
         expect(yield* rowsIn("shop.things")).toEqual(yield* told)

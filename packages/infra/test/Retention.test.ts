@@ -1,30 +1,19 @@
 // What is deleted by age: all of it, however much there is, and nothing that is younger.
 import { expect, test } from "bun:test"
-import { Clock, ConfigProvider, Duration, Effect, Layer } from "effect"
+import { Clock, ConfigProvider, Duration, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Retention from "../src/context/Retention.ts"
 import { EventBus } from "../src/events/EventBus.ts"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
-import * as Database from "../src/postgres/Database.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
 
 const hourMs = 60 * 60_000
 
-/** Runs a test in a database of its own. */
-const inDatabase = <E>(test: Effect.Effect<void, E, SqlClient.SqlClient>) =>
-  Effect.gen(function* () {
-    const { url } = yield* TestDatabase.fresh
-    const database = yield* Layer.build(
-      Database.layer({ url, maxConnections: 1, applicationName: "test", statementTimeoutMs: 0 })
-    )
-    yield* Effect.provide(test, database)
-  }).pipe(Effect.scoped, Effect.runPromise)
-
 test(
   "everything that is old goes in one turn, more than one statement takes, and what is younger stays",
   () =>
-    inDatabase(
+    TestDatabase.run(
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         yield* Migrations.run({ schema: "shelf", folder: undefined, common: true })
@@ -71,7 +60,7 @@ const kept = (days: string) =>
 test(
   "rows go by the time in their ids, but for those that are to stay, and the environment may say when",
   () =>
-    inDatabase(
+    TestDatabase.run(
       Effect.gen(function* () {
         const fill = yield* shelf
         const now = yield* Clock.currentTimeMillis
@@ -101,7 +90,7 @@ test(
 test(
   "all that the bus has kept long enough goes, of every partition, and nothing that is younger",
   () =>
-    inDatabase(
+    TestDatabase.run(
       Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         yield* Migrations.run(PostgresEventBus.migrations)

@@ -1,25 +1,15 @@
 // What contexts forget of their own: it is old, nobody needs it any more, and nothing else goes with it.
 import { expect, test } from "bun:test"
-import { Clock, Effect, Layer } from "effect"
+import { Clock, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import { uuidV7 } from "@merkato/domain/kernel/Ids"
 import * as Retention from "@merkato/infra/context/Retention"
-import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { Identity } from "../src/identity/index.ts"
 import { Notifications } from "../src/notifications/index.ts"
 import { Orders } from "../src/orders/index.ts"
 
 const dayMs = 24 * 60 * 60_000
-
-const inDatabase = <E>(test: Effect.Effect<void, E, SqlClient.SqlClient>) =>
-  Effect.gen(function* () {
-    const { url } = yield* TestDatabase.fresh
-    const database = yield* Layer.build(
-      Database.layer({ url, maxConnections: 1, applicationName: "test", statementTimeoutMs: 0 })
-    )
-    yield* Effect.provide(test, database)
-  }).pipe(Effect.scoped, Effect.withTracerEnabled(false), Effect.runPromise)
 
 /** A process: the age of its order and when it last moved, in days, and what that order is like by now. */
 type Process = readonly [name: string, ordered: number, moved: number, step: string, order: string | undefined]
@@ -36,7 +26,7 @@ const processes: ReadonlyArray<Process> = [
 ]
 
 test("a process is forgotten a month after its order and its end, unless it or its order is still open", () =>
-  inDatabase(
+  TestDatabase.run(
     Effect.gen(function* () {
       yield* Orders.migrate
       const sql = yield* SqlClient.SqlClient
@@ -70,7 +60,7 @@ test("a process is forgotten a month after its order and its end, unless it or i
   ))
 
 test("notifications are forgotten after 90 days, sessions a day after they ended by themselves", () =>
-  inDatabase(
+  TestDatabase.run(
     Effect.gen(function* () {
       yield* Notifications.migrate
       yield* Identity.migrate

@@ -60,6 +60,19 @@ export interface Following<R> {
 /** How a bus that is away is tried again: soon at first, then every 5 s. */
 export const patient = Schedule.min([Schedule.exponential("100 millis"), Schedule.spaced("5 seconds")])
 
+/**
+ * Takes turn after turn for good. What fails is told and tried again, defects as well: whatever it stumbles over, a reader
+ * that is gone would miss every event from then on.
+ */
+export const turnForever = <E, R>(reader: string, turn: Effect.Effect<unknown, E, R>): Effect.Effect<never, never, R> =>
+  turn.pipe(
+    Effect.sandbox,
+    Effect.tapError((cause) => Effect.logWarning(`${reader} pauses`, cause)),
+    Effect.retry(patient),
+    Effect.orDie,
+    Effect.forever
+  )
+
 export const deadLetterTopic = (topic: string): string => `${topic}.dlq`
 
 /**

@@ -8,7 +8,8 @@ import {
   type Delivery,
   EventBus,
   type Following,
-  patient
+  patient,
+  turnForever
 } from "./EventBus.ts"
 import { clientId, clientOptions } from "./kafka/Client.ts"
 import * as Group from "./kafka/Group.ts"
@@ -74,7 +75,7 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
               if (events.length > 0) yield* handle(events)
               for (const place of fetched) positions.set(placeName(place), place.next)
             })
-            return yield* Effect.forever(turn.pipe(Effect.sandbox, Effect.retry(patient), Effect.orDie))
+            return yield* turnForever("A follower of the bus", turn)
           })
         ).pipe(Effect.withTracerEnabled(false))
 

@@ -12,6 +12,7 @@ import {
   EventBus,
   type Following,
   patient,
+  turnForever,
   type Subscription
 } from "./EventBus.ts"
 import * as Tracing from "../telemetry/Tracing.ts"
@@ -281,15 +282,7 @@ export const layer = Layer.effect(
             yield* Effect.sleep(gatherFor)
             if (!more) yield* self.sleep
           })
-          return yield* Effect.forever(
-            turn.pipe(
-              // Defects as well: whatever it stumbles over, a consumer that is gone would miss every event from then on.
-              Effect.sandbox,
-              Effect.tapError((cause) => Effect.logWarning(`Consumer group ${consumerGroup} pauses`, cause)),
-              Effect.retry(patient),
-              Effect.orDie
-            )
-          )
+          return yield* turnForever(`Consumer group ${consumerGroup}`, turn)
         })
       )
     }
@@ -311,7 +304,7 @@ export const layer = Layer.effect(
             yield* handle(batch)
             for (const { topic, partition, offset } of batch) after.set(`${topic}/${partition}`, offset)
           })
-          return yield* Effect.forever(turn.pipe(Effect.sandbox, Effect.retry(patient), Effect.orDie))
+          return yield* turnForever("A follower of the bus", turn)
         })
       ).pipe(Effect.withTracerEnabled(false))
 

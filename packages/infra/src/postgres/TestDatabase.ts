@@ -1,10 +1,12 @@
 /** Databases for tests, all on one server that the test process shares. */
 import * as PgConnection from "@effect/sql-pg/PgConnection"
-import { Config, Effect, Option, Redacted, Scope } from "effect"
+import { Config, Effect, Layer, Option, Redacted, Scope } from "effect"
+import type { SqlClient } from "effect/sql"
 import { spawn } from "node:child_process"
 import { chmodSync, existsSync, mkdtempSync, readdirSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Database from "./Database.ts"
 import { DataFolder } from "./DataFolder.ts"
 import { EmbeddedPostgres } from "./EmbeddedPostgres.ts"
 
@@ -93,3 +95,11 @@ export const fresh = Effect.gen(function* () {
   url.pathname = `/${name}`
   return { name, url: Redacted.make(url.href) }
 })
+
+/** Runs a test on one connection to a database of its own. */
+export const run = <A, E>(test: Effect.Effect<A, E, SqlClient.SqlClient>): Promise<A> =>
+  Effect.gen(function* () {
+    const { url } = yield* fresh
+    const database = Database.layer({ url, maxConnections: 1, applicationName: "test", statementTimeoutMs: 0 })
+    return yield* Effect.provide(test, yield* Layer.build(database))
+  }).pipe(Effect.scoped, Effect.withTracerEnabled(false), Effect.runPromise)

@@ -5,7 +5,7 @@ import {
   type BusUnavailable,
   deadLetterTopic,
   type Delivery,
-  patient,
+  turnForever,
   type Subscription
 } from "../EventBus.ts"
 import * as Group from "./Group.ts"
@@ -137,15 +137,7 @@ export const make = (bus: Bus) => {
           const changing = Latch.makeUnsafe(false)
           yield* Effect.raceFirst(work(reader, group, member, changing), group.heartbeats(member, changing))
         })
-        return yield* Effect.forever(
-          life.pipe(
-            // Defects as well: whatever it stumbles over, a consumer that is gone would miss every event from then on.
-            Effect.sandbox,
-            Effect.tapError((cause) => Effect.logWarning(`Consumer group ${consumerGroup} pauses`, cause)),
-            Effect.retry(patient),
-            Effect.orDie
-          )
-        )
+        return yield* turnForever(`Consumer group ${consumerGroup}`, life)
       })
     )
   }
