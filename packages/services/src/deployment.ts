@@ -20,6 +20,8 @@ import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as Lag from "@merkato/infra/events/Lag"
 import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
+import type { OpenSearchUnreachable } from "@merkato/infra/opensearch/OpenSearchUnreachable"
+import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -166,6 +168,11 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
     })
   )
 
+/** Servers on which read models lie, where they are named. */
+export const readModelServers = OpenSearchWhereNamed.layer
+
+type ReadModelFailure = OpenSearchUnreachable | Config.ConfigError
+
 /** Contexts that answer in this process. Those with the same database share a pool. */
 export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUrls) => {
   const pools = new Map<string, ReturnType<typeof Database.layer>>()
@@ -183,11 +190,10 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
   }
   return names
     .map((name) => layerOf(name).pipe(Layer.provide(pool(name))))
-    .reduce<Layer.Layer<never, ContextFailure | BusFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>>(
-      (all, layer) => Layer.merge(all, layer),
-      lagOf(names.flatMap((name) => contexts[name].reads))
-    )
-    .pipe(Layer.provide(eventBus(databases.bus)), Layer.provide(Authorizer.layerRules))
+    .reduce<
+      Layer.Layer<never, ContextFailure | BusFailure | ReadModelFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>
+    >((all, layer) => Layer.merge(all, layer), lagOf(names.flatMap((name) => contexts[name].reads)))
+    .pipe(Layer.provide(eventBus(databases.bus)), Layer.provide(readModelServers), Layer.provide(Authorizer.layerRules))
 }
 
 type AnyContextLayer = (typeof contexts)[ContextName]["layer"]

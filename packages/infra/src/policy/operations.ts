@@ -112,6 +112,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "search.products": {
+    about: "search of products in OpenSearch, then in Postgres",
+    usedBy: "catalogue",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 128, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "mqtt.ingest": {
     about: "MQTT ingest: bounded buffer",
     usedBy: "inventory",
