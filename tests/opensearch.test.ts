@@ -1,10 +1,14 @@
 // Searches in Postgres and in OpenSearch: what both promise, what OpenSearch forgives, and that its being away makes nothing wrong.
-import { afterAll, expect, test } from "bun:test"
-import { Effect, Logger } from "effect"
+import { afterAll, describe, expect, test } from "bun:test"
+import { ConfigProvider, Effect, Logger } from "effect"
 import { Sku } from "@merkato/domain/catalogue/Product"
+import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { as, inShop } from "./support/InProcess.ts"
+import { freePort, runToEnd } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
+import { restShop } from "./support/RestShop.ts"
+import { until } from "./support/Until.ts"
 
 const server = await realServer("opensearch", "searches in OpenSearch")
 afterAll(() => server?.stop(), 30_000)
@@ -73,7 +77,8 @@ for (const { name: side, settings, late } of sides) {
             Effect.forEach(goods, ([name, category, about], nth) => add(name, category, about, nth))
           )
           // Of the side that is meant, and of all of them.
-          const all = yield* eventually(list("flour"), (found) => found.late === late && found.items.length === 7)
+          const mistyped = late === undefined ? "flour" : "flowr"
+          const all = yield* eventually(list(mistyped), ({ items }) => items.length === 7)
           expect([all.late, all.items.length]).toEqual([late, 7])
 
           expect(yield* names("sweet")).toEqual(["Sweet cherries", "Cherry jam", "Sour cherries"])
@@ -131,3 +136,122 @@ for (const { name: side, settings, late } of sides) {
     60_000
   )
 }
+
+describe.skipIf(server === undefined)("a shop that searches in OpenSearch", () => {
+  const shop = restShop({ OPENSEARCH_URL: url, OPENSEARCH_INDEX_PREFIX: "shop_" })
+  const index = `${url}/shop_product_search_index`
+
+  const search = (q: string, rest = "") => shop().anyone.get(`/api/v1/products?q=${encodeURIComponent(q)}${rest}`)
+  const found = async (q: string) => {
+    const { items } = (await search(q)).body as { readonly items: ReadonlyArray<{ readonly name: string }> }
+    return items.map(({ name }) => name)
+  }
+  const untilFound = (q: string, ...wanted: ReadonlyArray<string>) =>
+    until(
+      () => found(q),
+      (names) => JSON.stringify(names) === JSON.stringify(wanted)
+    )
+  const rename = async (productId: string, name: string) => {
+    const admin = await shop().as("ADMIN", "admin")
+    expect((await admin.request("PATCH", `/api/v1/products/${productId}`, { body: { name } })).status).toBe(200)
+  }
+  const replay = (...args: ReadonlyArray<string>) =>
+    runToEnd("merkato", ["replay", "product_search_index", ...args], shop().settings)
+
+  test("finds there what was put on the shelf, by words that are nearly right", async () => {
+    const productId = await shop().product({ name: "Raspberries" })
+    await untilFound("rasberies", "Raspberries")
+    await rename(productId, "Gooseberries")
+    await untilFound("goosebrries", "Gooseberries")
+    await untilFound("rasberies")
+    expect((await shop().anyone.get("/api/v1/search/suggestions?q=goose")).body).toEqual({ items: ["Gooseberries"] })
+    expect((await shop().anyone.get("/api/v1/search/facets?q=goose")).body).toEqual({
+      categories: [{ category: "Test", products: 1 }]
+    })
+    expect((await shop().anyone.get("/api/v1/search/suggestions?q=goose&limit=21")).status).toBe(400)
+  })
+
+  test("is told by a replay which rows are not what Postgres has, and has them mended", async () => {
+    const [wrong, gone] = [await shop().product({ name: "Walnuts" }), await shop().product({ name: "Hazelnuts" })]
+    await untilFound("hazlenuts", "Hazelnuts")
+    const whole = await replay("--check")
+    expect(whole.code).toBe(0)
+    expect(whole.stdout).toMatch(
+      /^product_search_index: [\d,]+ events read in .*\nrebuilt in OpenSearch: ([\d,]+) rows compared, 0 differences\nlive in OpenSearch: \1 rows compared, 0 differences\n$/
+    )
+    const json = { "content-type": "application/json" }
+    const damage = { script: { source: "ctx._source.name = 'Wallnuts'" }, query: { term: { product_id: wrong } } }
+    await fetch(`${index}/_update_by_query?refresh`, { method: "POST", headers: json, body: JSON.stringify(damage) })
+    await fetch(`${index}/_doc/${gone}?refresh`, { method: "DELETE" })
+    const stranger = { product_id: "PROD-1", name: "Nuts", version: 1 }
+    await fetch(`${index}/_doc/PROD-1?refresh`, { method: "PUT", headers: json, body: JSON.stringify(stranger) })
+    const mended = await replay()
+    expect(mended.code).toBe(1)
+    expect(mended.stdout).toContain(" rows compared, 3 differences:\n")
+    expect(mended.stdout).toContain(`product_id=${wrong}: name is "Wallnuts", Postgres says "Walnuts"\n`)
+    expect(mended.stdout).toContain(`product_id=${gone}: missing, Postgres has it\n`)
+    expect(mended.stdout).toContain("product_id=PROD-1: Postgres does not have it\n")
+    expect(mended.stdout).toEndWith("product_search_index is the rebuilt one now.\n")
+    expect(mended.stderr).toEndWith("product_search_index was not what Postgres has in 3 rows and is mended.\n")
+    await untilFound("hazlenuts", "Hazelnuts")
+    await rename(wrong, "Pecans")
+    await untilFound("pecasn", "Pecans")
+  }, 60_000)
+
+  test("searches on in Postgres while OpenSearch hangs, and catches up when it is back", async () => {
+    const names = ["Barley 1", "Barley 2", "Barley 3"]
+    const [first] = [await shop().product({ name: names[0] }), ...[await shop().product({ name: names[1] })]]
+    await shop().product({ name: names[2] })
+    await until(
+      () => found("barlye"),
+      (told) => told.length === 3
+    )
+    const begun = await search("barley", "&limit=2")
+    server?.freeze()
+    try {
+      expect((await found("barley")).toSorted()).toEqual(names)
+      await rename(first, "Oats")
+      expect(await found("oats")).toEqual(["Oats"])
+      // Its next page is nowhere else.
+      const next = await search("barley", `&limit=2&cursor=${String(begun.body["nextCursor"])}`)
+      expect([next.status, next.body["code"]]).toEqual([503, "service_unavailable"])
+      expect(next.headers.get("retry-after")).not.toBeNull()
+    } finally {
+      server?.thaw()
+    }
+    await until(
+      () => found("barlye"),
+      (told) => told.length === 2
+    )
+    const next = await search("barley", `&limit=2&cursor=${String(begun.body["nextCursor"])}`)
+    expect(next.status).toBe(200)
+  }, 60_000)
+
+  test("searches on in Postgres when OpenSearch is dead", async () => {
+    await shop().product({ name: "Quinoa" })
+    await untilFound("quinao", "Quinoa")
+    server?.kill()
+    expect(await found("quinoa")).toEqual(["Quinoa"])
+    await shop().product({ name: "Quinoa flakes" })
+    expect((await found("quinoa")).toSorted()).toEqual(["Quinoa", "Quinoa flakes"])
+    expect((await replay("--check")).stderr).toMatch(/^OPENSEARCH_URL cannot be used: 127\.0\.0\.1:\d+: .+\n$/)
+  }, 60_000)
+
+  test("says in a sentence, and without a secret, that nobody answers or that it is no address", async () => {
+    const nobody = await freePort()
+    for (const [given, reason] of [
+      [`http://merkato:geheim@127.0.0.1:${nobody}`, `127\\.0\\.0\\.1:${nobody}: .+`],
+      [`geheim:${nobody}`, "expected http://host:port or https://host"],
+      [shop().url, `${shop().url.slice("http://".length)}: .+`]
+    ] as const) {
+      const refused = await Effect.void.pipe(
+        Effect.provide(OpenSearchWhereNamed.layer),
+        Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ OPENSEARCH_URL: given }))),
+        Effect.flip,
+        Effect.runPromise
+      )
+      expect(refused.message).toMatch(new RegExp(`^OPENSEARCH_URL cannot be used: ${reason}$`))
+      expect(refused.message).not.toContain("geheim")
+    }
+  })
+})

@@ -55,7 +55,7 @@ export const CatalogueGroup = RpcGroup.make(
   query("GetProduct", { payload: { productId: ProductId }, success: Product, errors: [ProductNotFound] }),
   query("ListProducts", {
     payload: { ...paging, q: Schema.optionalKey(optionalText(200)), category: Schema.optionalKey(optionalText(100)) },
-    /** `late`: found in a read model that may not know yet what has just changed; not to be kept. */
+    /** `late`: of a read model that may not know yet what has changed, or in place of one that is away; not to be kept. */
     success: Schema.Struct({ ...page(Product).fields, late: Schema.optionalKey(Schema.Boolean) }),
     errors: [InvalidValue]
   }),

@@ -12,7 +12,7 @@ import * as SearchStore from "./SearchStore.ts"
 export interface Found {
   readonly items: ReadonlyArray<Product>
   readonly nextCursor: string | null
-  /** It may not know yet what has just changed. */
+  /** Somebody who asks again may find more at once, without any change: it is not to be kept. */
   readonly late?: true
 }
 
@@ -118,7 +118,11 @@ const openSearch = Effect.fnUntraced(function* (store: SearchStore.SearchStore, 
       if (words.length === 0) return nothing
       if (after !== undefined && !("score" in after)) return yield* side.search(words, wanted, after)
       const found = yield* Effect.option(guarded(other.search(words, wanted, after)))
-      if (Option.isNone(found)) return yield* after === undefined ? side.search(words, wanted, after) : away
+      if (Option.isNone(found)) {
+        if (after !== undefined) return yield* away
+        // Not to be kept either: it forgives nothing, and OpenSearch may be back the next moment.
+        return { ...(yield* side.search(words, wanted, after)), late: true }
+      }
       const { places, last } = found.value
       const products = new Map((yield* orAway(store.findAll(places))).map((product) => [product.productId, product]))
       return {
