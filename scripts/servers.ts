@@ -2,6 +2,7 @@
 import { existsSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
+import { jars as cassandraJars } from "./server/Cassandra.ts"
 import { jars as kafkaJars } from "./server/Kafka.ts"
 import * as Maven from "./server/Maven.ts"
 import { jars as openSearchJars } from "./server/OpenSearch.ts"
@@ -74,7 +75,7 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
       }
       return 0
     case "pin":
-      for (const jars of [kafkaJars, openSearchJars]) {
+      for (const jars of [kafkaJars, openSearchJars, cassandraJars]) {
         console.log(`${jars.name}: ${await Maven.pin(jars, { cache, say: console.error })} jars`)
       }
       return 0

@@ -1,6 +1,6 @@
 // Searches in Postgres and in OpenSearch: what both promise, what OpenSearch forgives, and that its being away makes nothing wrong.
 import { afterAll, describe, expect, test } from "bun:test"
-import { ConfigProvider, Effect, Logger } from "effect"
+import { ConfigProvider, Effect, Layer, Logger } from "effect"
 import { Sku } from "@merkato/domain/catalogue/Product"
 import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
@@ -200,8 +200,8 @@ describe.skipIf(server === undefined)("a shop that searches in OpenSearch", () =
 
   test("searches on in Postgres while OpenSearch hangs, and catches up when it is back", async () => {
     const names = ["Barley 1", "Barley 2", "Barley 3"]
-    const [first] = [await shop().product({ name: names[0] }), ...[await shop().product({ name: names[1] })]]
-    await shop().product({ name: names[2] })
+    const first = await shop().product({ name: names[0] })
+    for (const name of names.slice(1)) await shop().product({ name })
     await until(
       () => found("barlye"),
       (told) => told.length === 3
@@ -245,8 +245,11 @@ describe.skipIf(server === undefined)("a shop that searches in OpenSearch", () =
       [shop().url, `${shop().url.slice("http://".length)}: .+`]
     ] as const) {
       const refused = await Effect.void.pipe(
-        Effect.provide(OpenSearchWhereNamed.layer),
-        Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ OPENSEARCH_URL: given }))),
+        Effect.provide(
+          OpenSearchWhereNamed.layer.pipe(
+            Layer.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ OPENSEARCH_URL: given })))
+          )
+        ),
         Effect.flip,
         Effect.runPromise
       )

@@ -4,6 +4,7 @@ import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
+import { cassandra } from "./Cassandra.ts"
 import { kafka } from "./Kafka.ts"
 import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
@@ -11,7 +12,7 @@ import { redis } from "./Redis.ts"
 import { type Place, Refused, type Server } from "./Server.ts"
 
 /** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
-export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch]
+export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch, cassandra]
 
 export interface Where {
   /** Downloads, shared and kept. */

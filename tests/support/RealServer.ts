@@ -35,7 +35,7 @@ const servers = (...args: ReadonlyArray<string>) =>
  * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest.
  */
 export const realServer = async (
-  name: "kafka" | "redis" | "opensearch",
+  name: "kafka" | "redis" | "opensearch" | "cassandra",
   what: string
 ): Promise<RealServer | undefined> => {
   const { path, remove } = temporaryFolder()

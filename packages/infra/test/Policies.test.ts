@@ -111,6 +111,8 @@ describe("retry", () => {
     ["webhook.dispatch", [0, 30_000, 150_000, 450_000, 1_350_000, 3_150_000]],
     ["flash_sale.price", [0]],
     ["cache.shared", [0]],
+    ["search.products", [0]],
+    ["orders.history", [0]],
     ["mqtt.ingest", [0, 200, 600, 1_400, 3_000]]
   ]
   for (const [name, times] of written) {

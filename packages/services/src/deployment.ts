@@ -20,6 +20,8 @@ import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as Lag from "@merkato/infra/events/Lag"
 import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
+import type { CassandraUnreachable } from "@merkato/infra/cassandra/CassandraUnreachable"
+import * as CassandraWhereNamed from "@merkato/infra/cassandra/CassandraWhereNamed"
 import type { OpenSearchUnreachable } from "@merkato/infra/opensearch/OpenSearchUnreachable"
 import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
@@ -169,9 +171,9 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
   )
 
 /** Servers on which read models lie, where they are named. */
-export const readModelServers = OpenSearchWhereNamed.layer
+export const readModelServers = Layer.merge(OpenSearchWhereNamed.layer, CassandraWhereNamed.layer)
 
-type ReadModelFailure = OpenSearchUnreachable | Config.ConfigError
+type ReadModelFailure = OpenSearchUnreachable | CassandraUnreachable | Config.ConfigError
 
 /** Contexts that answer in this process. Those with the same database share a pool. */
 export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUrls) => {

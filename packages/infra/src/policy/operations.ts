@@ -124,6 +124,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "orders.history": {
+    about: "a customer's orders in Cassandra, then in Postgres",
+    usedBy: "orders",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "mqtt.ingest": {
     about: "MQTT ingest: bounded buffer",
     usedBy: "inventory",

@@ -14,28 +14,32 @@ const chunk = 1_000
 /** What differs: `live` is what the copy has, `rebuilt` what Postgres has. */
 type Pair = Parity.Difference & { readonly key: Row }
 
-/** The same moment may be written in more than one way. */
-const plain = (type: string | undefined, value: Value | undefined): Value =>
-  type === "timestamptz" && typeof value === "string" ? Date.parse(value) : (value ?? null)
-
 const same = (projection: Projection, left: Row | undefined, right: Row | undefined): boolean =>
   left !== undefined &&
   right !== undefined &&
-  Object.entries(columnsOf(projection)).every(
-    ([column, type]) => plain(type, left[column]) === plain(type, right[column])
-  )
+  Object.keys(columnsOf(projection)).every((column) => (left[column] ?? null) === (right[column] ?? null))
 
 const keyOf = ({ key }: Projection, row: Row): string => JSON.stringify(Object.keys(key).map((column) => row[column]))
 
 const byKey = (projection: Projection, rows: ReadonlyArray<Row>) =>
   new Map(rows.map((row) => [keyOf(projection, row), row]))
 
-/** Postgres' rows as JSON has them. */
+/** A row as events tell it: Postgres writes moments in another way. */
+const asTold = (projection: Projection, row: Row): Row => {
+  const told: Record<string, Value> = { ...row }
+  for (const [column, type] of Object.entries(columnsOf(projection))) {
+    const value = row[column]
+    if (type === "timestamptz" && typeof value === "string") told[column] = new Date(value).toISOString()
+  }
+  return { ...told, version: row.version }
+}
+
+/** Postgres' rows. */
 const select = (projection: Projection, rest: Statement.Fragment) =>
   Effect.flatMap(SqlClient.SqlClient, (sql) => {
     const columns = sql.literal(PostgresProjection.names(Object.keys(columnsOf(projection)), "t"))
     return Effect.map(sql<{ row: Row }>`select to_json(r) as row from (select ${columns} from ${rest}) r`, (rows) =>
-      rows.map(({ row }) => row)
+      rows.map(({ row }) => asTold(projection, row))
     )
   })
 
