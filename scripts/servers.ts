@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
 import { jars as cassandraJars } from "./server/Cassandra.ts"
-import { jars as kafkaJars } from "./server/Kafka.ts"
+import { jars as kafkaJars, toolJars as kafkaToolJars } from "./server/Kafka.ts"
 import * as Maven from "./server/Maven.ts"
 import { jars as openSearchJars } from "./server/OpenSearch.ts"
 import { Refused } from "./server/Server.ts"
@@ -50,6 +50,9 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
     case "up":
       print(await Servers.up(wanted, where, { freePorts: values["free-ports"], owner }))
       return 0
+    case "fetch":
+      await Servers.fetch(wanted, where)
+      return 0
     case "down":
       await Servers.down(wanted, where, { wipe: values.wipe })
       return 0
@@ -75,12 +78,12 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
       }
       return 0
     case "pin":
-      for (const jars of [kafkaJars, openSearchJars, cassandraJars]) {
+      for (const jars of [kafkaJars, kafkaToolJars, openSearchJars, cassandraJars]) {
         console.log(`${jars.name}: ${await Maven.pin(jars, { cache, say: console.error })} jars`)
       }
       return 0
     default:
-      throw new Refused(`Say what to do: up, down, status or logs (--help tells more)`)
+      throw new Refused(`Say what to do: up, fetch, down, status or logs (--help tells more)`)
   }
 }
 

@@ -12,13 +12,20 @@ import { settled } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
 import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
+import { type Link, links } from "./support/Links.ts"
 import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { openFor, stockUp } from "./support/Shoppers.ts"
 
-const kafka = await kafkaBroker("the shop on Kafka")
+/** How long each outage lasts, and how often Kafka is killed. `MERKATO_OUTAGES=long` is for the night. */
+const { outageMs, kills } =
+  process.env["MERKATO_OUTAGES"] === "long" ? { outageMs: 30_000, kills: 2 } : { outageMs: 2_000, kills: 1 }
+
+const portBeforeKafka = await freePort()
+const kafka = await kafkaBroker("the shop on Kafka", `127.0.0.1:${portBeforeKafka}`)
 const redis = await realServer("redis", "the shop on Kafka")
-afterAll(() => Promise.all([kafka?.stop(), redis?.stop()]), 60_000)
+const between = await links("the shop on Kafka")
+afterAll(() => Promise.all([kafka?.stop(), redis?.stop(), between?.stop()]), 60_000)
 const redisUrl = redis?.settings["REDIS_URL"] ?? ""
 
 describe("--profile full", () => {
@@ -104,20 +111,36 @@ const copyBus = Effect.gen(function* () {
   return all.length
 })
 
-if (kafka !== undefined && redis !== undefined) {
+/** The same server through a link. */
+const through = (url: string, { address }: Link): string => {
+  const copy = new URL(url)
+  copy.host = address
+  // Not over a Unix socket.
+  copy.searchParams.delete("host")
+  return copy.href
+}
+
+const hostOf = (url: string) => new URL(url).host
+
+if (kafka !== undefined && redis !== undefined && between !== undefined) {
   test(
-    "people shop, over two processes, while Kafka is killed: nothing is lost, and nothing done twice",
+    "people shop, over two processes, while Kafka is killed and each link is slow, silent and cut: nothing is lost, and nothing done twice",
     () =>
       Effect.gen(function* () {
         const database = (yield* TestDatabase.fresh).url
         const { path } = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
         patientCircuits(path)
+        const toKafka = yield* Effect.promise(() => between.to("kafka", kafka.brokers, portBeforeKafka))
+        const toRedis = yield* Effect.promise(async () => between.to("redis", hostOf(redisUrl), await freePort()))
+        const toPostgres = yield* Effect.promise(async () =>
+          between.to("postgres", hostOf(Redacted.value(database)), await freePort())
+        )
         const shop = yield* Effect.acquireRelease(
           Effect.promise(() =>
             startApp("shop", ["--profile", "full", "--processes", "2", "--no-seed", "--data-dir", path], {
-              DATABASE_URL: Redacted.value(database),
-              KAFKA_BROKERS: kafka.brokers,
-              REDIS_URL: redisUrl,
+              DATABASE_URL: through(Redacted.value(database), toPostgres),
+              KAFKA_BROKERS: toKafka.address,
+              REDIS_URL: through(redisUrl, toRedis),
               MERKATO_TRACE_SAMPLING: "0"
             })
           ),
@@ -130,13 +153,15 @@ if (kafka !== undefined && redis !== undefined) {
           let orders = 0
           const buy = async () => {
             const nth = ++orders
-            const placed = await ada.post(
-              "/api/v1/orders",
-              { items: [{ productId: products[0], qty: 1 }] },
-              { key: `o${nth}` }
+            const placed = await until(
+              () => ada.post("/api/v1/orders", { items: [{ productId: products[0], qty: 1 }] }, { key: `o${nth}` }),
+              ({ status }) => status === 201
             )
             const order = `/api/v1/orders/${text(placed, "orderId")}`
-            const paid = await ada.post(`${order}/pay`, { paymentToken: "tok_ok" }, { key: `p${nth}` })
+            const paid = await until(
+              () => ada.post(`${order}/pay`, { paymentToken: "tok_ok" }, { key: `p${nth}` }),
+              ({ status }) => status === 200
+            )
             expect(paid.body["status"]).toBe("PAID")
           }
           const told = async () => {
@@ -151,12 +176,23 @@ if (kafka !== undefined && redis !== undefined) {
 
           const people = await openFor({ url: shop.url, dataDir: path, admin, products, shoppers: 4 })
           await Bun.sleep(1_500)
-          kafka.kill()
-          await buy()
-          await Bun.sleep(2_500)
-          await kafka.start()
-          await buy()
-          expect(await told()).toHaveLength(6)
+          for (let nth = 1; nth <= kills; nth++) {
+            kafka.kill()
+            await buy()
+            await Bun.sleep(outageMs)
+            await kafka.start()
+            await buy()
+            expect(await told()).toHaveLength(2 * orders)
+          }
+          for (const link of [toKafka, toRedis, toPostgres]) {
+            for (const worsen of [() => link.slow(100), link.silence, link.cut]) {
+              await worsen()
+              await Bun.sleep(outageMs)
+              await link.mend()
+            }
+            await buy()
+            expect(await told()).toHaveLength(2 * orders)
+          }
           await people.stop()
           return people
         })
@@ -181,6 +217,6 @@ if (kafka !== undefined && redis !== undefined) {
         expect(errors).toEqual([])
         console.log(`${people.summary}; ${copied} events on Kafka`)
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
-    180_000
+    outageMs * 20 + 240_000
   )
 }

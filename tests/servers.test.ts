@@ -127,7 +127,12 @@ describe("real servers without Docker", () => {
         (id) => id === undefined
       )
     ).toBeUndefined()
-    expect((await Servers.status(where, server)).state).toBe("down")
+    // It stops answering a moment before it is gone.
+    const { state } = await eventually(
+      () => Servers.status(where, server),
+      (status) => status.state === "down"
+    )
+    expect(state).toBe("down")
   })
 })
 

@@ -12,16 +12,27 @@ export const jars: Maven.Jars = {
   artifacts: [`org.apache.kafka:kafka_2.13:${version}`, "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"]
 }
 
+/** Kafka's command line, which the bench measures itself by. */
+export const toolJars: Maven.Jars = {
+  name: "kafka-tools",
+  artifacts: [`org.apache.kafka:kafka-tools:${version}`, "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"]
+}
+
+const addressOf = ({ port }: Place) => `127.0.0.1:${port("broker")}`
+
+/** Where clients are sent to: to the broker itself, or to what stands in front of it. */
+const advertised = (place: Place) => process.env["MERKATO_KAFKA_ADVERTISED"] ?? addressOf(place)
+
 /** One node that is broker and controller; topics are made by who needs them, with their settings, and by nobody else. */
-const properties = ({ folder, port }: Place) => `process.roles=broker,controller
+const properties = (place: Place) => `process.roles=broker,controller
 node.id=1
-controller.quorum.voters=1@127.0.0.1:${port("controller")}
-listeners=PLAINTEXT://127.0.0.1:${port("broker")},CONTROLLER://127.0.0.1:${port("controller")}
-advertised.listeners=PLAINTEXT://127.0.0.1:${port("broker")}
+controller.quorum.voters=1@127.0.0.1:${place.port("controller")}
+listeners=PLAINTEXT://127.0.0.1:${place.port("broker")},CONTROLLER://127.0.0.1:${place.port("controller")}
+advertised.listeners=PLAINTEXT://${advertised(place)}
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-log.dirs=${join(folder, "data")}
+log.dirs=${join(place.folder, "data")}
 auto.create.topics.enable=false
 num.partitions=4
 default.replication.factor=1
@@ -71,8 +82,6 @@ const clusterIdOf = async (address: string): Promise<string | undefined> => {
     await admin.close().catch(() => {})
   }
 }
-
-const addressOf = ({ port }: Place) => `127.0.0.1:${port("broker")}`
 
 export const kafka: Server = {
   name: "kafka",

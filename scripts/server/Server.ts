@@ -13,6 +13,8 @@ export interface Server {
   readonly readyWithinMs: number
   /** Fetches what it runs from into the cache, verified; a second time downloads nothing. */
   readonly install: (place: Installing) => Promise<void>
+  /** Its installation takes minutes and shares nothing with others: they need not wait for it. */
+  readonly isBuilt?: boolean
   /** Writes its configuration and says how it is started. */
   readonly prepare: (place: Place) => Promise<Launch>
   /** Whether it answers, and is the one in this place; a stranger that answers is an error. */

@@ -9,10 +9,12 @@ import { kafka } from "./Kafka.ts"
 import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
 import { redis } from "./Redis.ts"
+import { s3 } from "./S3.ts"
 import { type Place, Refused, type Server } from "./Server.ts"
+import { toxiproxy } from "./Toxiproxy.ts"
 
 /** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
-export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch, cassandra]
+export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch, cassandra, s3, toxiproxy]
 
 export interface Where {
   /** Downloads, shared and kept. */
@@ -117,8 +119,9 @@ const sizeOf = (path: string) => (existsSync(path) ? statSync(path).size : 0)
 
 /** What is installed at the same time by this process waits in turn; another process waits for the lock. */
 let lastInstall: Promise<unknown> = Promise.resolve()
-const installing = ({ cache }: Where, install: () => Promise<void>): Promise<void> => {
-  const mine = lastInstall.then(() => alone(cache, "install", install))
+const installing = ({ cache }: Where, server: Server, place: Place): Promise<void> => {
+  const lock = server.isBuilt === true ? `install-${server.name}` : "install"
+  const mine = lastInstall.then(() => alone(cache, lock, () => server.install(place)))
   lastInstall = mine.catch(() => {})
   return mine
 }
@@ -144,7 +147,7 @@ const bringUp = async (
   const ports = await portsFor(where, server, options.freePorts)
   const place = placeOf(where, server, ports)
   await refuseOccupied(server, ports)
-  await installing(where, () => server.install(place))
+  await installing(where, server, place)
   mkdirSync(place.folder, { recursive: true })
   const { command, environment = {} } = await server.prepare(place)
   const log = logOf(where, server)
@@ -256,6 +259,13 @@ export const up = (wanted: ReadonlyArray<Server>, where: Where, options: UpOptio
     for (const [server, ports] of starting) Object.assign(settings, settingsOf(where, server, await ports))
     return settings
   })
+
+/** Installs what servers run from, and starts nothing. */
+export const fetch = async (wanted: ReadonlyArray<Server>, where: Where): Promise<void> => {
+  for (const server of withNeeds(wanted)) {
+    await installing(where, server, placeOf(where, server, server.ports))
+  }
+}
 
 /** Stops servers, last ones first; what does not run is passed over. */
 export const down = (wanted: ReadonlyArray<Server>, where: Where, options: { readonly wipe: boolean }): Promise<void> =>

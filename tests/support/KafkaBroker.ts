@@ -6,7 +6,9 @@ export interface KafkaBroker extends RealServer {
   readonly brokers: string
 }
 
-export const kafkaBroker = async (what: string): Promise<KafkaBroker | undefined> => {
-  const server = await realServer("kafka", what)
+/** `advertised`: where it sends its clients, when something stands in front of it. */
+export const kafkaBroker = async (what: string, advertised?: string): Promise<KafkaBroker | undefined> => {
+  const environment = advertised === undefined ? {} : { MERKATO_KAFKA_ADVERTISED: advertised }
+  const server = await realServer("kafka", what, environment)
   return server && { ...server, brokers: server.settings["KAFKA_BROKERS"] ?? "" }
 }

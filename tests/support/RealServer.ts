@@ -21,9 +21,12 @@ export interface RealServer {
   readonly stop: () => Promise<void>
 }
 
-const servers = (...args: ReadonlyArray<string>) =>
+const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
   new Promise<{ readonly ok: boolean; readonly stdout: string; readonly stderr: string }>((resolve) => {
-    const child = spawn(process.execPath, [program, ...args], { stdio: ["ignore", "pipe", "pipe"] })
+    const child = spawn(process.execPath, [program, ...args], {
+      env: { ...process.env, ...environment },
+      stdio: ["ignore", "pipe", "pipe"]
+    })
     let [stdout, stderr] = ["", ""]
     child.stdout.on("data", (chunk) => void (stdout += String(chunk)))
     child.stderr.on("data", (chunk) => void (stderr += String(chunk)))
@@ -35,11 +38,13 @@ const servers = (...args: ReadonlyArray<string>) =>
  * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest.
  */
 export const realServer = async (
-  name: "kafka" | "redis" | "opensearch" | "cassandra",
-  what: string
+  name: "kafka" | "redis" | "opensearch" | "cassandra" | "s3" | "toxiproxy",
+  what: string,
+  environment: Readonly<Record<string, string>> = {}
 ): Promise<RealServer | undefined> => {
   const { path, remove } = temporaryFolder()
-  const up = () => servers("up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path)
+  const args = ["up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path]
+  const up = () => servers(args, environment)
   const { ok, stdout, stderr } = await up()
   if (!ok) {
     remove()
@@ -50,7 +55,7 @@ export const realServer = async (
   const pid = () => Number(JSON.parse(readFileSync(join(path, name, "running.json"), "utf8")).pid)
   return {
     settings: Object.fromEntries(
-      [...stdout.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, key = "", value = ""]) => [key, value])
+      [...stdout.matchAll(/^([A-Z0-9_]+)=(.*)$/gm)].map(([, key = "", value = ""]) => [key, value])
     ),
     kill: () => kill(pid()),
     freeze: () => process.kill(pid(), "SIGSTOP"),
@@ -60,7 +65,7 @@ export const realServer = async (
       if (!again.ok) throw new Error(`${name} did not start again:\n${again.stderr}`)
     },
     stop: async () => {
-      await servers("down", name, "--wipe", "--dir", path)
+      await servers(["down", name, "--wipe", "--dir", path])
       remove()
     }
   }

@@ -3,6 +3,7 @@ import { Config, Duration, Option } from "effect"
 import { Flag } from "effect/cli"
 import { resolve } from "node:path"
 import { Topic } from "@merkato/domain/kernel/Event"
+import { isDay } from "@merkato/domain/kernel/Day"
 import { deadLetterTopic } from "@merkato/infra/events/EventBus"
 
 export const dataDir = Flag.String("data-dir").pipe(
@@ -82,3 +83,11 @@ export const topicsOrDeadLetters = Flag.String("topic").pipe(
 )
 
 export const json = Flag.Boolean("json").pipe(Flag.withDescription("One JSON object a line"), Flag.withDefault(false))
+
+/** A day of the calendar. */
+export const day = (name: string, description: string) =>
+  Flag.String(name).pipe(
+    Flag.withMetavar("day"),
+    Flag.withDescription(description),
+    Flag.filter(isDay, () => "a day such as 2026-01-31")
+  )

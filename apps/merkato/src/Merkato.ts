@@ -1,4 +1,5 @@
 import { Command } from "effect/cli"
+import { archive } from "./commands/Archive.ts"
 import { contracts } from "./commands/Contracts.ts"
 import { dlq } from "./commands/Dlq.ts"
 import { doctor } from "./commands/Doctor.ts"
@@ -8,9 +9,10 @@ import { load } from "./commands/Load.ts"
 import { replay } from "./commands/Replay.ts"
 import { seed } from "./commands/Seed.ts"
 import { token } from "./commands/Token.ts"
+import { warehouse } from "./commands/Warehouse.ts"
 
 /** The operators' command. */
 export const merkato = Command.make("merkato").pipe(
   Command.withDescription("Look after a Merkato shop"),
-  Command.withSubcommands([token, seed, importing, load, replay, events, dlq, doctor, contracts])
+  Command.withSubcommands([token, seed, importing, load, replay, events, archive, warehouse, dlq, doctor, contracts])
 )

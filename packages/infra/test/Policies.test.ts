@@ -113,6 +113,7 @@ describe("retry", () => {
     ["cache.shared", [0]],
     ["search.products", [0]],
     ["orders.history", [0]],
+    ["object.store", [0, 200, 600, 1_400, 3_000]],
     ["mqtt.ingest", [0, 200, 600, 1_400, 3_000]]
   ]
   for (const [name, times] of written) {

@@ -1,10 +1,11 @@
-import { Clock, Console, Effect, Option } from "effect"
+import { Clock, Console, Effect, Layer, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { SqlError } from "effect/sql"
 import * as Build from "@merkato/infra/projection/Build"
 import type { Copy } from "@merkato/infra/projection/Copy"
 import * as CopyBuild from "@merkato/infra/projection/CopyBuild"
 import * as CopyParity from "@merkato/infra/projection/CopyParity"
+import * as FromArchive from "@merkato/infra/projection/FromArchive"
 import * as Parity from "@merkato/infra/projection/Parity"
 import type { Projection } from "@merkato/infra/projection/Projection"
 import { contextNames, contexts } from "@merkato/services/contexts"
@@ -13,6 +14,7 @@ import * as Bus from "../Bus.ts"
 import * as ContextDatabase from "../ContextDatabase.ts"
 import { CommandFailed } from "../Failure.ts"
 import * as Flags from "../Flags.ts"
+import * as Objects from "../Objects.ts"
 import * as Progress from "../Progress.ts"
 
 const projections: ReadonlyArray<Projection> = contextNames.flatMap((name) => contexts[name].projections)
@@ -92,14 +94,18 @@ const report = Effect.fnUntraced(function* (
   }
 })
 
+/** What is read: the context's log, all of it or since a moment; or the archive, and what the bus has since. */
+type From = Date | "archive"
+
 interface Options {
   readonly projection: Projection
-  readonly from: Option.Option<Date>
+  readonly from: Option.Option<From>
   readonly into: Option.Option<string>
   readonly check: boolean
+  readonly dataDir: string
 }
 
-const rebuilding = Effect.fn("replay")(function* ({ projection, from, into, check }: Options) {
+const rebuilding = Effect.fn("replay")(function* ({ projection, from, into, check, dataDir }: Options) {
   const { name } = projection
   if (Option.isSome(into) && (yield* Build.exists(projection, into.value))) {
     return yield* new CommandFailed({ reason: `There is a table ${projection.context}.${into.value} already.` })
@@ -111,12 +117,13 @@ const rebuilding = Effect.fn("replay")(function* ({ projection, from, into, chec
     Console.error(`Another replay of ${name} was under way a moment ago: waiting until it has ended.`)
   )
   const begunAt = yield* elapsedMs
-  const events = yield* shown("reading", "positions", (tells) =>
-    Build.read(build, {
-      from: Option.getOrUndefined(from),
-      tells: ({ done, total, events }) => tells(done, total, count(events, "event"))
-    })
-  )
+  const since = Option.getOrUndefined(from)
+  const events = yield* shown("reading", since === "archive" ? "files" : "positions", (tells) => {
+    const told = ({ done, total, events }: Build.ReadSoFar) => tells(done, total, count(events, "event"))
+    return since === "archive"
+      ? FromArchive.read(build, { tells: told }).pipe(Objects.provide(dataDir))
+      : Build.read(build, { from: since, tells: told })
+  })
   yield* tellRead(name, events, (yield* elapsedMs) - begunAt)
   const parity = yield* shown("comparing", "rows", (tells) =>
     Parity.compare(build, (compared, rows) => tells(compared, Math.max(compared, rows)))
@@ -180,6 +187,24 @@ const rebuildingCopy = Effect.fn("replay")(function* (copy: Copy, check: boolean
   }
 })
 
+const from = Flag.String("from").pipe(
+  Flag.withMetavar("time|archive"),
+  Flag.withDescription(
+    "A time (2026-01-31 or 2026-01-31T12:00:00Z): read only the events since then, on top of the rows that there are; finds and " +
+      "adds what was missed since, and no more. Or `archive`: read the archive and what the bus has since, and not the " +
+      "context's own log"
+  ),
+  Flag.filterMap(
+    (text): Option.Option<From> => {
+      if (text === "archive") return Option.some("archive")
+      const time = new Date(text)
+      return /^\d{4}-/.test(text) && !Number.isNaN(time.getTime()) ? Option.some(time) : Option.none()
+    },
+    () => "archive, or a time such as 2026-01-31 or 2026-01-31T12:00:00Z"
+  ),
+  Flag.optional
+)
+
 const into = Flag.String("into").pipe(
   Flag.withMetavar("table"),
   Flag.withDescription("Leave the rebuilt rows in a new table of this name, and the live one as it is"),
@@ -197,13 +222,7 @@ export const replay = Command.make(
       Argument.withDescription(`One of ${names.join(", ")}; without it they are listed`),
       Argument.optional
     ),
-    from: Flag.Date("from").pipe(
-      Flag.withDescription(
-        "Read only the events since then (2026-01-31 or 2026-01-31T12:00:00Z), on top of the rows that there are: finds and adds " +
-          "what was missed since, and no more"
-      ),
-      Flag.optional
-    ),
+    from,
     into,
     check: Flag.Boolean("check").pipe(
       Flag.withDescription("Only compare: rebuilds as well, and throws that away"),
@@ -227,27 +246,37 @@ export const replay = Command.make(
         reason: `${known.name} is built whole, in its place: without --from and --into.`
       })
     }
-    const context = "store" in known ? known.projection.context : known.context
-    const work =
-      "store" in known
-        ? rebuildingCopy(known, options.check).pipe(Effect.provide(readModelServers))
-        : rebuilding({ projection: known, ...options })
-    yield* work.pipe(
+    const ofContext = (context: string) => ContextDatabase.layer(context, dataDir)
+    if ("store" in known) {
+      const { context } = known.projection
+      return yield* rebuildingCopy(known, options.check).pipe(
+        Effect.scoped,
+        Bus.provide(dataDir),
+        Effect.provide(Layer.merge(ofContext(context), readModelServers)),
+        Effect.mapError((error) => (SqlError.isSqlError(error) ? ContextDatabase.explained(context)(error) : error))
+      )
+    }
+    const { context } = known
+    yield* rebuilding({ projection: known, dataDir, ...options }).pipe(
       Effect.scoped,
       Bus.provide(dataDir),
-      Effect.provide(ContextDatabase.layer(context, dataDir)),
+      Effect.provide(ofContext(context)),
       Effect.mapError((error) => (SqlError.isSqlError(error) ? ContextDatabase.explained(context)(error) : error))
     )
   })
 ).pipe(
   Command.withDescription(
-    "Build a read model anew from its context's log, beside the live one and while the shop runs; compare both row by row, and " +
+    "Build a read model anew from its context's log or from the archive, beside the live one and while the shop runs; compare both row by row, and " +
       "put the new one in its place. Ends with 1 when rows differed. Stopped in whatever way, it changed nothing and can be run again"
   ),
   Command.withShortDescription("Build a read model anew from its events"),
   Command.withExamples([
     { command: "bun run merkato replay", description: "List the read models" },
     { command: "bun run merkato replay orders_by_customer --check", description: "Is it what its events say?" },
-    { command: "bun run merkato replay orders_by_customer", description: "Build it anew" }
+    { command: "bun run merkato replay orders_by_customer", description: "Build it anew" },
+    {
+      command: "bun run merkato replay orders_by_customer --from archive --check",
+      description: "Does the archive tell the same?"
+    }
   ])
 )

@@ -136,6 +136,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "object.store": {
+    about: "object store: archive of the events, and the warehouse",
+    usedBy: "the operators' command",
+    deadlineMs: 120_000,
+    attemptTimeoutMs: 30_000,
+    attempts: 5,
+    backoff: exponential(200, 5_000),
+    breaker: null,
+    bulkhead: { concurrent: 16, waiting: 4_096 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "mqtt.ingest": {
     about: "MQTT ingest: bounded buffer",
     usedBy: "inventory",

@@ -176,7 +176,7 @@ interface LogRow extends Omit<ProjectedEvent, "occurredAt"> {
 /** What a read of the log is told, and where what it reads goes. */
 export interface Reading<E, R> {
   readonly from?: Date | undefined
-  readonly tells?: (soFar: ReadSoFar) => void
+  readonly tells?: ((soFar: ReadSoFar) => void) | undefined
   readonly write: (rows: ReadonlyArray<Row>) => Effect.Effect<unknown, E, R>
 }
 
@@ -200,7 +200,7 @@ export const readLog = Effect.fnUntraced(function* <E, R>(
       where position >= ${String(position)}::bigint and position < ${String(position + window)}::bigint
         and event_type = any(${eventTypesOf(projection)}::text[]) ${since}
       order by position`
-    yield* into(yield* asRows(projection, rows))
+    yield* into(yield* rowsTold(projection, asEvents(rows)))
     count += rows.length
     tells({ done: Math.min(position + window, last + 1) - first, total: last + 1 - first, events: count })
   }
@@ -212,31 +212,43 @@ export const readLog = Effect.fnUntraced(function* <E, R>(
  * has. Late transactions may commit behind us: what they wrote is published after that, and the consumers write it.
  */
 export const read = Effect.fnUntraced(function* (
-  { projection }: Build,
-  { from, tells = () => {} }: { readonly from?: Date | undefined; readonly tells?: (soFar: ReadSoFar) => void } = {}
+  build: Build,
+  { from, tells }: { readonly from?: Date | undefined; readonly tells?: (soFar: ReadSoFar) => void } = {}
 ) {
-  const sql = yield* SqlClient.SqlClient
-  const next = nextOf(projection)
+  const { projection } = build
   if (from !== undefined) yield* copyLive(projection)
   const count = yield* readLog(projection, {
     from,
     tells,
-    write: (rows) => write(projection, next, rows)
+    write: (rows) => write(projection, nextOf(projection), rows)
   })
-  yield* sql.unsafe(`analyze ${next}`)
+  yield* finish(build)
   return count
 })
 
-const asRows = (projection: Projection, rows: ReadonlyArray<LogRow>) => {
-  const events = rows.map((row) => ({ ...row, occurredAt: row.occurredAt.toISOString() }))
-  return Effect.mapError(
+const asEvents = (rows: ReadonlyArray<LogRow>): ReadonlyArray<ProjectedEvent> =>
+  rows.map((row) => ({ ...row, occurredAt: row.occurredAt.toISOString() }))
+
+/** The rows that events of a log tell of. */
+const rowsTold = (projection: Projection, events: ReadonlyArray<ProjectedEvent>) =>
+  Effect.mapError(
     rowsOf(projection, events),
     (error) =>
       new ReplayFailed({
         reason: `The log of ${projection.context} has an event that ${projection.name} cannot read: ${String(error)}`
       })
   )
-}
+
+/** Writes events into the new table, in whatever order they come and from wherever. */
+export const take = Effect.fnUntraced(function* ({ projection }: Build, events: ReadonlyArray<ProjectedEvent>) {
+  yield* write(projection, nextOf(projection), yield* rowsTold(projection, events))
+})
+
+/** To be called when all events have been taken. */
+export const finish = Effect.fnUntraced(function* ({ projection }: Build) {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql.unsafe(`analyze ${nextOf(projection)}`)
+})
 
 const copyLive = Effect.fnUntraced(function* (projection: Projection) {
   const sql = yield* SqlClient.SqlClient

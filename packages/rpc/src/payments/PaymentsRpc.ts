@@ -1,9 +1,10 @@
 import { Schema } from "effect"
 import { RpcGroup } from "effect/rpc"
+import { Day } from "@merkato/domain/kernel/Day"
 import { AttemptId, OrderId, RefundId, UserId } from "@merkato/domain/kernel/Ids"
 import { Currency, maxMinor, Minor } from "@merkato/domain/kernel/Money"
 import { Forbidden, InvalidValue } from "@merkato/domain/kernel/Problem"
-import { DailyRevenue, Day } from "@merkato/domain/payments/DailyRevenue"
+import { DailyRevenue } from "@merkato/domain/payments/DailyRevenue"
 import {
   NotRefundable,
   Payment,

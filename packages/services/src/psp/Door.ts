@@ -1,6 +1,8 @@
 import { Context, Effect, Fiber, Layer, Scope } from "effect"
 import { HttpServerResponse } from "effect/http"
+import { SqlError } from "effect/sql"
 import { ServerStatus } from "@merkato/infra/http/BunHttpServer"
+import { isUnreachable } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { type Conduct, Conducts, type Mode, type Operation } from "./Conduct.ts"
 import type { GatewayName } from "./Psp.ts"
@@ -58,6 +60,16 @@ const dropped = Effect.sync(() =>
 )
 
 const defaultDelayMs = 1_000
+
+/** Without its books a gateway cannot tell what became of a request. To its caller that is unknown. */
+const withoutBooks = Effect.catchDefect((defect) =>
+  SqlError.isSqlError(defect) && isUnreachable(defect)
+    ? Effect.as(
+        Effect.logWarning("The books of the payment gateways are away", defect.message),
+        HttpServerResponse.empty({ status: 500 })
+      )
+    : Effect.die(defect)
+)
 
 /** Lets the gateways answer, or misbehave as told. */
 export class Doors extends Context.Service<
@@ -127,7 +139,7 @@ export class Doors extends Context.Service<
             return respond(door, { status, body: body.replaceAll(request.attemptId, "SOMEBODY-ELSES") })
           }
         }
-      })
+      }, withoutBooks)
 
       return Doors.of({ answer })
     })

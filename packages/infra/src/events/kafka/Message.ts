@@ -84,26 +84,29 @@ const malformed = ({ topic, partition }: Place, record: FetchedRecord): Envelope
   payload: { value: record.value?.toString().slice(0, 100_000) ?? null }
 })
 
+/** A record's header of this name. Those that nobody asks for are never made strings. */
+const header = ({ headers }: FetchedRecord, name: string): string | undefined =>
+  headers.find(([key]) => key?.length === name.length && key.toString() === name)?.[1]?.toString()
+
 /** A record as the bus hands it over; one that is no event comes as one of the type `malformedType`. */
 export const toDelivery = (place: Place, record: FetchedRecord): Delivery => {
-  const headers = new Map(record.headers.map(([name, value]) => [name?.toString() ?? "", value?.toString() ?? ""]))
   const envelope = decodeEnvelope(parsed(record.value?.toString() ?? ""))
-  const failedIn = headers.get(dead.topic)
+  const failedIn = header(record, dead.topic)
   return {
     topic: place.topic,
     partition: place.partition,
     offset: record.offset,
     key: record.key?.toString() ?? "",
-    traceParent: headers.get("traceparent") ?? emptyTraceParent,
+    traceParent: header(record, "traceparent") ?? emptyTraceParent,
     envelope: Option.getOrElse(envelope, () => malformed(place, record)),
     failure:
       failedIn === undefined
         ? undefined
         : {
             topic: failedIn,
-            consumerGroup: headers.get(dead.consumerGroup) ?? "",
-            attempts: Number(headers.get(dead.attempts) ?? 0),
-            reason: headers.get(dead.reason) ?? ""
+            consumerGroup: header(record, dead.consumerGroup) ?? "",
+            attempts: Number(header(record, dead.attempts) ?? 0),
+            reason: header(record, dead.reason) ?? ""
           }
   }
 }
