@@ -1,7 +1,7 @@
 // The operators' command: its pure parts, what it says and how it ends, and its work on a real shop.
 import { allEvents } from "@merkato/domain/events"
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { NodeServices } from "@effect/platform-node"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { ConfigProvider, Console, Effect, Exit, Layer, Option, Schedule, Schema, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Command } from "effect/cli"
