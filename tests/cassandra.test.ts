@@ -52,7 +52,7 @@ const caughtUp = (store: ReturnType<typeof CassandraRows.make>) =>
   Effect.gen(function* () {
     const wanted = JSON.stringify((yield* versions).map((row) => [row.order_id, row.version]).toSorted())
     let known = ""
-    for (let tries = 0; tries < 400; tries++) {
+    for (let tries = 0; tries < 700; tries++) {
       known = JSON.stringify((yield* live(store)).map((row) => [row["order_id"], row.version]).toSorted())
       if (known === wanted) return
       yield* Effect.sleep("50 millis")

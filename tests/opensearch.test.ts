@@ -57,7 +57,7 @@ const names = (q: string, asked: Asked = {}) => Effect.map(list(q, asked), ({ it
 /** Asks until it is as wanted: an index needs a moment. */
 const eventually = <A, E, R>(ask: Effect.Effect<A, E, R>, wanted: (answer: A) => boolean): Effect.Effect<A, E, R> =>
   Effect.gen(function* () {
-    for (let tries = 0; tries < 400; tries++) {
+    for (let tries = 0; tries < 700; tries++) {
       const answer = yield* ask
       if (wanted(answer)) return answer
       yield* Effect.sleep("50 millis")
