@@ -1,8 +1,11 @@
 import type { ContextName } from "@merkato/services/contexts"
 import { between, type Draw, oneOf } from "../kernel/Prng.ts"
 
-/** Contexts that take part. Identity is left out: its password hashing is slow by design, and nothing here signs in. */
-export type Simulated = Exclude<ContextName, "identity">
+/**
+ * Contexts that take part. Identity is left out: its password hashing is slow by design, and nothing here signs in. So is
+ * analytics, which nobody buys by.
+ */
+export type Simulated = Exclude<ContextName, "identity" | "analytics">
 
 export const simulated: ReadonlyArray<Simulated> = [
   "catalogue",

@@ -28,7 +28,7 @@ export interface Running {
   readonly ended: Promise<number | null>
 }
 
-export type App = "shop" | "service" | "gateway" | "payment-gateways"
+export type App = "shop" | "service" | "gateway" | "payment-gateways" | "merkato"
 
 /**
  * Starts one of the apps and waits until it is ready: at a free port, or at the one in `args`. Fails with its output when
@@ -116,7 +116,9 @@ const cleanEnvironment = (): Record<string, string> =>
     Object.entries(process.env).filter(
       (entry): entry is [string, string] =>
         entry[1] !== undefined &&
-        !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL|OPENSEARCH_|CASSANDRA_)/.test(entry[0])
+        !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL|OPENSEARCH_|CASSANDRA_|SCHEMA_REGISTRY_URL|CONNECT_URL)/.test(
+          entry[0]
+        )
     )
   )
 

@@ -1,3 +1,4 @@
+import { Analytics } from "./analytics/index.ts"
 import { Cart } from "./cart/index.ts"
 import { Catalogue } from "./catalogue/index.ts"
 import { Identity } from "./identity/index.ts"
@@ -18,7 +19,8 @@ export const contexts = {
   orders: Orders,
   payments: Payments,
   risk: Risk,
-  notifications: Notifications
+  notifications: Notifications,
+  analytics: Analytics
 } as const
 
 export type ContextName = keyof typeof contexts

@@ -106,7 +106,7 @@ export const make = <
     topic === undefined
       ? Layer.empty
       : Layer.mergeAll(EventStore.layer(name), Idempotency.layer(name)).pipe(
-          Layer.provideMerge(Relay.layer({ schema: name, topic, producer: `${name}-service` }))
+          Layer.provideMerge(Relay.layer({ schema: name, topic, producer: Relay.producerOf(name) }))
         )
   const running = Layer.effectDiscard(
     Effect.gen(function* () {

@@ -137,14 +137,38 @@ export const operations = {
     retryBudget: null
   },
   "object.store": {
-    about: "object store: archive of the events, and the warehouse",
-    usedBy: "the operators' command",
+    about: "object store: the archive of events and the warehouse, in the operators' command",
+    usedBy: "analytics",
     deadlineMs: 120_000,
     attemptTimeoutMs: 30_000,
     attempts: 5,
     backoff: exponential(200, 5_000),
     breaker: null,
     bulkhead: { concurrent: 16, waiting: 4_096 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "schema.registry": {
+    about: "schema registry: asked when the shop starts, and by its commands",
+    usedBy: "every context",
+    deadlineMs: 20_000,
+    attemptTimeoutMs: 5_000,
+    attempts: 3,
+    backoff: exponential(200, 1_000),
+    breaker: null,
+    bulkhead: { concurrent: 4, waiting: 1_024 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "relay.configure": {
+    about: "change data capture: its connector is told what to do",
+    usedBy: "every context",
+    deadlineMs: 40_000,
+    attemptTimeoutMs: 10_000,
+    attempts: 5,
+    backoff: exponential(500, 4_000),
+    breaker: null,
+    bulkhead: null,
     rateLimit: null,
     retryBudget: null
   },
