@@ -112,6 +112,30 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "search.products": {
+    about: "search of products in OpenSearch, then in Postgres",
+    usedBy: "catalogue",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 128, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "orders.history": {
+    about: "a customer's orders in Cassandra, then in Postgres",
+    usedBy: "orders",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "object.store": {
     about: "object store: the archive of events and the warehouse, in the operators' command",
     usedBy: "analytics",
