@@ -49,6 +49,7 @@ import { type ContextName, contexts } from "./contexts.ts"
 import { Health } from "./gateway/Health.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
+import * as Live from "./gateway/live/Live.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
 import { PaymentGateways } from "./payments/PaymentGateways.ts"
 import * as RestGateway from "./payments/RestGateway.ts"
@@ -157,6 +158,9 @@ const sharedCache = Layer.unwrap(
 /** The caches of the edge, kept right through the bus. */
 export const caches = (bus: Redacted.Redacted) =>
   ProductCache.layer.pipe(Layer.provide(sharedCache), Layer.provide(eventBus(bus)))
+
+/** What live connections are told, off the bus. */
+export const live = (bus: Redacted.Redacted) => Live.layer.pipe(Layer.provide(eventBus(bus)))
 
 /** Who takes events from the outboxes to the bus: the relays of the contexts, or (here: where its Kafka Connect is) Debezium. */
 const debezium = Effect.gen(function* () {
