@@ -1,8 +1,11 @@
 import type { ContextName } from "@merkato/services/contexts"
 import { between, type Draw, oneOf } from "../kernel/Prng.ts"
 
-/** Contexts that take part. Identity is left out: its password hashing is slow by design, and nothing here signs in. */
-export type Simulated = Exclude<ContextName, "identity">
+/**
+ * Contexts that take part. Identity is left out: its password hashing is slow by design, and nothing here signs in. And so is
+ * partners: it only looks on, and what it does is to call others, over a network that is not the simulator's.
+ */
+export type Simulated = Exclude<ContextName, "identity" | "partners">
 
 export const simulated: ReadonlyArray<Simulated> = [
   "catalogue",

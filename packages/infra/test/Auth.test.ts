@@ -457,6 +457,8 @@ const may: Record<Action, Partial<Record<Role, "yes" | "own">>> = {
   "order.review": { admin: "yes" },
   "payment.move": { shopper: "yes", admin: "yes", service: "yes" },
   "notification.read": { shopper: "yes", admin: "yes" },
+  "webhook.write": { shopper: "yes", admin: "yes" },
+  "webhook.use": { shopper: "own", admin: "yes" },
   "session.end": { shopper: "yes", admin: "yes" },
   "risk.assess": { shopper: "yes", admin: "yes", service: "yes" },
   "ops.read": { admin: "yes", service: "yes" }

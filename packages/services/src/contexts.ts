@@ -4,6 +4,7 @@ import { Identity } from "./identity/index.ts"
 import { Inventory } from "./inventory/index.ts"
 import { Notifications } from "./notifications/index.ts"
 import { Orders } from "./orders/index.ts"
+import { Partners } from "./partners/index.ts"
 import { Payments } from "./payments/index.ts"
 import { Pricing } from "./pricing/index.ts"
 import { Risk } from "./risk/index.ts"
@@ -18,7 +19,8 @@ export const contexts = {
   orders: Orders,
   payments: Payments,
   risk: Risk,
-  notifications: Notifications
+  notifications: Notifications,
+  partners: Partners
 } as const
 
 export type ContextName = keyof typeof contexts

@@ -30,6 +30,7 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PartnersRpc } from "@merkato/rpc/partners/PartnersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
@@ -53,7 +54,8 @@ export const contracts = {
   orders: OrdersRpc,
   payments: PaymentsRpc,
   risk: RiskRpc,
-  notifications: NotificationsRpc
+  notifications: NotificationsRpc,
+  partners: PartnersRpc
 } as const satisfies Record<ContextName, unknown>
 
 /** Connections of the contexts' pool; 16 unless told. */
