@@ -124,7 +124,13 @@ describe("a partner", () => {
     ]
     expect((await subscribe(admin, "/all", types)).status).toBe(201)
     const productId = await shop().product({}, 10)
-    const sale = { productId, price: 0.5, currency: "USD", startsAt: "2025-01-01T00:00:00Z", endsAt: "2100-01-01T00:00:00Z" }
+    const sale = {
+      productId,
+      price: 0.5,
+      currency: "USD",
+      startsAt: "2025-01-01T00:00:00Z",
+      endsAt: "2100-01-01T00:00:00Z"
+    }
     expect((await admin.post("/api/v1/flash-sales", sale)).status).toBe(201)
     await buy(await shop().as("BOB"), productId)
     await until(
@@ -147,7 +153,8 @@ describe("a partner", () => {
       (all) => all.length > 0
     )
     if (told === undefined) throw new Error("nothing came")
-    for (const secret of [old, current]) expect(() => new Webhook(secret).verify(told.body, headersOf(told))).not.toThrow()
+    for (const secret of [old, current])
+      expect(() => new Webhook(secret).verify(told.body, headersOf(told))).not.toThrow()
     const other = `whsec_${Buffer.alloc(32).toString("base64")}`
     expect(() => new Webhook(other).verify(told.body, headersOf(told))).toThrow()
     const hex = (secret: string) => createHmac("sha256", secret).update(told.body).digest("hex")
@@ -167,7 +174,9 @@ describe("a partner", () => {
     expect(new Set(at("/fay").map(({ headers }) => headers.get("webhook-id"))).size).toBe(1)
     const published = async (topic: string) => {
       const rows = await shop().rows(`select envelope::text as envelope from bus.log where topic = '${topic}'`)
-      return rows.map(({ envelope }) => String(envelope)).filter((envelope) => envelope.includes(orderId) || envelope.includes(id))
+      return rows
+        .map(({ envelope }) => String(envelope))
+        .filter((envelope) => envelope.includes(orderId) || envelope.includes(id))
     }
     const failed = await until(
       () => published("partner.events"),

@@ -4,7 +4,16 @@ import { CartFull, CartNotFound, InvalidGuestToken } from "../src/cart/Cart.ts"
 import { ProductNotFound, Sku, SkuTaken, VersionConflict } from "../src/catalogue/Product.ts"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken } from "../src/identity/Identity.ts"
 import { OutOfStock, ReservationClosed, StockWouldBeNegative, StockWouldOverflow } from "../src/inventory/Stock.ts"
-import { AssessmentId, AttemptId, ProductId, OrderId, RefundId, ReservationId, SaleId, SubscriptionId } from "../src/kernel/Ids.ts"
+import {
+  AssessmentId,
+  AttemptId,
+  ProductId,
+  OrderId,
+  RefundId,
+  ReservationId,
+  SaleId,
+  SubscriptionId
+} from "../src/kernel/Ids.ts"
 import { InexactAmount } from "../src/kernel/Money.ts"
 import {
   codeOf,

@@ -148,11 +148,11 @@ export const make = Effect.gen(function* () {
       from unnest(
         ${events.map((event) => event.partitionKey)}::text[], ${events.map((event) => event.eventId)}::text[],
         ${events.map((event) => event.eventType)}::text[],
-        ${events.map((event) => ownerOf(event.eventType, event.payload))}::text[],
+        ${events.map((event) => ownerOf(event.eventType, event.payload) ?? "")}::text[],
         ${events.map((event) => JSON.stringify(event))}::text[]
       ) with ordinality as e (aggregate_id, event_id, event_type, about, body, line)
       join partners.webhook_subscriptions s on s.event_types @> array[e.event_type]
-        and (s.hears_all or e.about is null or e.about = s.owner_id)
+        and (s.hears_all or e.about in ('', s.owner_id))
       order by e.line, s.subscription_id
       -- Given up, and requeued by somebody from the dead letters.
       on conflict (delivery_id) do update set status = 'PENDING', attempts = 0
