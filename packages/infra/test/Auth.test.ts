@@ -490,7 +490,7 @@ describe("permission", () => {
   const isAction = (action: string): action is Action => action in may
 
   test("is given by role, action and owner, and denied to everything that is not in the table", () => {
-    expect(cases).toHaveLength(19 * 5 * 3)
+    expect(cases).toHaveLength(21 * 5 * 3)
     for (const { action, role, what, resource, expected } of cases) {
       if (!isAction(action)) throw new Error(action)
       const answer = decide({ principal: principalOf(role), action, resource })

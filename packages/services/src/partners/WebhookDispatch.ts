@@ -11,7 +11,7 @@ import * as Backoff from "@merkato/infra/policy/Backoff"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as PartnersStore from "./PartnersStore.ts"
-import { headersOf, type Message, signatures } from "./Signature.ts"
+import { headersOf, type Message, signatures } from "@merkato/infra/auth/WebhookSignature"
 
 /** Requests under way at once, and of one subscription: a receiver that hangs does not hold up the others. */
 const mostAtOnce = 64

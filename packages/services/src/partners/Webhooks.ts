@@ -25,7 +25,7 @@ import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as PartnersStore from "./PartnersStore.ts"
-import { secretOf } from "./Signature.ts"
+import { secretOf } from "@merkato/infra/auth/WebhookSignature"
 
 /** Subscriptions that somebody may have. */
 const most = 20

@@ -1,5 +1,6 @@
 import { createHmac } from "node:crypto"
 
+/** Webhooks are signed as Standard Webhooks has it, and with X-BV-Signature for those who want no more than a HMAC. */
 const prefix = "whsec_"
 
 /** A secret as partners get it (Standard Webhooks), of 256 random bits in base64url. */
