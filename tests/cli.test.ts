@@ -1,13 +1,14 @@
 // The operators' command: its pure parts, what it says and how it ends, and its work on a real shop.
 import { allEvents } from "@merkato/domain/events"
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { NodeServices } from "@effect/platform-node"
+import * as NodeServices from "@effect/platform-node/NodeServices"
 import { ConfigProvider, Console, Effect, Exit, Layer, Option, Schedule, Schema, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Command } from "effect/cli"
 import * as fc from "fast-check"
 import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
+import { Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Tokens } from "@merkato/infra/auth/Tokens"
@@ -167,6 +168,11 @@ describe("what cannot be is refused with a sentence", () => {
     [["replay", "orders_by_customer", "--into", "orders;", ...here], /Expected: a new table's name/],
     [["replay", "orders_by_customer", "--from", "soon", ...here], /Expected: archive, or a time such as/],
     [["replay", "orders_by_customer", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/],
+    [["archive", "run", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/],
+    [["archive", "run", "--every", "soon", ...here], /Expected: a time such as 10s, 5m or 12h/],
+    [["archive", "query", "select", "--first", "soon", ...here], /Expected: a day such as 2026-01-31/],
+    [["archive", "query", "select nothing from events", ...here], /Referenced column "nothing" not found/],
+    [["warehouse", "query", "select", ...here], /^SELECT clause without selection list/],
     [["dlq", "requeue", ...here], /^Say which dead letters/],
     [["dlq", "list", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/]
   ]
@@ -392,6 +398,13 @@ describe("on a running shop", () => {
     return new Client(shop.url, stdout)
   }
 
+  const onDatabase = <A, E>(body: (sql: SqlClient.SqlClient) => Effect.Effect<A, E, Scope.Scope>): Promise<A> =>
+    Effect.flatMap(RunningPostgres.url(dataDir), (url) =>
+      SqlClient.SqlClient.use(body).pipe(
+        Effect.provide(Database.layer({ url, maxConnections: 2, applicationName: "test" }))
+      )
+    ).pipe(Effect.scoped, Effect.runPromise)
+
   beforeAll(async () => {
     writeFileSync(file, baskets.join("\n"))
     shop = await startApp("shop", ["--data-dir", dataDir, "--no-seed"])
@@ -566,12 +579,6 @@ describe("on a running shop", () => {
   describe("replay", () => {
     const replay = (...args: ReadonlyArray<string>) =>
       run("replay", "orders_by_customer", ...args, "--data-dir", dataDir)
-    const onDatabase = <A, E>(body: (sql: SqlClient.SqlClient) => Effect.Effect<A, E, Scope.Scope>): Promise<A> =>
-      Effect.flatMap(RunningPostgres.url(dataDir), (url) =>
-        SqlClient.SqlClient.use(body).pipe(
-          Effect.provide(Database.layer({ url, maxConnections: 2, applicationName: "test" }))
-        )
-      ).pipe(Effect.scoped, Effect.runPromise)
     const comparedIn = (stdout: string) => Number(/^([\d,]+) rows? compared/m.exec(stdout)?.[1]?.replaceAll(",", ""))
 
     test("while the shop sells agrees with what it replaces, again and again", async () => {
@@ -673,6 +680,130 @@ describe("on a running shop", () => {
           expect(yield* building).toBe(0)
         })
       ))
+  })
+
+  describe("archive and warehouse", () => {
+    const here = ["--data-dir", dataDir]
+    const rowsOf = async (...args: ReadonlyArray<string>): Promise<ReadonlyArray<unknown>> => {
+      const { ok, stdout, stderr } = await run(...args, "--json", ...here)
+      expect({ ok, stderr }).toEqual({ ok: true, stderr: "" })
+      return stdout === "" ? [] : stdout.split("\n").map((line): unknown => JSON.parse(line))
+    }
+
+    test("an archiver that is killed neither loses nor doubles an event", async () => {
+      const objects = join(dataDir, "objects", "archive")
+      const child = Bun.spawn([process.execPath, "apps/merkato/src/main.ts", "archive", "run", ...here], {
+        cwd: root,
+        stdio: ["ignore", "ignore", "ignore"]
+      })
+      while (!existsSync(objects) && child.exitCode === null) await Bun.sleep(1)
+      child.kill("SIGKILL")
+      await child.exited
+      expect((await run("archive", "run", ...here)).stdout).toMatch(/^[\d,]+ events? archived in \d+ files?$/)
+      expect((await run("archive", "run", ...here)).stdout).toBe("0 events archived in 0 files")
+      const onBus = await onDatabase(
+        (sql) => sql`
+          select topic, partition, count(*) as n, max("offset") as last, string_agg(event_id, ' ' order by "offset") as events
+          from bus.log where topic = any(${Topic.literals}::text[]) group by topic, partition order by topic, partition`
+      )
+      expect(onBus.length).toBeGreaterThan(8)
+      const archived = `select topic, log_partition as partition, count(*) as n, max(log_offset) as last,
+        string_agg(event_id, ' ' order by log_offset) as events from log group by all order by all`
+      expect(await rowsOf("archive", "query", archived)).toEqual([...onBus])
+    }, 30_000)
+
+    test("the warehouse agrees with Postgres, to the cent", async () => {
+      const built = await run("warehouse", "build", ...here)
+      expect(built).toMatchObject({ ok: true, stderr: "" })
+      const orders = await onDatabase(
+        (sql) => sql`
+          select order_id, user_id, region, currency, status, items_minor, discount_minor, tax_minor, shipping_minor, total_minor,
+            version, (select count(*)::int from orders.order_items i where i.order_id = o.order_id) as lines,
+            (select sum(qty)::int from orders.order_items i where i.order_id = o.order_id) as units
+          from orders.orders o order by order_id`
+      )
+      expect(orders.length).toBeGreaterThan(20)
+      const columns = Object.keys(orders[0] ?? {}).join(", ")
+      expect(await rowsOf("warehouse", "query", `select ${columns} from fact_orders order by order_id`)).toEqual([
+        ...orders
+      ])
+      const adjustments = await onDatabase(
+        (sql) => sql`
+          select product_id, warehouse_id, delta, reason, on_hand from inventory.inventory_adjustment
+          order by product_id, adjusted_at, on_hand`
+      )
+      expect(
+        await rowsOf(
+          "warehouse",
+          "query",
+          `select product_id, warehouse_id, delta, reason, on_hand from fact_inventory_adjustments
+           order by product_id, adjusted_at, on_hand`
+        )
+      ).toEqual([...adjustments])
+      const products = await onDatabase(
+        (sql) =>
+          sql`select product_id, sku, name, price_minor, currency, version from catalogue.products order by product_id`
+      )
+      expect(
+        await rowsOf(
+          "warehouse",
+          "query",
+          "select product_id, sku, name, price_minor, currency, version from dim_product where is_current order by product_id"
+        )
+      ).toEqual([...products])
+      expect((await run("warehouse", "daily-sales", ...here)).stderr).toMatch(/^summed up: \d{4}-/)
+      expect((await run("warehouse", "daily-sales", ...here)).stderr).toBe("summed up: nothing, all is as it was")
+      const sales = await onDatabase(
+        (sql) => sql`
+          select to_char(created_at at time zone 'America/New_York', 'YYYY-MM-DD') as day, count(*) as orders,
+            sum(total_minor)::bigint as total_minor,
+            coalesce(sum(total_minor) filter (where status in ('PAID', 'FULFILLED')), 0)::bigint as paid_minor
+          from orders.orders where region = 'us' and currency = 'USD' group by 1 order by 1`
+      )
+      expect(
+        await rowsOf(
+          "warehouse",
+          "query",
+          "select day, orders, total_minor, paid_minor from daily_sales where region = 'us' and currency = 'USD' order by day"
+        )
+      ).toEqual([...sales])
+      const day = String(sales[0]?.["day"])
+      const told = await run("warehouse", "daily-sales", "--day", day, ...here)
+      expect(told.stdout).toMatch(new RegExp(`^day +region .*\\n${day}  us `))
+    }, 30_000)
+
+    test("a projection is built of the archive, though the bus has long forgotten", async () => {
+      const forgotten = await onDatabase(
+        (sql) => sql`delete from bus.log where topic = 'order.events' and "offset" < 5 returning 1`
+      )
+      expect(forgotten.length).toBeGreaterThan(0)
+      const replay = (...args: ReadonlyArray<string>) =>
+        run("replay", "orders_by_customer", "--from", "archive", ...args, ...here)
+      const [orders] = await onDatabase((sql) => sql<{ n: number }>`select count(*) as n from orders.orders`)
+      const { ok, stdout } = await replay()
+      expect({ ok, stdout }).toMatchObject({
+        ok: true,
+        stdout: expect.stringContaining(`${orders?.n.toLocaleString("en")} rows compared, 0 differences\n`)
+      })
+      await onDatabase(
+        (sql) => sql`
+          delete from orders.orders_by_customer where order_id = (select min(order_id) from orders.orders_by_customer)`
+      )
+      expect((await replay()).stdout).toContain(" rows compared, 1 difference:\n")
+      expect((await replay("--check")).stdout).toEndWith(" rows compared, 0 differences")
+      // What nobody has any more is not passed over.
+      rmSync(join(dataDir, "objects", "archive", "bus=postgres", "topic=order.events"), { recursive: true })
+      expect(await replay("--check")).toMatchObject({
+        ok: false,
+        stderr: expect.stringMatching(/Neither the archive nor the bus has order\.events\/\d from 0 to \d\.$/)
+      })
+    }, 30_000)
+  })
+
+  test.skipIf(process.platform !== "linux")("it does without the memory of DuckDB", () => {
+    const maps = readFileSync(`/proc/${shop.pid}/maps`, "utf8")
+    expect(maps).toContain("libc")
+    expect(maps).not.toContain("duckdb")
   })
 
   test("contracts export writes what the shop serves", async () => {

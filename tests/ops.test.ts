@@ -5,7 +5,7 @@ import { Effect } from "effect"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { operationNames, operations } from "@merkato/infra/policy/operations"
 import { contextNames, contexts } from "@merkato/services/contexts"
-import { type Answer, Client, tokenFor } from "./support/Client.ts"
+import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
 import { temporaryFolder } from "./support/Processes.ts"
 import { restShop } from "./support/RestShop.ts"
 import { ThreeProcesses } from "./support/ThreeProcesses.ts"
@@ -80,6 +80,42 @@ test("an admin sees every operation once, its limits and where they come from, a
     breaker: { state: "closed", retryAfterSeconds: 0 }
   })
 })
+
+test("revenue per minute is told to an admin, with the minute's payments as decimal amounts", async () => {
+  const productId = await shop().product({ price: 2.5 }, 10)
+  const ada = await shop().as("ADA")
+  const placed = await ada.post("/api/v1/orders", { items: [{ productId, qty: 3 }] }, { key: "minute-order" })
+  const paid = await ada.post(
+    `/api/v1/orders/${text(placed, "orderId")}/pay`,
+    { paymentToken: "tok_ok" },
+    { key: "minute-pay" }
+  )
+  expect(paid.status).toBe(200)
+  const from = new Date(Date.parse(text(placed, "createdAt")) - 60_000).toISOString()
+  const range = `from=${from}&to=${new Date(Date.parse(from) + 10 * 60_000).toISOString()}`
+  const admin = await shop().as("ADMIN", "admin")
+  const ask = () => admin.get(`/ops/revenue/minutes?${range}`)
+  const answer = await until(ask, (each) => itemsOf(each).length > 0)
+  expect(answer.headers.get("cache-control")).toBe("no-store")
+  expect(itemsOf(answer)).toEqual([
+    {
+      minute: expect.stringMatching(/:00\.000Z$/),
+      currency: "USD",
+      state: "open",
+      payments: 1,
+      revenue: 7.5,
+      refunds: 0,
+      refunded: 0,
+      corrections: 0,
+      correctedAt: null,
+      tooLate: { payments: 0, revenue: 0, refunds: 0, refunded: 0 }
+    }
+  ])
+  expect(answer.body["newest"]).toMatch(/Z$/)
+  expect(refusal(await ada.get(`/ops/revenue/minutes?${range}`))).toEqual([403, "forbidden"])
+  expect((await admin.get("/ops/revenue/minutes?from=2026-01-01T00:00:00Z&to=2026-01-03T00:00:00Z")).status).toBe(400)
+  expect((await admin.get("/ops/revenue/minutes?from=yesterday&to=today")).status).toBe(400)
+}, 60_000)
 
 test("limits follow the file while the shop runs; a file that makes no sense is told once and changes nothing", async () => {
   const admin = await shop().as("ADMIN", "admin")

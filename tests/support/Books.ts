@@ -14,9 +14,18 @@ const readers = {
     "cart.empty-ordered",
     "orders.end-expired",
     "orders.orders_by_customer",
-    "payments.daily_revenue"
+    "payments.daily_revenue",
+    "analytics.revenue-per-minute"
   ],
-  topics: ["order.events", "order.events", "order.events", "inventory.events", "order.events", "payment.events"]
+  topics: [
+    "order.events",
+    "order.events",
+    "order.events",
+    "inventory.events",
+    "order.events",
+    "payment.events",
+    "payment.events"
+  ]
 }
 
 /** What publishes, and where. */
@@ -322,6 +331,35 @@ const views = (sql: SqlClient.SqlClient): ReadonlyArray<Rule> => [
       from taken t full join payments.daily_revenue r using (attempt_id, entry)
       where (t.amount_minor, t.currency, t.booked) is distinct from (r.amount_minor, r.currency, r.booked_at is not null)
         or (entry = '') <> (r.region is not null)`
+  ],
+  [
+    "minutes brought what was taken and given back in them, each once",
+    // Of six days: what is older, the inbox has forgotten.
+    sql`
+      with since as (
+        select date_trunc('minute', max(received_at)) - interval '6 days' as at from analytics.inbox
+      ), moved as (
+        select e.occurred_at, p.currency, p.amount_minor as revenue, 0 as refund
+        from payments.events e join analytics.inbox i on i.event_id = e.event_id
+        join payments.payments p on p.attempt_id = e.aggregate_id
+        where e.event_type = ${PaymentEvents.PaymentCaptured.type}
+        union all
+        select e.occurred_at, r.currency, 0, r.amount_minor
+        from payments.events e join analytics.inbox i on i.event_id = e.event_id
+        join payments.refunds r on r.refund_id = e.payload ->> 'refundId'
+        where e.event_type = ${PaymentEvents.RefundCompleted.type}
+      ), told as (
+        select date_trunc('minute', occurred_at) as minute, currency, count(*) as movements, sum(revenue) as revenue,
+          sum(refund) as refund
+        from moved where occurred_at >= (select at from since) group by 1, 2
+      ), kept as (
+        select * from analytics.revenue_minutes where minute >= (select at from since)
+      )
+      select minute, currency, told.movements, told.revenue, told.refund, m.revenue_minor, m.refunds_minor
+      from told full join kept m using (minute, currency)
+      where (told.movements, told.revenue, told.refund) is distinct from
+        ((m.payments + m.refunds + m.late_payments + m.late_refunds)::bigint,
+          (m.revenue_minor + m.late_revenue_minor)::numeric, (m.refunds_minor + m.late_refunds_minor)::numeric)`
   ]
 ]
 

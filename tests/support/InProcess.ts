@@ -5,6 +5,7 @@ import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext
 import { UserId } from "@merkato/domain/kernel/Ids"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { AnalyticsRpc } from "@merkato/rpc/analytics/AnalyticsRpc"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -22,6 +23,7 @@ import { temporaryFolder } from "./Processes.ts"
 
 /** Typed clients of every context. */
 export const clients = Layer.mergeAll(
+  AnalyticsRpc.client,
   CartRpc.client,
   CatalogueRpc.client,
   IdentityRpc.client,

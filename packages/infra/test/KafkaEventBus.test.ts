@@ -2,12 +2,17 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { Admin, ConfigResourceTypes } from "@platformatic/kafka"
 import { Context, Deferred, Effect, Fiber, Layer, Logger, Option, Schedule, type Scope } from "effect"
 import { Kafka, logLevel } from "kafkajs"
+import { mkdtempSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { kafkaBroker } from "../../../tests/support/KafkaBroker.ts"
+import { Archive } from "../src/archive/Archive.ts"
 import { deadLetterTopic, type Delivery, EventBus } from "../src/events/EventBus.ts"
 import * as KafkaEventBus from "../src/events/KafkaEventBus.ts"
 import * as Brokers from "../src/events/kafka/Brokers.ts"
 import { deal } from "../src/events/kafka/Group.ts"
 import { malformedType } from "../src/events/kafka/Message.ts"
+import * as Files from "../src/objects/Files.ts"
 import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
 
 const kafka = await kafkaBroker("the event bus on Kafka")
@@ -100,6 +105,32 @@ if (kafka !== undefined) {
         })
       ))
   })
+
+  test("the archive has what stands in Kafka, once, and goes on behind it", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* start
+        const topic = unique("archived.events")
+        const folder = yield* Effect.acquireRelease(
+          Effect.sync(() => mkdtempSync(join(tmpdir(), "merkato-archive-"))),
+          (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
+        )
+        const archiving = Archive.use((archive) => archive.catchUp([topic])).pipe(
+          Effect.provideService(EventBus, bus),
+          Effect.provide(Layer.fresh(Archive.layer("kafka").pipe(Layer.provide(Files.layer(folder)))))
+        )
+        yield* bus.publish(upTo(25).map((n) => message(topic, `KEY-${n % 5}`, n)))
+        expect(yield* archiving).toMatchObject({ events: 25, missing: 0 })
+        yield* bus.publish(upTo(7).map((n) => message(topic, `KEY-${n % 5}`, 25 + n)))
+        expect(yield* archiving).toMatchObject({ events: 7, missing: 0 })
+        expect(yield* archiving).toEqual({ events: 0, files: 0, missing: 0 })
+        const archived = yield* Archive.use((archive) =>
+          Effect.flatMap(archive.files([topic]), (files) => Effect.forEach(files, (file) => archive.read(file)))
+        ).pipe(Effect.provide(Archive.layer("kafka").pipe(Layer.provide(Files.layer(folder)))))
+        const numbers = archived.flat().map(({ envelope }) => envelope.aggregateVersion)
+        expect(numbers.toSorted((a, b) => a - b)).toEqual([...upTo(32)])
+      })
+    ))
 
   describe("another client of the same Kafka", () => {
     const foreign = new Kafka({ clientId: "foreign", brokers: [kafka.brokers], logLevel: logLevel.NOTHING })

@@ -111,6 +111,7 @@ describe("retry", () => {
     ["webhook.dispatch", [0, 30_000, 150_000, 450_000, 1_350_000, 3_150_000]],
     ["flash_sale.price", [0]],
     ["cache.shared", [0]],
+    ["object.store", [0, 200, 600, 1_400, 3_000]],
     ["mqtt.ingest", [0, 200, 600, 1_400, 3_000]]
   ]
   for (const [name, times] of written) {

@@ -1,3 +1,4 @@
+import { Analytics } from "./analytics/index.ts"
 import { Cart } from "./cart/index.ts"
 import { Catalogue } from "./catalogue/index.ts"
 import { Identity } from "./identity/index.ts"
@@ -20,7 +21,8 @@ export const contexts = {
   payments: Payments,
   risk: Risk,
   notifications: Notifications,
-  partners: Partners
+  partners: Partners,
+  analytics: Analytics
 } as const
 
 export type ContextName = keyof typeof contexts

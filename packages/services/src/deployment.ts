@@ -24,6 +24,7 @@ import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { ServiceTokens } from "@merkato/rpc/contract/ServiceCall"
+import { AnalyticsRpc } from "@merkato/rpc/analytics/AnalyticsRpc"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
@@ -55,7 +56,8 @@ export const contracts = {
   payments: PaymentsRpc,
   risk: RiskRpc,
   notifications: NotificationsRpc,
-  partners: PartnersRpc
+  partners: PartnersRpc,
+  analytics: AnalyticsRpc
 } as const satisfies Record<ContextName, unknown>
 
 /** Connections of the contexts' pool; 16 unless told. */

@@ -8,6 +8,7 @@ import { StockAdjusted, StockCommitted, StockReleased, StockReserved } from "@me
 import { defaultWarehouse } from "@merkato/domain/inventory/Stock"
 import * as OrderEvents from "@merkato/domain/orders/OrderEvents"
 import * as PaymentEvents from "@merkato/domain/payments/PaymentEvents"
+import { oldMinutes } from "@merkato/services/analytics/RevenuePerMinute"
 import { endedProcesses } from "@merkato/services/orders/SagaStore"
 import { oldNews } from "@merkato/services/notifications/Notifications"
 import { supplier } from "./Goods.ts"
@@ -28,6 +29,7 @@ const assessmentsKeptMs = 90 * dayMs
 /** How long shoppers are told of an order, and its process is known: as the contexts forget them unless told otherwise. */
 const notificationsKeptMs = oldNews.days * dayMs
 const processesKeptMs = endedProcesses.days * dayMs
+const minutesKeptMs = oldMinutes.days * dayMs
 
 /**
  * The built-in gateways play a company of its own, whose books are no part of a shop's past; here are those of the last half
@@ -240,6 +242,13 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
     select attempt_id, '', 'us', total, 'USD', case when paid then date_trunc('milliseconds', captured_at) end,
       case when paid then 3 else 1 end
     from attempts order by n`
+  yield* sql`
+    insert into analytics.revenue_minutes as m (minute, currency, payments, revenue_minor, refunds, refunds_minor, corrections,
+      late_payments, late_revenue_minor, late_refunds, late_refunds_minor)
+    select date_trunc('minute', captured_at), 'USD', count(*), sum(total), 0, 0, 0, 0, 0, 0, 0
+    from attempts where paid and captured_at > ${since(plan, minutesKeptMs)} group by 1 order by 1
+    on conflict (minute, currency) do update set payments = m.payments + excluded.payments,
+      revenue_minor = m.revenue_minor + excluded.revenue_minor`
   yield* sql`
     insert into payments.ledger (booking_id, line, attempt_id, order_id, account, amount_minor, currency, booked_at)
     select 'capture-' || attempt_id, line, attempt_id, order_id, account, total * sign, 'USD', captured_at

@@ -38,7 +38,7 @@ export const functions = Effect.gen(function* () {
     return trim_scale(minor / 100.0)`
 })
 
-/** Gives every topic and every reader a place on the bus that lies behind much that was told and forgotten. */
+/** Gives every topic and every reader a place on the bus that lies behind much that was told and forgotten, and every stream its time. */
 export const begin = Effect.fn("Told.begin")(function* (plan: Plan) {
   const sql = yield* SqlClient.SqlClient
   yield* sql`
@@ -53,6 +53,7 @@ export const begin = Effect.fn("Told.begin")(function* (plan: Plan) {
     from unnest(${readers.map(({ group }) => group)}::text[], ${readers.map(({ topic }) => topic)}::text[]) as r (consumer_group, topic)
     join bus.partitions using (topic)
     on conflict do nothing`
+  yield* sql`update analytics.streams set newest = greatest(newest, ${plan.ends}) where stream = 'revenue'`
 })
 
 /** What a batch tells, before it is in the stores. Each row has its own id already, for who refers to it. */

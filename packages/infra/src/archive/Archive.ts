@@ -1,11 +1,9 @@
 /** The log of events as Parquet files in the object store: for as long as one wants, where the bus keeps them for days. */
 import { Context, Effect, Layer, Schema, Scope, Semaphore } from "effect"
-import { readFile } from "node:fs/promises"
-import { join } from "node:path"
 import { Envelope } from "@merkato/domain/kernel/Event"
 import * as DuckDb from "../duckdb/DuckDb.ts"
 import { type BusUnavailable, type Delivery, EventBus } from "../events/EventBus.ts"
-import { ObjectStore, ObjectStoreUnavailable } from "../objects/ObjectStore.ts"
+import { ObjectStore, type ObjectStoreUnavailable } from "../objects/ObjectStore.ts"
 import { type ArchiveFile, type BusKind, byOffset, dayOf, nameOf, parse, placeName, prefixOf } from "./ArchiveFile.ts"
 
 /** The archive is not of this bus, or a file is not what it should be; the reason is a whole sentence. */
@@ -143,20 +141,13 @@ const make = Effect.fnUntraced(function* (bus: BusKind) {
 
   /** Whether it is ours: else another archiver was faster. */
   const write = Effect.fnUntraced(function* ({ topic, partition, day, first, events }: Run) {
-    const { run, fill, folder } = yield* duck
-    const path = join(folder, "written.parquet")
+    const { run, fill, parquet } = yield* duck
     yield* run(writtenTable)
     yield* fill(
       "written",
       events.map(({ offset, key, traceParent, envelope }) => [offset, key, traceParent, JSON.stringify(envelope)])
     )
-    yield* run(
-      `copy (select ${columns} from written order by log_offset) to ${DuckDb.quoted(path)} (format parquet, compression zstd)`
-    )
-    const content = yield* Effect.tryPromise({
-      try: () => readFile(path),
-      catch: (cause) => new ObjectStoreUnavailable({ cause })
-    })
+    const content = yield* parquet(`(select ${columns} from written order by log_offset)`)
     return yield* objects.putNew(nameOf({ bus, topic, partition }, day, first), content)
   }, oneAtATime.withPermits(1))
 

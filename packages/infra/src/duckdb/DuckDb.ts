@@ -1,6 +1,7 @@
 /** An analytical database in memory, for work on Parquet files. */
 import { Effect, Schema, type Scope } from "effect"
 import { mkdtempSync, rmSync } from "node:fs"
+import { readFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 
@@ -23,8 +24,8 @@ export interface DuckDb {
     table: string,
     rows: ReadonlyArray<ReadonlyArray<string | number>>
   ) => Effect.Effect<void, QueryFailed>
-  /** A folder for files, gone with the database. */
-  readonly folder: string
+  /** A table, or a select in brackets, as a Parquet file. */
+  readonly parquet: (rows: string) => Effect.Effect<Uint8Array, QueryFailed>
 }
 
 const settings = {
@@ -35,7 +36,8 @@ const settings = {
   autoload_known_extensions: "false"
 }
 
-const failed = (error: unknown) => new QueryFailed({ reason: error instanceof Error ? error.message : String(error) })
+const failed = (error: unknown) =>
+  new QueryFailed({ reason: (error instanceof Error ? error.message : String(error)).replace(/^\w+ Error: /, "") })
 
 const plain = (value: unknown): Value => {
   switch (typeof value) {
@@ -96,9 +98,14 @@ export const open: Effect.Effect<DuckDb, QueryFailed, Scope.Scope> = Effect.gen(
       })
     })
   yield* asked(() => connection.run("set timezone = 'UTC'"))
+  const written = join(folder, "written.parquet")
   return {
-    folder,
     run: (sql) => Effect.asVoid(asked(() => connection.run(sql))),
+    parquet: (rows) =>
+      asked(async () => {
+        await connection.run(`copy ${rows} to ${quoted(written)} (format parquet, compression zstd)`)
+        return await readFile(written)
+      }),
     rows: (sql) =>
       Effect.map(
         asked(() => connection.runAndReadAll(sql)),

@@ -112,8 +112,8 @@ export const operations = {
     retryBudget: null
   },
   "object.store": {
-    about: "object store: archive of the events, and the warehouse",
-    usedBy: "the operators' command",
+    about: "object store: the archive of events and the warehouse, in the operators' command",
+    usedBy: "analytics",
     deadlineMs: 120_000,
     attemptTimeoutMs: 30_000,
     attempts: 5,

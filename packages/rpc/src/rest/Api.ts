@@ -13,6 +13,7 @@ import { DeliveryStatus, EventTypes, WebhookUrl } from "@merkato/domain/partners
 import { Decision } from "@merkato/domain/risk/Assessment"
 import { FlashSaleStatus, Instant } from "@merkato/domain/pricing/FlashSale"
 import { Items, Quantity } from "@merkato/domain/pricing/Quote"
+import { AnalyticsGroup } from "../analytics/AnalyticsRpc.ts"
 import { CartGroup } from "../cart/CartRpc.ts"
 import { CatalogueGroup } from "../catalogue/CatalogueRpc.ts"
 import { IdentityGroup } from "../identity/IdentityRpc.ts"
@@ -25,7 +26,7 @@ import { RiskGroup } from "../risk/RiskRpc.ts"
 import { JsonBody, SignedIn } from "./Access.ts"
 import { documented } from "./Document.ts"
 import * as Json from "./Json.ts"
-import { AssessmentJson, OrderProcessJson, PoliciesJson } from "./OpsJson.ts"
+import { AssessmentJson, OrderProcessJson, PoliciesJson, RevenueStreamJson } from "./OpsJson.ts"
 import { idempotencyKeyRequired, namedInBody, type ProblemOptions, problemsOf } from "./Problems.ts"
 
 type Contract = { readonly requests: ReadonlyMap<string, object> }
@@ -466,7 +467,14 @@ class Ops extends HttpApiGroup.make("ops")
       error: problems(RiskGroup, "Get")
     })
       .middleware(SignedIn)
-      .annotateMerge(summary("One assessment of risk, with its reasons (admin)"))
+      .annotateMerge(summary("One assessment of risk, with its reasons (admin)")),
+    HttpApiEndpoint.get("revenuePerMinute", "/revenue/minutes", {
+      query: { from: Instant, to: Instant },
+      success: RevenueStreamJson,
+      error: problems(AnalyticsGroup, "RevenuePerMinute")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("What each minute brought, late payments counted in; at most a day (admin)"))
   )
   .prefix("/ops") {}
 

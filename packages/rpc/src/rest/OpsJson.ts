@@ -1,6 +1,9 @@
 import { Schema } from "effect"
+import { MinuteState } from "@merkato/domain/analytics/RevenueMinute"
+import { Currency } from "@merkato/domain/kernel/Money"
 import { OrderProcessState } from "@merkato/domain/orders/OrderProcess"
 import { Assessment } from "@merkato/domain/risk/Assessment"
+import { Amount, Instant } from "./Json.ts"
 
 const milliseconds = Schema.NullOr(Schema.Int)
 
@@ -79,3 +82,22 @@ export const OrderProcessJson = Schema.toEncoded(OrderProcessState).annotate({ i
 
 /** What was decided about an attempt to pay, and why. */
 export const AssessmentJson = Schema.toEncoded(Assessment).annotate({ identifier: "Assessment" })
+
+const flow = { payments: Schema.Int, revenue: Amount, refunds: Schema.Int, refunded: Amount }
+
+/** What a minute brought in a currency. */
+export const RevenueMinuteJson = Schema.Struct({
+  minute: Instant,
+  currency: Currency,
+  state: MinuteState,
+  ...flow,
+  corrections: Schema.Int,
+  correctedAt: Schema.NullOr(Instant),
+  tooLate: Schema.Struct(flow)
+}).annotate({ identifier: "RevenueMinute" })
+
+/** Minutes, and the time of the newest payment or refund that is known. */
+export const RevenueStreamJson = Schema.Struct({
+  newest: Schema.NullOr(Instant),
+  items: Schema.Array(RevenueMinuteJson)
+}).annotate({ identifier: "RevenueStream" })

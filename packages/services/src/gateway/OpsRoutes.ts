@@ -1,11 +1,14 @@
-import { Context, Effect, Schema } from "effect"
+import { Context, DateTime, Effect, Schema } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
+import type { Flow, RevenueStream } from "@merkato/domain/analytics/RevenueMinute"
+import { type Currency, toDecimal } from "@merkato/domain/kernel/Money"
 import { OrderProcessState } from "@merkato/domain/orders/OrderProcess"
 import { Assessment } from "@merkato/domain/risk/Assessment"
 import { Authorizer, authorize } from "@merkato/infra/authorizer/Authorizer"
 import { Policies } from "@merkato/infra/policy/Policies"
+import { AnalyticsRpc } from "@merkato/rpc/analytics/AnalyticsRpc"
 import { Api } from "@merkato/rpc/rest/Api"
-import type { PoliciesJson } from "@merkato/rpc/rest/OpsJson"
+import type { PoliciesJson, RevenueStreamJson } from "@merkato/rpc/rest/OpsJson"
 import * as OpsPolicies from "./Policies.ts"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
@@ -13,6 +16,26 @@ import { answering, json, pageJson } from "./Rest.ts"
 
 const encodeProcess = Schema.encodeSync(OrderProcessState)
 const encodeAssessment = Schema.encodeSync(Assessment)
+
+const flowJson = (flow: Flow, currency: Currency) => ({
+  payments: flow.payments,
+  revenue: toDecimal(flow.revenueMinor, currency),
+  refunds: flow.refunds,
+  refunded: toDecimal(flow.refundsMinor, currency)
+})
+
+const revenueJson = ({ newest, items }: RevenueStream): typeof RevenueStreamJson.Encoded => ({
+  newest: newest === null ? null : DateTime.formatIso(newest),
+  items: items.map(({ minute, currency, state, corrections, correctedAt, tooLate, ...flow }) => ({
+    minute: DateTime.formatIso(minute),
+    currency,
+    state,
+    ...flowJson(flow, currency),
+    corrections,
+    correctedAt: correctedAt === null ? null : DateTime.formatIso(correctedAt),
+    tooLate: flowJson(tooLate, currency)
+  }))
+})
 
 const unstored = { "cache-control": "no-store" }
 
@@ -45,6 +68,7 @@ export const opsRoutes = (contexts: ReadonlyArray<string>) =>
 
       const orders = yield* OrdersRpc
       const risk = yield* RiskRpc
+      const analytics = yield* AnalyticsRpc
 
       return handlers.handleAll({
         saga: ({ params }) =>
@@ -55,6 +79,10 @@ export const opsRoutes = (contexts: ReadonlyArray<string>) =>
           ),
         assessment: ({ params }) =>
           answering(Effect.map(risk.Get(params), (assessment) => json(encodeAssessment(assessment), 200, unstored))),
+        revenuePerMinute: ({ query }) =>
+          answering(
+            Effect.map(analytics.RevenuePerMinute(query), (stream) => json(revenueJson(stream), 200, unstored))
+          ),
         policies: () =>
           answering(
             Effect.andThen(

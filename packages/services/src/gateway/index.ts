@@ -1,6 +1,7 @@
 import { Layer } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import { AnalyticsRpc } from "@merkato/rpc/analytics/AnalyticsRpc"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
@@ -34,7 +35,7 @@ export { asSampled, Sampling } from "./Sampling.ts"
 export { Readiness } from "./Health.ts"
 export { PolicyPeers } from "./Policies.ts"
 
-/** The contracts that the edge calls. */
+/** The contracts that the edge calls and a shop is not ready without: analytics is for those who look at it. */
 export const needs = [
   IdentityRpc,
   CatalogueRpc,
@@ -48,6 +49,7 @@ export const needs = [
 ] as const
 
 const clients = Layer.mergeAll(
+  AnalyticsRpc.client,
   IdentityRpc.client,
   CatalogueRpc.client,
   PricingRpc.client,

@@ -1,14 +1,12 @@
 /** The warehouse: facts and dimensions as Parquet files in the object store, built from the archive of events and nothing else. */
 import { Effect, Schema } from "effect"
-import { readFile } from "node:fs/promises"
-import { join } from "node:path"
 import { OrderCreated } from "@merkato/domain/orders/OrderEvents"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { Archive } from "@merkato/infra/archive/Archive"
 import type { ArchiveFile } from "@merkato/infra/archive/ArchiveFile"
 import * as ArchiveViews from "@merkato/infra/archive/ArchiveViews"
 import * as DuckDb from "@merkato/infra/duckdb/DuckDb"
-import { ObjectStore, ObjectStoreUnavailable } from "@merkato/infra/objects/ObjectStore"
+import { ObjectStore } from "@merkato/infra/objects/ObjectStore"
 import * as Snapshot from "./Snapshot.ts"
 import * as Tables from "./tables.ts"
 
@@ -80,19 +78,15 @@ export const open = Effect.fnUntraced(function* (duck: DuckDb.DuckDb) {
 
 /** Writes rows of the table `fresh` as a new file of a table. */
 const write = Effect.fnUntraced(function* (
-  { run, folder }: DuckDb.DuckDb,
+  { parquet }: DuckDb.DuckDb,
   table: Tables.Table,
   version: number,
   day?: string
 ) {
   const objects = yield* ObjectStore
-  const path = join(folder, "fresh.parquet")
-  const rows = day === undefined ? "fresh" : `(select * from fresh where day = date ${DuckDb.quoted(day)})`
-  yield* run(`copy ${rows} to ${DuckDb.quoted(path)} (format parquet, compression zstd)`)
-  const content = yield* Effect.tryPromise({
-    try: () => readFile(path),
-    catch: (cause) => new ObjectStoreUnavailable({ cause })
-  })
+  const content = yield* parquet(
+    day === undefined ? "fresh" : `(select * from fresh where day = date ${DuckDb.quoted(day)})`
+  )
   const name = Snapshot.fileName(table, day, version, yield* Ids.next)
   yield* objects.putNew(name, content)
   return name
@@ -272,13 +266,16 @@ export const summarise = Effect.fn("Warehouse.summarise")(function* (day: string
   const version = before.version + 1
   const duck = yield* DuckDb.open
   const dailySales = { ...before.dailySales }
+  const changed: Array<string> = []
   for (const each of days) {
     const of = sourcesOf(before, each)
     yield* viewing(duck, { ...filesOf(Snapshot.empty), fact_orders: of })
     yield* fill(duck, "daily_sales", Tables.sales(each))
     const sold = yield* countOf(duck, "select count(*) as n from fresh")
-    dailySales[each] = { of, file: sold === 0 ? null : yield* write(duck, "daily_sales", version, each) }
+    const file = sold === 0 ? null : yield* write(duck, "daily_sales", version, each)
+    if (file !== null || (before.dailySales[each]?.file ?? null) !== null) changed.push(each)
+    dailySales[each] = { of, file }
   }
   yield* Snapshot.publish({ ...before, version, dailySales })
-  return days
+  return changed
 }, Effect.scoped)
