@@ -15,7 +15,7 @@ const policies = join(folder.path, "policies.json")
 writeFileSync(
   policies,
   JSON.stringify({
-    "webhook.dispatch": { attempts: 3, backoff: { kind: "exactly", delaysMs: [20, 20] } },
+    "webhook.dispatch": { attempts: 3, attemptTimeoutMs: 60_000, backoff: { kind: "exactly", delaysMs: [20, 20] } },
     // A sale that is not made within a second is refused, and the machine may be busy.
     "flash_sale.price": { deadlineMs: 60_000, attemptTimeoutMs: 60_000 }
   })
