@@ -13,6 +13,7 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PartnersRpc } from "@merkato/rpc/partners/PartnersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
@@ -29,6 +30,7 @@ export const clients = Layer.mergeAll(
   InventoryRpc.client,
   NotificationsRpc.client,
   OrdersRpc.client,
+  PartnersRpc.client,
   PaymentsRpc.client,
   PricingRpc.client,
   RiskRpc.client

@@ -35,7 +35,7 @@ class CheckedClient extends Client {
 
 const Rows = Schema.Array(Schema.Record(Schema.String, Schema.Unknown))
 
-const contextsWithEvents = ["identity", "catalogue", "pricing", "cart", "inventory", "orders", "payments"]
+const contextsWithEvents = ["identity", "catalogue", "pricing", "cart", "inventory", "orders", "payments", "partners"]
 
 /** The shop that all tests of a file share: a process of its own, on a database that the tests can look into. */
 export class RestShop {

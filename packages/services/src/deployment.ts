@@ -42,6 +42,7 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PartnersRpc } from "@merkato/rpc/partners/PartnersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
@@ -67,6 +68,7 @@ export const contracts = {
   payments: PaymentsRpc,
   risk: RiskRpc,
   notifications: NotificationsRpc,
+  partners: PartnersRpc,
   analytics: AnalyticsRpc
 } as const satisfies Record<ContextName, unknown>
 

@@ -66,7 +66,6 @@ export const operations = {
   "webhook.dispatch": {
     about: "webhook dispatch; after the last retry the dead letters",
     usedBy: "partners",
-    later: true,
     deadlineMs: null,
     attemptTimeoutMs: 10_000,
     attempts: 6,
