@@ -96,7 +96,7 @@ const server = (hostname: string, port: number) => {
   const running = Bun.serve({
     hostname,
     port,
-    fetch: async (request) => {
+    fetch: async (request): Promise<Response> => {
       const { pathname } = new URL(request.url)
       got.push({ host: request.headers.get("host"), path: pathname, body: await request.text() })
       if (pathname === "/elsewhere") return Response.redirect(`http://127.0.0.2:${running.port}/secret`, 302)
