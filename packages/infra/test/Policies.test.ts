@@ -114,6 +114,8 @@ describe("retry", () => {
     ["search.products", [0]],
     ["orders.history", [0]],
     ["object.store", [0, 200, 600, 1_400, 3_000]],
+    ["relay.configure", [0, 500, 1_500, 3_500, 7_500]],
+    ["schema.registry", [0, 200, 600]],
     ["mqtt.ingest", [0, 200, 600, 1_400, 3_000]]
   ]
   for (const [name, times] of written) {
