@@ -8,8 +8,9 @@ import { dirname, join } from "node:path"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import * as History from "../apps/merkato/src/history/History.ts"
-import { Client, text, tokenFor } from "./support/Client.ts"
+import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
 import { startApp, temporaryFolder } from "./support/Processes.ts"
+import { until } from "./support/Until.ts"
 
 /** The past of the shop: all of it within a day, so that nothing of it is forgotten yet. */
 const past = { products: 3_000, customers: 12_000, orders: 12_000, days: 1, besideOrders: true }
@@ -60,6 +61,34 @@ const explained = (log: string): ReadonlyArray<Explained> =>
     ([, json = ""]) => JSON.parse(json.replaceAll(/^\t/gm, "")) as Explained
   )
 
+const items = ({ body }: Answer): ReadonlyArray<Readonly<Record<string, unknown>>> =>
+  Array.isArray(body["items"]) ? body["items"] : []
+
+/** Partners of years: one is owed much, and has been told much; others want to hear of what does not happen here. */
+const partnersOfYears = Effect.gen(function* () {
+  const sql = yield* SqlClient.SqlClient
+  yield* sql`
+    insert into partners.webhook_subscriptions
+      (subscription_id, owner_id, hears_all, url, event_types, status, secret, created_at)
+    select 'HOOK-' || n, 'USER-' || n, false, 'https://hooks.example.com', '{of.none}', 'ACTIVE', '', '2026-01-01'
+    from generate_series(1, 3000) n`
+  yield* sql`
+    insert into partners.webhook_deliveries
+      (delivery_id, subscription_id, aggregate_id, event_id, event_type, body, status, attempts, created_at)
+    select 'DLV-' || n, 'HOOK-1', 'ORDER-' || n / 2, 'E-' || n, 'of.none', '{}',
+      case n % 2 when 0 then 'PENDING' else 'DELIVERED' end, 1, now()
+    from generate_series(1, 20000) n`
+  yield* sql`
+    insert into partners.webhook_delivery_attempts (delivery_id, attempted_at, duration_ms, request_headers)
+    select 'DLV-' || n, now(), 1, '{}' from generate_series(1, 20000) n`
+  yield* sql`
+    insert into partners.webhook_delays (group_id, key, due_at, arrivals)
+    select 'HOOK-1', 'ORDER-' || n, now() + interval '1 day', 1 from generate_series(1, 10000) n`
+  for (const table of ["subscriptions", "deliveries", "delivery_attempts", "delays"]) {
+    yield* sql.unsafe(`analyze partners.webhook_${table}`)
+  }
+})
+
 /** What people do in a shop, once; `tag` makes it theirs. */
 const shopping = async (url: string, dataDir: string, tag: string) => {
   const visitor = new Client(url)
@@ -71,6 +100,10 @@ const shopping = async (url: string, dataDir: string, tag: string) => {
   await visitor.post("/api/v1/sessions/refresh", { refreshToken: text(session, "refreshToken") })
   const product = { sku: `SKU-${tag}`, name: `Kiwi ${tag}`, category: `Fruit ${tag}`, price: 1, currency: "USD" }
   const productId = text(await admin.post("/api/v1/products", product), "productId")
+  // The shop is its own partner: it takes what it tells for a visitor who wants a cart.
+  const types = ["created", "paid"].map((what) => `ecommerce.order.order.${what}.v1`)
+  const hook = await ada.post("/api/v1/webhooks/subscriptions", { url: `${url}/api/v1/carts`, eventTypes: types })
+  expect(hook.status).toBe(201)
   await admin.request("PATCH", `/api/v1/products/${productId}`, { body: { description: `fresh ${tag}` } })
   await admin.request("PUT", `/api/v1/products/${productId}/price`, {
     body: { price: 2, currency: "USD", reason: "harvest" }
@@ -115,6 +148,18 @@ const shopping = async (url: string, dataDir: string, tag: string) => {
   for (const path of ["/api/v1/orders", `/ops/sagas/${paid}`, "/ops/risk/assessments"]) {
     expect((await admin.get(path)).status).toBe(200)
   }
+  const hooks = "/api/v1/webhooks/subscriptions"
+  const [subscription] = items(await ada.get(hooks))
+  const path = `${hooks}/${String(subscription?.["subscriptionId"])}`
+  const told = await until(
+    async () => items(await ada.get(`${path}/deliveries?status=DELIVERED`)),
+    (all) => all.length > 0
+  )
+  const deliveryId = String(told[0]?.["deliveryId"])
+  expect((await ada.get(`/api/v1/webhooks/deliveries/${deliveryId}`)).status).toBe(200)
+  expect((await ada.post(`/api/v1/webhooks/deliveries/${deliveryId}/redeliver`)).status).toBe(202)
+  expect((await ada.post(`${path}/replay`, { after: deliveryId })).status).toBe(202)
+  expect((await ada.post(`${path}/rotate-secret`)).status).toBe(200)
   await ada.request("DELETE", "/api/v1/sessions")
 }
 
@@ -131,7 +176,8 @@ test(
             Effect.promise(() =>
               startApp("shop", ["--no-seed", "--data-dir", folder.path], {
                 DATABASE_URL: Redacted.value(url),
-                MERKATO_TRACE_SAMPLING: "0"
+                MERKATO_TRACE_SAMPLING: "0",
+                MERKATO_WEBHOOKS_ALLOW_PRIVATE: "true"
               })
             ),
             ({ end }) => Effect.promise(() => end("SIGTERM"))
@@ -145,6 +191,7 @@ test(
       const grow = Effect.gen(function* () {
         const sql = yield* SqlClient.SqlClient
         yield* History.load(url, past)
+        yield* partnersOfYears
         yield* sql`alter system set auto_explain.log_min_duration = 0`
         yield* sql`select pg_reload_conf()`
         const [size] = yield* sql<{ orders: number; events: number; folder: string }>`

@@ -5,8 +5,10 @@ import { join } from "node:path"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
 import { apicurio } from "./Apicurio.ts"
+import { cassandra } from "./Cassandra.ts"
 import { debezium } from "./Debezium.ts"
 import { kafka } from "./Kafka.ts"
+import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
 import { redis } from "./Redis.ts"
 import { s3 } from "./S3.ts"
@@ -14,7 +16,7 @@ import { type Place, Refused, type Server } from "./Server.ts"
 import { toxiproxy } from "./Toxiproxy.ts"
 
 /** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
-export const servers: ReadonlyArray<Server> = [kafka, redis, s3, toxiproxy, apicurio, debezium]
+export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch, cassandra, s3, toxiproxy, apicurio, debezium]
 
 export interface Where {
   /** Downloads, shared and kept. */

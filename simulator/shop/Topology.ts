@@ -2,10 +2,10 @@ import type { ContextName } from "@merkato/services/contexts"
 import { between, type Draw, oneOf } from "../kernel/Prng.ts"
 
 /**
- * Contexts that take part. Identity is left out: its password hashing is slow by design, and nothing here signs in. So is
- * analytics, which nobody buys by.
+ * Contexts that take part. Identity is left out: its password hashing is slow by design, and nothing here signs in. So are
+ * analytics, which nobody buys by, and partners, which only looks on and calls others over a network of its own.
  */
-export type Simulated = Exclude<ContextName, "identity" | "analytics">
+export type Simulated = Exclude<ContextName, "identity" | "analytics" | "partners">
 
 export const simulated: ReadonlyArray<Simulated> = [
   "catalogue",

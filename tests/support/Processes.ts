@@ -89,7 +89,11 @@ export const startApp = async (
 }
 
 /** Runs one of the apps until it ends by itself, with exactly these arguments. */
-export const runToEnd = (app: App, args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) =>
+export const runToEnd = (
+  app: App | "merkato",
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>> = {}
+) =>
   new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve, reject) => {
     const child = spawn(process.execPath, [join(root, `apps/${app}/src/main.ts`), ...args], {
       env: { ...cleanEnvironment(), MERKATO_LOG_FORMAT: "json", ...env },
@@ -112,7 +116,9 @@ const cleanEnvironment = (): Record<string, string> =>
     Object.entries(process.env).filter(
       (entry): entry is [string, string] =>
         entry[1] !== undefined &&
-        !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL|SCHEMA_REGISTRY_URL|CONNECT_URL)/.test(entry[0])
+        !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL|OPENSEARCH_|CASSANDRA_|SCHEMA_REGISTRY_URL|CONNECT_URL)/.test(
+          entry[0]
+        )
     )
   )
 

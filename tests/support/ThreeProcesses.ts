@@ -3,7 +3,7 @@ import { freePort, type Running, startApp } from "./Processes.ts"
 
 /** Which contexts answer in which of the two services; the edge is the third process. */
 const contexts = {
-  front: "identity,catalogue,pricing,cart,orders,notifications,analytics",
+  front: "identity,catalogue,pricing,cart,orders,notifications,partners,analytics",
   back: "inventory,payments,risk"
 } as const
 

@@ -3,6 +3,7 @@ import { events as catalogue } from "./catalogue/CatalogueEvents.ts"
 import { events as identity } from "./identity/IdentityEvents.ts"
 import { events as inventory } from "./inventory/InventoryEvents.ts"
 import { events as orders } from "./orders/OrderEvents.ts"
+import { events as partners } from "./partners/PartnerEvents.ts"
 import { events as payments } from "./payments/PaymentEvents.ts"
 import { events as pricing } from "./pricing/PricingEvents.ts"
 import { events as risk } from "./risk/RiskEvents.ts"
@@ -16,5 +17,6 @@ export const allEvents = [
   ...inventory,
   ...orders,
   ...payments,
-  ...risk
+  ...risk,
+  ...partners
 ] as const

@@ -12,7 +12,8 @@ const promised = [
   "ecommerce.order.order.fulfilled.v1",
   "ecommerce.inventory.stock.adjusted.v1",
   "ecommerce.product.product.updated.v1",
-  "ecommerce.pricing.flash_sale.started.v1"
+  "ecommerce.pricing.flash_sale.started.v1",
+  "ecommerce.webhook.delivery.failed.v1"
 ]
 
 const overTheWire = (payload: unknown): unknown => JSON.parse(JSON.stringify(payload))

@@ -4,7 +4,16 @@ import { CartFull, CartNotFound, InvalidGuestToken } from "../src/cart/Cart.ts"
 import { ProductNotFound, Sku, SkuTaken, VersionConflict } from "../src/catalogue/Product.ts"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken } from "../src/identity/Identity.ts"
 import { OutOfStock, ReservationClosed, StockWouldBeNegative, StockWouldOverflow } from "../src/inventory/Stock.ts"
-import { AssessmentId, AttemptId, ProductId, OrderId, RefundId, ReservationId, SaleId } from "../src/kernel/Ids.ts"
+import {
+  AssessmentId,
+  AttemptId,
+  ProductId,
+  OrderId,
+  RefundId,
+  ReservationId,
+  SaleId,
+  SubscriptionId
+} from "../src/kernel/Ids.ts"
 import { InexactAmount } from "../src/kernel/Money.ts"
 import {
   codeOf,
@@ -45,6 +54,12 @@ import {
 import { ImpossiblePayment } from "../src/payments/PaymentEvents.ts"
 import { FlashSaleNotFound, FlashSaleOverlaps, PriceNotLower } from "../src/pricing/FlashSale.ts"
 import { CurrencyNotSupported } from "../src/pricing/Quote.ts"
+import {
+  DeliveryNotFound,
+  SubscriptionNotActive,
+  SubscriptionNotFound,
+  TooManySubscriptions
+} from "../src/partners/Webhook.ts"
 import { AssessmentNotFound } from "../src/risk/Assessment.ts"
 import { errorNames, modules } from "./modules.ts"
 
@@ -101,6 +116,14 @@ const further: ReadonlyArray<readonly [Problem, string, number]> = [
   [new OrderNotFound({ orderId: "ORDER-1" }), "order_not_found", 404],
   [new NotHeld({ orderStatus: "PENDING" }), "not_held", 409],
   [new OrderProcessNotFound({ id: "SAGA-1" }), "order_process_not_found", 404],
+  [new SubscriptionNotFound({ subscriptionId: "HOOK-1" }), "subscription_not_found", 404],
+  [new DeliveryNotFound({ deliveryId: "DLV-1" }), "delivery_not_found", 404],
+  [
+    new SubscriptionNotActive({ subscriptionId: SubscriptionId.make("HOOK-1"), status: "GONE" }),
+    "subscription_not_active",
+    409
+  ],
+  [new TooManySubscriptions({ most: 20 }), "too_many_subscriptions", 409],
   [new AssessmentNotFound({ assessmentId: AssessmentId.make("RISK-1") }), "assessment_not_found", 404],
   [new ServiceUnavailable({ service: "pricing", retryAfterSeconds: 1 }), "service_unavailable", 503],
   [new InvalidValue({ path: "price", reason: "too many decimals" }), "invalid_value", 400]

@@ -457,6 +457,8 @@ const may: Record<Action, Partial<Record<Role, "yes" | "own">>> = {
   "order.review": { admin: "yes" },
   "payment.move": { shopper: "yes", admin: "yes", service: "yes" },
   "notification.read": { shopper: "yes", admin: "yes" },
+  "webhook.write": { shopper: "yes", admin: "yes" },
+  "webhook.use": { shopper: "own", admin: "yes" },
   "session.end": { shopper: "yes", admin: "yes" },
   "risk.assess": { shopper: "yes", admin: "yes", service: "yes" },
   "ops.read": { admin: "yes", service: "yes" }
@@ -488,7 +490,7 @@ describe("permission", () => {
   const isAction = (action: string): action is Action => action in may
 
   test("is given by role, action and owner, and denied to everything that is not in the table", () => {
-    expect(cases).toHaveLength(19 * 5 * 3)
+    expect(cases).toHaveLength(21 * 5 * 3)
     for (const { action, role, what, resource, expected } of cases) {
       if (!isAction(action)) throw new Error(action)
       const answer = decide({ principal: principalOf(role), action, resource })

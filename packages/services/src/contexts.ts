@@ -5,6 +5,7 @@ import { Identity } from "./identity/index.ts"
 import { Inventory } from "./inventory/index.ts"
 import { Notifications } from "./notifications/index.ts"
 import { Orders } from "./orders/index.ts"
+import { Partners } from "./partners/index.ts"
 import { Payments } from "./payments/index.ts"
 import { Pricing } from "./pricing/index.ts"
 import { Risk } from "./risk/index.ts"
@@ -20,6 +21,7 @@ export const contexts = {
   payments: Payments,
   risk: Risk,
   notifications: Notifications,
+  partners: Partners,
   analytics: Analytics
 } as const
 

@@ -23,6 +23,10 @@ import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
 import { registerAll } from "@merkato/infra/events/registry/SchemaRegistry"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
+import type { CassandraUnreachable } from "@merkato/infra/cassandra/CassandraUnreachable"
+import * as CassandraWhereNamed from "@merkato/infra/cassandra/CassandraWhereNamed"
+import type { OpenSearchUnreachable } from "@merkato/infra/opensearch/OpenSearchUnreachable"
+import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import * as Capture from "@merkato/infra/events/capture/Capture"
 import { CaptureImpossible } from "@merkato/infra/events/capture/CaptureImpossible"
 import * as Connector from "@merkato/infra/events/capture/Connector"
@@ -38,6 +42,7 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PartnersRpc } from "@merkato/rpc/partners/PartnersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
@@ -63,6 +68,7 @@ export const contracts = {
   payments: PaymentsRpc,
   risk: RiskRpc,
   notifications: NotificationsRpc,
+  partners: PartnersRpc,
   analytics: AnalyticsRpc
 } as const satisfies Record<ContextName, unknown>
 
@@ -224,6 +230,11 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
     })
   )
 
+/** Servers on which read models lie, where they are named. */
+export const readModelServers = Layer.merge(OpenSearchWhereNamed.layer, CassandraWhereNamed.layer)
+
+type ReadModelFailure = OpenSearchUnreachable | CassandraUnreachable | Config.ConfigError
+
 /** Contexts that answer in this process. Those with the same database share a pool. */
 export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUrls) => {
   const pools = new Map<string, ReturnType<typeof Database.layer>>()
@@ -241,14 +252,14 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
   }
   return names
     .map((name) => layerOf(name).pipe(Layer.provide(pool(name))))
-    .reduce<Layer.Layer<never, ContextFailure | BusFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>>(
-      (all, layer) => Layer.merge(all, layer),
-      lagOf(names.flatMap((name) => contexts[name].reads))
-    )
+    .reduce<
+      Layer.Layer<never, ContextFailure | BusFailure | ReadModelFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>
+    >((all, layer) => Layer.merge(all, layer), lagOf(names.flatMap((name) => contexts[name].reads)))
     .pipe(
       Layer.provide(schemasRegistered),
       Layer.provide(connectors(names.map(databases.contexts))),
       Layer.provide(eventBus(databases.bus)),
+      Layer.provide(readModelServers),
       Layer.provide(Authorizer.layerRules)
     )
 }

@@ -21,6 +21,11 @@ export const EventId = Id.pipe(Schema.brand("EventId"))
 export type EventId = typeof EventId.Type
 export const SaleId = Id.pipe(Schema.brand("SaleId"))
 export type SaleId = typeof SaleId.Type
+/** Of a partner's webhook subscription, and of one event that is owed to it. */
+export const SubscriptionId = Id.pipe(Schema.brand("SubscriptionId"))
+export type SubscriptionId = typeof SubscriptionId.Type
+export const DeliveryId = Id.pipe(Schema.brand("DeliveryId"))
+export type DeliveryId = typeof DeliveryId.Type
 export const AssessmentId = Id.pipe(Schema.brand("AssessmentId"))
 export type AssessmentId = typeof AssessmentId.Type
 
@@ -60,4 +65,5 @@ export const nextProductId = prefixed("PROD", ProductId)
 export const nextCartId = prefixed("CART", CartId)
 export const nextOrderId = prefixed("ORDER", OrderId)
 export const nextSaleId = prefixed("SALE", SaleId)
+export const nextSubscriptionId = prefixed("HOOK", SubscriptionId)
 export const nextEventId = Effect.map(next, (id) => EventId.make(id))

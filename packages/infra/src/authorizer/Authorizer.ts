@@ -21,6 +21,8 @@ export type Action =
   | "payment.move"
   | "risk.assess"
   | "notification.read"
+  | "webhook.write"
+  | "webhook.use"
   | "session.end"
   | "ops.read"
 
@@ -70,6 +72,9 @@ const rules: Record<
   "payment.move": { anyones: ["shopper", "admin", "service"] },
   "risk.assess": { anyones: ["shopper", "admin", "service"] },
   "notification.read": { anyones: ["shopper", "admin"] },
+  // Who subscribes as an administrator hears of everybody's orders, others of their own.
+  "webhook.write": { anyones: ["shopper", "admin"] },
+  "webhook.use": { anyones: ["admin"], own: ["shopper"] },
   "session.end": { anyones: ["shopper", "admin"] },
   "ops.read": { anyones: ["admin", "service"] }
 }

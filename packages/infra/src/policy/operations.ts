@@ -66,7 +66,6 @@ export const operations = {
   "webhook.dispatch": {
     about: "webhook dispatch; after the last retry the dead letters",
     usedBy: "partners",
-    later: true,
     deadlineMs: null,
     attemptTimeoutMs: 10_000,
     attempts: 6,
@@ -105,6 +104,30 @@ export const operations = {
     usedBy: "the edge",
     deadlineMs: 250,
     attemptTimeoutMs: 250,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "search.products": {
+    about: "search of products in OpenSearch, then in Postgres",
+    usedBy: "catalogue",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 128, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "orders.history": {
+    about: "a customer's orders in Cassandra, then in Postgres",
+    usedBy: "orders",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
     attempts: 1,
     backoff: null,
     breaker: ownBreaker,

@@ -7,8 +7,9 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden } from "@merkato/domain/kernel/Problem"
 import { Region } from "@merkato/domain/kernel/Region"
-import { optionalText } from "@merkato/domain/kernel/Text"
+import { optionalText, text } from "@merkato/domain/kernel/Text"
 import { PaymentToken, Rail } from "@merkato/domain/payments/Payment"
+import { DeliveryStatus, EventTypes, WebhookUrl } from "@merkato/domain/partners/Webhook"
 import { Decision } from "@merkato/domain/risk/Assessment"
 import { FlashSaleStatus, Instant } from "@merkato/domain/pricing/FlashSale"
 import { Items, Quantity } from "@merkato/domain/pricing/Quote"
@@ -19,6 +20,7 @@ import { IdentityGroup } from "../identity/IdentityRpc.ts"
 import { InventoryGroup } from "../inventory/InventoryRpc.ts"
 import { NotificationsGroup } from "../notifications/NotificationsRpc.ts"
 import { DeviceId, OrdersGroup } from "../orders/OrdersRpc.ts"
+import { PartnersGroup } from "../partners/PartnersRpc.ts"
 import { PricingGroup } from "../pricing/PricingRpc.ts"
 import { RiskGroup } from "../risk/RiskRpc.ts"
 import { JsonBody, SignedIn } from "./Access.ts"
@@ -49,6 +51,9 @@ const notModified = HttpApiSchema.Empty(304).annotate({ description: "You have i
 
 const Limit = Schema.String.check(
   Schema.isPattern(/^(?:[1-9][0-9]?|100)$/u, { expected: "a whole number from 1 to 100" })
+).pipe(Schema.decodeTo(Schema.Int, SchemaTransformation.numberFromString))
+const SuggestionLimit = Schema.String.check(
+  Schema.isPattern(/^(?:1?[1-9]|10|20)$/u, { expected: "a whole number from 1 to 20" })
 ).pipe(Schema.decodeTo(Schema.Int, SchemaTransformation.numberFromString))
 const paging = {
   limit: Schema.optionalKey(Limit),
@@ -112,6 +117,18 @@ class Catalogue extends HttpApiGroup.make("catalogue").add(
     success: [Json.pageOf(Json.ProductJson), notModified],
     error: problems(CatalogueGroup, "ListProducts")
   }).annotateMerge(summary("Products, newest first; with q the best match first")),
+  HttpApiEndpoint.get("suggestNames", "/search/suggestions", {
+    query: { q: text(200), limit: Schema.optionalKey(SuggestionLimit) },
+    success: Schema.Struct({ items: Schema.Array(Schema.String) }),
+    error: problems(CatalogueGroup, "SuggestNames")
+  }).annotateMerge(summary("Names of products that have all the words of q, each word perhaps only begun")),
+  HttpApiEndpoint.get("searchFacets", "/search/facets", {
+    query: { q: text(200) },
+    success: Schema.Struct({ categories: Schema.Array(Json.CategoryJson) }),
+    error: problems(CatalogueGroup, "SearchFacets")
+  }).annotateMerge(
+    summary("How many of the products that a search finds are in each category; on Postgres of some hundreds of them")
+  ),
   HttpApiEndpoint.get("getProduct", "/products/:productId", {
     params: { productId: Ids.ProductId },
     headers: conditional,
@@ -340,6 +357,102 @@ class Notifications extends HttpApiGroup.make("notifications").add(
     .annotateMerge(summary("One's notifications, newest first"))
 ) {}
 
+const subscription = { subscriptionId: Ids.SubscriptionId }
+const accepted = HttpApiSchema.status(202)
+
+class Webhooks extends HttpApiGroup.make("webhooks")
+  .add(
+    HttpApiEndpoint.post("subscribe", "/subscriptions", {
+      payload: Schema.Struct({ url: WebhookUrl, eventTypes: EventTypes }),
+      success: Json.SecretShownJson.pipe(created),
+      error: problems(PartnersGroup, "Subscribe")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(
+        summary(
+          "Be told of events from now on: of one's own orders (an administrator of everybody's), of products, stock and sales. The secret is shown this once"
+        )
+      ),
+    HttpApiEndpoint.get("listSubscriptions", "/subscriptions", {
+      query: paging,
+      success: Json.pageOf(Json.SubscriptionJson),
+      error: problems(PartnersGroup, "ListSubscriptions")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("One's subscriptions, newest first")),
+    HttpApiEndpoint.get("getSubscription", "/subscriptions/:subscriptionId", {
+      params: subscription,
+      success: Json.SubscriptionJson,
+      error: problems(PartnersGroup, "GetSubscription")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("One subscription")),
+    HttpApiEndpoint.delete("unsubscribe", "/subscriptions/:subscriptionId", {
+      params: subscription,
+      success: HttpApiSchema.NoContent,
+      error: problems(PartnersGroup, "Unsubscribe")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("Be told no more; what is owed is not sent")),
+    HttpApiEndpoint.post("rotateSecret", "/subscriptions/:subscriptionId/rotate-secret", {
+      params: subscription,
+      success: Json.SecretShownJson,
+      error: problems(PartnersGroup, "RotateSecret")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("A new secret, shown this once; the one before signs as well until previousSecretUntil")),
+    HttpApiEndpoint.post("enableSubscription", "/subscriptions/:subscriptionId/enable", {
+      params: subscription,
+      success: Json.SubscriptionJson,
+      error: problems(PartnersGroup, "Enable")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("Be told again after DISABLED or GONE; a replay sends what came meanwhile")),
+    HttpApiEndpoint.get("listDeliveries", "/subscriptions/:subscriptionId/deliveries", {
+      params: subscription,
+      query: { ...paging, status: Schema.optionalKey(DeliveryStatus) },
+      success: Json.pageOf(Json.DeliveryJson),
+      error: problems(PartnersGroup, "ListDeliveries")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("What a subscription is and was owed, newest first")),
+    HttpApiEndpoint.post("replayDeliveries", "/subscriptions/:subscriptionId/replay", {
+      params: subscription,
+      payload: Schema.Struct({
+        after: Schema.optionalKey(Ids.DeliveryId),
+        limit: Schema.optionalKey(Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })))
+      }),
+      success: Schema.Struct({ queued: Schema.Int, nextAfter: Schema.NullOr(Ids.DeliveryId) }).pipe(accepted),
+      error: problems(PartnersGroup, "Replay")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(
+        summary("Send again what came after a delivery, oldest first, limit at a time; go on with after = nextAfter")
+      ),
+    HttpApiEndpoint.get("getDelivery", "/deliveries/:deliveryId", {
+      params: { deliveryId: Ids.DeliveryId },
+      success: Json.DeliveryLogJson,
+      error: problems(PartnersGroup, "GetDelivery")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("One delivery: what is sent, and what came of each try")),
+    HttpApiEndpoint.post("redeliver", "/subscriptions/:subscriptionId/deliveries/:deliveryId/redeliver", {
+      params: { ...subscription, deliveryId: Ids.DeliveryId },
+      success: Json.DeliveryJson.pipe(accepted),
+      error: problems(PartnersGroup, "Redeliver")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("Send a delivery once more, with all its retries")),
+    HttpApiEndpoint.post("redeliverById", "/deliveries/:deliveryId/redeliver", {
+      params: { deliveryId: Ids.DeliveryId },
+      success: Json.DeliveryJson.pipe(accepted),
+      error: problems(PartnersGroup, "Redeliver")
+    })
+      .middleware(SignedIn)
+      .annotateMerge(summary("The same, by the delivery alone"))
+  )
+  .prefix("/webhooks") {}
+
 /** For those who run the shop; beside the API of the shop, not part of it. */
 class Ops extends HttpApiGroup.make("ops")
   .add(
@@ -389,6 +502,7 @@ export class Api extends HttpApi.make("merkato")
   .add(Carts)
   .add(Orders)
   .add(Notifications)
+  .add(Webhooks)
   .prefix("/api/v1")
   .add(Ops)
   .middleware(JsonBody)

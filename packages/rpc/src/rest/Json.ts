@@ -4,6 +4,7 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import { Currency } from "@merkato/domain/kernel/Money"
 import { Region } from "@merkato/domain/kernel/Region"
 import { OrderStatus } from "@merkato/domain/orders/Order"
+import { DeliveryStatus, SubscriptionStatus } from "@merkato/domain/partners/Webhook"
 import { FlashSaleStatus } from "@merkato/domain/pricing/FlashSale"
 
 /** A decimal amount of the currency beside it, exact to its minor unit. */
@@ -106,6 +107,48 @@ export const SessionJson = Schema.Struct({
   refreshToken: Schema.String,
   expiresIn: Schema.Int
 }).annotate({ identifier: "Session" })
+
+const subscription = {
+  subscriptionId: Ids.SubscriptionId,
+  url: Schema.String,
+  eventTypes: Schema.Array(Schema.String),
+  status: SubscriptionStatus,
+  createdAt: Instant
+}
+export const SubscriptionJson = Schema.Struct(subscription).annotate({ identifier: "WebhookSubscription" })
+export const SecretShownJson = Schema.Struct({
+  ...subscription,
+  secret: Schema.String,
+  previousSecretUntil: Schema.NullOr(Instant)
+}).annotate({ identifier: "WebhookSubscriptionWithSecret" })
+
+const delivery = {
+  deliveryId: Ids.DeliveryId,
+  subscriptionId: Ids.SubscriptionId,
+  eventId: Schema.String,
+  eventType: Schema.String,
+  aggregateId: Schema.String,
+  status: DeliveryStatus,
+  attempts: Schema.Int,
+  createdAt: Instant,
+  deliveredAt: Schema.NullOr(Instant)
+}
+export const DeliveryJson = Schema.Struct(delivery).annotate({ identifier: "WebhookDelivery" })
+export const DeliveryLogJson = Schema.Struct({
+  ...delivery,
+  /** What is sent, to the byte. */
+  body: Schema.String,
+  log: Schema.Array(
+    Schema.Struct({
+      attemptedAt: Instant,
+      durationMs: Schema.Int,
+      requestHeaders: Schema.Record(Schema.String, Schema.String),
+      responseStatus: Schema.NullOr(Schema.Int),
+      responseBody: Schema.NullOr(Schema.String),
+      error: Schema.NullOr(Schema.String)
+    })
+  )
+}).annotate({ identifier: "WebhookDeliveryLog" })
 
 /** A page of a list. */
 export const pageOf = <Item extends Schema.Top>(item: Item) =>

@@ -8,6 +8,7 @@ import { IdentityRpc } from "@merkato/rpc/identity/IdentityRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import { PartnersRpc } from "@merkato/rpc/partners/PartnersRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { Api } from "@merkato/rpc/rest/Api"
@@ -28,6 +29,7 @@ import { OrderRoutes } from "./OrderRoutes.ts"
 import { opsRoutes } from "./OpsRoutes.ts"
 import { ProductsAtHand } from "./ProductsAtHand.ts"
 import * as SignedIn from "./SignedIn.ts"
+import { WebhookRoutes } from "./WebhookRoutes.ts"
 
 export { ownHeaders } from "./Edge.ts"
 export { asSampled, Sampling } from "./Sampling.ts"
@@ -43,7 +45,8 @@ export const needs = [
   CartRpc,
   OrdersRpc,
   NotificationsRpc,
-  RiskRpc
+  RiskRpc,
+  PartnersRpc
 ] as const
 
 const clients = Layer.mergeAll(
@@ -55,7 +58,8 @@ const clients = Layer.mergeAll(
   CartRpc.client,
   OrdersRpc.client,
   NotificationsRpc.client,
-  RiskRpc.client
+  RiskRpc.client,
+  PartnersRpc.client
 )
 
 /** The edge: REST, its documentation, live connections, health and the front page. */
@@ -69,7 +73,8 @@ export const gateway = (contexts: ReadonlyArray<string>) =>
         InventoryRoutes,
         CartRoutes,
         OrderRoutes,
-        NotificationRoutes
+        NotificationRoutes,
+        WebhookRoutes
       ]),
       Layer.provide(opsRoutes(contexts).pipe(Layer.provide(Authorizer.layerRules))),
       Layer.provide([JsonBody.layer, SignedIn.layer])
