@@ -2,8 +2,12 @@
 import { existsSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
 import { parseArgs } from "node:util"
+import { jars as cassandraJars } from "./server/Cassandra.ts"
+import { jars as apicurioFiles } from "./server/Apicurio.ts"
+import { jars as debeziumJars } from "./server/Debezium.ts"
 import { jars as kafkaJars, toolJars as kafkaToolJars } from "./server/Kafka.ts"
 import * as Maven from "./server/Maven.ts"
+import { jars as openSearchJars } from "./server/OpenSearch.ts"
 import { Refused } from "./server/Server.ts"
 import * as Servers from "./server/Servers.ts"
 
@@ -76,7 +80,8 @@ const main = async (args: ReadonlyArray<string>): Promise<number> => {
       }
       return 0
     case "pin":
-      for (const jars of [kafkaJars, kafkaToolJars]) {
+      const all = [kafkaJars, kafkaToolJars, openSearchJars, cassandraJars, apicurioFiles, debeziumJars]
+      for (const jars of all) {
         console.log(`${jars.name}: ${await Maven.pin(jars, { cache, say: console.error })} jars`)
       }
       return 0

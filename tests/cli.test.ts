@@ -10,6 +10,7 @@ import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } 
 import { join } from "node:path"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
+import { OrderFulfilled } from "@merkato/domain/orders/OrderEvents"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { type BusMessage, EventBus } from "@merkato/infra/events/EventBus"
@@ -136,7 +137,8 @@ describe("help", () => {
       "dlq requeue",
       "doctor",
       "contracts",
-      "contracts export"
+      "contracts export",
+      "contracts register"
     ])
   })
 
@@ -368,7 +370,7 @@ describe("small parts", () => {
 })
 
 /** An event of nobody's. */
-const message = (topic: string, eventId: string): BusMessage => ({
+const message = (topic: string, eventId: string, more: Partial<BusMessage["envelope"]> = {}): BusMessage => ({
   topic,
   key: "KEY-1",
   traceParent: "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00",
@@ -383,7 +385,8 @@ const message = (topic: string, eventId: string): BusMessage => ({
     partitionKey: Id.make("KEY-1"),
     region: "us",
     aggregateVersion: 1,
-    payload: { n: 1 }
+    payload: { n: 1 },
+    ...more
   }
 })
 
@@ -574,6 +577,21 @@ describe("on a running shop", () => {
     expect((await dlq("requeue", "--all")).stdout).toBe("0 events put back.")
     const back = await run("events", "tail", "--topic", "partner.events", "--data-dir", dataDir)
     expect(back.stdout).toContain("partner.events/")
+  })
+
+  test("dlq leaves among the dead letters what breaks its schema, and says why", async () => {
+    const broken = message("order.events.dlq", `BROKEN-${process.pid}`, { eventType: OrderFulfilled.type, payload: {} })
+    const failure = { topic: "order.events", consumerGroup: "orders.relay", attempts: 1, reason: "it did before" }
+    await EventBus.use((bus) => bus.publish([{ ...broken, failure }])).pipe(Bus.provide(dataDir), Effect.runPromise)
+    for (const which of [["--all"], ["--event-id", broken.envelope.eventId]]) {
+      const { stdout, stderr } = await run("dlq", "requeue", ...which, "--data-dir", dataDir)
+      expect(stdout).toBe("0 events put back.")
+      expect(stderr).toBe(
+        `Event ${broken.envelope.eventId} stays where it is. It breaks the schema of ${OrderFulfilled.type}: Missing key at ["orderId"]`
+      )
+    }
+    const { stdout } = await run("dlq", "list", "--topic", "order.events", "--data-dir", dataDir)
+    expect(stdout).toContain(broken.envelope.eventId)
   })
 
   describe("replay", () => {

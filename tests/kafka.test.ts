@@ -1,12 +1,18 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { Effect, Logger, Redacted } from "effect"
+import { Effect, Layer, Logger, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
+import { allEvents } from "@merkato/domain/events"
 import { Topic } from "@merkato/domain/kernel/Event"
+import { registeredSchema } from "@merkato/domain/kernel/EventSchema"
+import { OrderCreated, OrderFulfilled } from "@merkato/domain/orders/OrderEvents"
 import { EventBus } from "@merkato/infra/events/EventBus"
 import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
 import * as Brokers from "@merkato/infra/events/kafka/Brokers"
+import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
+import { Policies } from "@merkato/infra/policy/Policies"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contextNames, contexts } from "@merkato/services/contexts"
+import { schemaRegistryContract } from "../packages/infra/test/SchemaRegistry.contract.ts"
 import { lookInto, wrongAtRest } from "./support/Audit.ts"
 import { settled } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
@@ -22,11 +28,15 @@ const { outageMs, kills } =
   process.env["MERKATO_OUTAGES"] === "long" ? { outageMs: 30_000, kills: 2 } : { outageMs: 2_000, kills: 1 }
 
 const portBeforeKafka = await freePort()
-const kafka = await kafkaBroker("the shop on Kafka", `127.0.0.1:${portBeforeKafka}`)
-const redis = await realServer("redis", "the shop on Kafka")
-const between = await links("the shop on Kafka")
-afterAll(() => Promise.all([kafka?.stop(), redis?.stop(), between?.stop()]), 60_000)
+const [kafka, redis, between, registry] = await Promise.all([
+  kafkaBroker("the shop on Kafka", `127.0.0.1:${portBeforeKafka}`),
+  realServer("redis", "the shop on Kafka"),
+  links("the shop on Kafka"),
+  realServer("apicurio", "the schemas of the shop's events in a registry")
+])
+afterAll(() => Promise.all([kafka?.stop(), redis?.stop(), between?.stop(), registry?.stop()]), 60_000)
 const redisUrl = redis?.settings["REDIS_URL"] ?? ""
+const registryUrl = registry?.settings["SCHEMA_REGISTRY_URL"] ?? ""
 
 describe("--profile full", () => {
   test("wants to know where its servers are", async () => {
@@ -35,10 +45,13 @@ describe("--profile full", () => {
     const neither = await runToEnd("shop", args)
     expect([neither.code, neither.stderr.trim()]).toEqual([
       1,
-      `--profile full wants KAFKA_BROKERS and REDIS_URL${said}`
+      `--profile full wants KAFKA_BROKERS, REDIS_URL and SCHEMA_REGISTRY_URL${said}`
     ])
     const one = await runToEnd("shop", args, { REDIS_URL: "redis://127.0.0.1:1" })
-    expect([one.code, one.stderr.trim()]).toEqual([1, `--profile full wants KAFKA_BROKERS${said}`])
+    expect([one.code, one.stderr.trim()]).toEqual([
+      1,
+      `--profile full wants KAFKA_BROKERS and SCHEMA_REGISTRY_URL${said}`
+    ])
   })
 
   test("says in a sentence that no Kafka answers there", async () => {
@@ -48,7 +61,8 @@ describe("--profile full", () => {
     const args = ["--profile", "full", "--no-seed", "--data-dir", path, "--port", String(await freePort())]
     const { code, stderr } = await runToEnd("shop", args, {
       KAFKA_BROKERS: `127.0.0.1:${nobody.port}`,
-      REDIS_URL: redisUrl
+      REDIS_URL: redisUrl,
+      SCHEMA_REGISTRY_URL: registryUrl
     })
     remove()
     expect(code).toBe(1)
@@ -57,6 +71,53 @@ describe("--profile full", () => {
     )
   })
 })
+
+if (registry !== undefined) {
+  const confluent = ConfluentSchemaRegistry.layer(registryUrl).pipe(Layer.provide(Policies.layerWith()))
+  const level = async (set?: string): Promise<unknown> => {
+    const body = JSON.stringify({ compatibility: set })
+    const headers = { "content-type": "application/json" }
+    if (set !== undefined) await fetch(`${registryUrl}/config`, { method: "PUT", headers, body })
+    const { compatibilityLevel } = Object(await (await fetch(`${registryUrl}/config`)).json())
+    return compatibilityLevel
+  }
+  const register = (...args: ReadonlyArray<string>) =>
+    runToEnd("merkato", ["contracts", "register", ...args], { SCHEMA_REGISTRY_URL: registryUrl })
+
+  schemaRegistryContract("with Confluent's API", confluent)
+
+  describe("a registry of schemas with Confluent's API", () => {
+    test("is brought to BACKWARD for all subjects, and left alone where it is stricter", async () => {
+      const open = () => Effect.runPromise(Effect.scoped(Layer.build(confluent)))
+      expect(await level("NONE")).toBe("NONE")
+      await open()
+      expect(await level()).toBe("BACKWARD")
+      expect(await level("FULL_TRANSITIVE")).toBe("FULL_TRANSITIVE")
+      await open()
+      expect(await level("BACKWARD")).toBe("BACKWARD")
+    })
+
+    test("gets the schemas by hand, too, and says which one it refuses", async () => {
+      const done = await register()
+      expect([done.code, done.stdout.trim()]).toEqual([0, `${allEvents.length} schemas are registered`])
+      const { type } = OrderFulfilled
+      const place = `${registryUrl}/subjects/${type}`
+      const other = { ...registeredSchema(OrderFulfilled), properties: { orderId: { type: "integer" } } }
+      await fetch(place, { method: "DELETE" })
+      await fetch(`${place}/versions`, {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify({ schemaType: "JSON", schema: JSON.stringify(other) })
+      })
+      for (const args of [["--check"], []]) {
+        const refused = await register(...args)
+        expect([refused.code, refused.stdout]).toEqual([1, ""])
+        expect(refused.stderr).toContain(`The schema registry refuses the schema of ${type}: `)
+      }
+      await fetch(place, { method: "DELETE" })
+    })
+  })
+}
 
 /** Asks until the answer is good; the last one when it never is. */
 const until = async (ask: () => Promise<Answer>, good: (answer: Answer) => boolean): Promise<Answer> => {
@@ -122,7 +183,7 @@ const through = (url: string, { address }: Link): string => {
 
 const hostOf = (url: string) => new URL(url).host
 
-if (kafka !== undefined && redis !== undefined && between !== undefined) {
+if (kafka !== undefined && redis !== undefined && between !== undefined && registry !== undefined) {
   test(
     "people shop, over two processes, while Kafka is killed and each link is slow, silent and cut: nothing is lost, and nothing done twice",
     () =>
@@ -141,11 +202,14 @@ if (kafka !== undefined && redis !== undefined && between !== undefined) {
               DATABASE_URL: through(Redacted.value(database), toPostgres),
               KAFKA_BROKERS: toKafka.address,
               REDIS_URL: through(redisUrl, toRedis),
+              SCHEMA_REGISTRY_URL: registryUrl,
               MERKATO_TRACE_SAMPLING: "0"
             })
           ),
           (shop) => Effect.promise(() => shop.end("SIGTERM"))
         )
+        const registered = yield* Effect.promise(() => fetch(`${registryUrl}/subjects/${OrderCreated.type}/versions`))
+        expect(yield* Effect.promise(() => registered.json())).toEqual([1])
         const people = yield* Effect.promise(async () => {
           const admin = await tokenFor(path, "ADMIN", "admin")
           const products = await stockUp(new Client(shop.url, admin))

@@ -7,7 +7,7 @@ import { type Installing, Refused, runPatiently, tool } from "./Server.ts"
 /** Jars that run as one server: what is asked for by name, and what that needs. */
 export interface Jars {
   readonly name: string
-  /** `group:artifact:version` */
+  /** `group:artifact:version`, or `group:artifact:version:type:classifier` for a file that is taken without what it needs. */
   readonly artifacts: ReadonlyArray<string>
 }
 
@@ -17,8 +17,13 @@ const pom = ({ name, artifacts }: Jars) => `<project>
   <dependencies>
 ${artifacts
   .map((artifact) => {
-    const [group, id, version] = artifact.split(":")
-    return `    <dependency><groupId>${group}</groupId><artifactId>${id}</artifactId><version>${version}</version></dependency>`
+    const [group, id, version, type, classifier] = artifact.split(":")
+    const alone =
+      type === undefined
+        ? ""
+        : `<type>${type}</type><classifier>${classifier}</classifier>` +
+          "<exclusions><exclusion><groupId>*</groupId><artifactId>*</artifactId></exclusion></exclusions>"
+    return `    <dependency><groupId>${group}</groupId><artifactId>${id}</artifactId><version>${version}</version>${alone}</dependency>`
   })
   .join("\n")}
   </dependencies>
@@ -104,11 +109,12 @@ export const install = async (jars: Jars, place: Installing): Promise<void> => {
   }
 }
 
+/** Where the files lie. */
+export const paths = (jars: Jars, place: Installing): ReadonlyArray<string> =>
+  listed(jars).map(({ path }) => join(repositoryOf(place), path))
+
 /** What Java is to be given as its class path. */
-export const classPath = (jars: Jars, place: Installing): string =>
-  listed(jars)
-    .map(({ path }) => join(repositoryOf(place), path))
-    .join(":")
+export const classPath = (jars: Jars, place: Installing): string => paths(jars, place).join(":")
 
 /** Writes down the jars as they are served now: after a change of version, and to be looked at before it is committed. */
 export const pin = async (jars: Jars, place: Installing): Promise<number> => {

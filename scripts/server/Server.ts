@@ -33,6 +33,8 @@ export interface Place extends Installing {
   /** The server's own folder: configuration, data and log. */
   readonly folder: string
   readonly port: (name: string) => number
+  /** What the shop is told of a server that this one needs, as in `KAFKA_BROKERS`. */
+  readonly setting: (name: string) => string
 }
 
 export interface Launch {

@@ -4,7 +4,11 @@ import { homedir, tmpdir } from "node:os"
 import { join } from "node:path"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
+import { apicurio } from "./Apicurio.ts"
+import { cassandra } from "./Cassandra.ts"
+import { debezium } from "./Debezium.ts"
 import { kafka } from "./Kafka.ts"
+import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
 import { redis } from "./Redis.ts"
 import { s3 } from "./S3.ts"
@@ -12,7 +16,7 @@ import { type Place, Refused, type Server } from "./Server.ts"
 import { toxiproxy } from "./Toxiproxy.ts"
 
 /** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
-export const servers: ReadonlyArray<Server> = [kafka, redis, s3, toxiproxy]
+export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch, cassandra, s3, toxiproxy, apicurio, debezium]
 
 export interface Where {
   /** Downloads, shared and kept. */
@@ -30,6 +34,7 @@ export const defaultCache = (): string =>
   )
 
 type Ports = Readonly<Record<string, number>>
+type Settings = Readonly<Record<string, string>>
 
 /** What is written down about a server that was started. */
 interface Running extends RunningProcess.RunningProcess {
@@ -58,7 +63,7 @@ const running = (where: Where, server: Server): Running | undefined => {
 
 export const say = (server: Server, line: string): void => console.error(`${server.name} ${server.version}: ${line}`)
 
-const placeOf = (where: Where, server: Server, ports: Ports): Place => ({
+const placeOf = (where: Where, server: Server, ports: Ports, needed: Settings = {}): Place => ({
   cache: where.cache,
   folder: folderOf(where, server),
   say: (line) => say(server, line),
@@ -66,6 +71,11 @@ const placeOf = (where: Where, server: Server, ports: Ports): Place => ({
     const port = ports[name]
     if (port === undefined) throw new Error(`${server.name} has no port called ${name}`)
     return port
+  },
+  setting: (name) => {
+    const value = needed[name]
+    if (value === undefined) throw new Error(`${server.name} needs no server that tells ${name}`)
+    return value
   }
 })
 
@@ -129,6 +139,7 @@ const bringUp = async (
   where: Where,
   server: Server,
   options: UpOptions,
+  needed: Settings,
   began: (kept: Process.Kept) => void
 ): Promise<Ports> => {
   const here = running(where, server)
@@ -143,7 +154,7 @@ const bringUp = async (
     )
   }
   const ports = await portsFor(where, server, options.freePorts)
-  const place = placeOf(where, server, ports)
+  const place = placeOf(where, server, ports, needed)
   await refuseOccupied(server, ports)
   await installing(where, server, place)
   mkdirSync(place.folder, { recursive: true })
@@ -229,8 +240,6 @@ const alone = async <A>(folder: string, what: string, action: () => Promise<A>):
   }
 }
 
-type Settings = Readonly<Record<string, string>>
-
 const settingsOf = (where: Where, server: Server, ports: Ports): Settings =>
   server.settings(placeOf(where, server, ports))
 
@@ -240,10 +249,15 @@ export const up = (wanted: ReadonlyArray<Server>, where: Where, options: UpOptio
     const kept: Array<Process.Kept> = []
     const starting = new Map<Server, Promise<Ports>>()
     for (const server of withNeeds(wanted)) {
-      const needed = server.needs.map((name) => starting.get(named(name)))
+      const needed = server.needs.map(async (name) => {
+        const other = named(name)
+        return settingsOf(where, other, (await starting.get(other)) ?? {})
+      })
       starting.set(
         server,
-        Promise.all(needed).then(() => bringUp(where, server, options, (begun) => kept.push(begun)))
+        Promise.all(needed).then((settings) =>
+          bringUp(where, server, options, Object.assign({}, ...settings), (begun) => kept.push(begun))
+        )
       )
     }
     const ended = await Promise.allSettled(starting.values())

@@ -1,4 +1,4 @@
-import { Context, Effect, Layer, type Redacted, type Scope } from "effect"
+import { ConfigProvider, Context, Effect, Layer, type Redacted, type Scope } from "effect"
 import { PgClient } from "@effect/sql-pg"
 import { SqlClient } from "effect/sql"
 import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
@@ -57,16 +57,22 @@ export const contextsOn = (url: Redacted.Redacted, dataDir: string) =>
 
 type Clients = Layer.Success<typeof clients>
 
-/** Runs a test against all contexts in this process. */
+/** Runs a test against all contexts in this process, in an environment with these variables. */
 export const inShop = <A, E>(
-  test: Effect.Effect<A, E, Clients | SqlClient.SqlClient | PgClient.PgClient | Switchboard | Scope.Scope>
+  test: Effect.Effect<A, E, Clients | SqlClient.SqlClient | PgClient.PgClient | Switchboard | Scope.Scope>,
+  environment: Readonly<Record<string, string>> = {}
 ): Promise<A> =>
   Effect.gen(function* () {
     const database = yield* TestDatabase.fresh
     const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
     const context = yield* Layer.build(contextsOn(database.url, folder.path))
     return yield* Effect.provideContext(test, Context.merge(yield* Effect.context<Scope.Scope>(), context))
-  }).pipe(Effect.scoped, Effect.withTracerEnabled(false), Effect.runPromise)
+  }).pipe(
+    Effect.scoped,
+    Effect.provide(ConfigProvider.layerAdd(ConfigProvider.fromUnknown(environment), { asPrimary: true })),
+    Effect.withTracerEnabled(false),
+    Effect.runPromise
+  )
 
 /** Does something as somebody. */
 export const as =

@@ -28,7 +28,7 @@ export interface Running {
   readonly ended: Promise<number | null>
 }
 
-export type App = "shop" | "service" | "gateway" | "payment-gateways"
+export type App = "shop" | "service" | "gateway" | "payment-gateways" | "merkato"
 
 /**
  * Starts one of the apps and waits until it is ready: at a free port, or at the one in `args`. Fails with its output when
@@ -89,7 +89,11 @@ export const startApp = async (
 }
 
 /** Runs one of the apps until it ends by itself, with exactly these arguments. */
-export const runToEnd = (app: App, args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) =>
+export const runToEnd = (
+  app: App | "merkato",
+  args: ReadonlyArray<string>,
+  env: Readonly<Record<string, string>> = {}
+) =>
   new Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }>((resolve, reject) => {
     const child = spawn(process.execPath, [join(root, `apps/${app}/src/main.ts`), ...args], {
       env: { ...cleanEnvironment(), MERKATO_LOG_FORMAT: "json", ...env },
@@ -111,7 +115,10 @@ const cleanEnvironment = (): Record<string, string> =>
   Object.fromEntries(
     Object.entries(process.env).filter(
       (entry): entry is [string, string] =>
-        entry[1] !== undefined && !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL)/.test(entry[0])
+        entry[1] !== undefined &&
+        !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL|OPENSEARCH_|CASSANDRA_|SCHEMA_REGISTRY_URL|CONNECT_URL)/.test(
+          entry[0]
+        )
     )
   )
 

@@ -19,6 +19,8 @@ export interface RealServer {
   readonly start: () => Promise<void>
   /** Stops it, and forgets all. */
   readonly stop: () => Promise<void>
+  /** Where it is, for another server that needs it. */
+  readonly folder: string
 }
 
 const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<string, string>> = {}) =>
@@ -35,14 +37,16 @@ const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<strin
 
 /**
  * Starts a server as scripts/servers does; the first time it is downloaded. Where it cannot be had there is none, and the
- * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest.
+ * log says what is not tested; under CI=true that is a failure. It ends with this process at the latest. `beside` is a server
+ * that this one needs, and that runs already.
  */
 export const realServer = async (
-  name: "kafka" | "redis" | "s3" | "toxiproxy",
+  name: "kafka" | "redis" | "opensearch" | "cassandra" | "s3" | "toxiproxy" | "apicurio" | "debezium",
   what: string,
-  environment: Readonly<Record<string, string>> = {}
+  environment: Readonly<Record<string, string>> = {},
+  beside?: RealServer
 ): Promise<RealServer | undefined> => {
-  const { path, remove } = temporaryFolder()
+  const { path, remove } = beside === undefined ? temporaryFolder() : { path: beside.folder, remove: () => {} }
   const args = ["up", name, "--free-ports", "--as-long-as", String(process.pid), "--dir", path]
   const up = () => servers(args, environment)
   const { ok, stdout, stderr } = await up()
@@ -57,6 +61,7 @@ export const realServer = async (
     settings: Object.fromEntries(
       [...stdout.matchAll(/^([A-Z0-9_]+)=(.*)$/gm)].map(([, key = "", value = ""]) => [key, value])
     ),
+    folder: path,
     kill: () => kill(pid()),
     freeze: () => process.kill(pid(), "SIGSTOP"),
     thaw: () => process.kill(pid(), "SIGCONT"),

@@ -46,6 +46,8 @@ export class RestShop {
 
   constructor(
     private readonly running: Running,
+    /** What a process has to be told to work on this shop. */
+    readonly settings: Readonly<Record<string, string>>,
     private readonly runtime: ManagedRuntime.ManagedRuntime<SqlClient.SqlClient | Tokens, unknown>
   ) {
     this.anyone = new CheckedClient(this.contract, running.url)
@@ -155,19 +157,15 @@ export const restShop = (environment: Readonly<Record<string, string>> = {}): ((
     Effect.gen(function* () {
       const database = yield* TestDatabase.fresh
       const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
-      const running = yield* Effect.promise(() =>
-        startApp("shop", ["--data-dir", folder.path, "--no-seed"], {
-          DATABASE_URL: Redacted.value(database.url),
-          ...environment
-        })
-      )
+      const settings = { DATABASE_URL: Redacted.value(database.url), ...environment }
+      const running = yield* Effect.promise(() => startApp("shop", ["--data-dir", folder.path, "--no-seed"], settings))
       const runtime = ManagedRuntime.make(
         Layer.mergeAll(
           Database.layer({ url: database.url, maxConnections: 2, applicationName: "test" }),
           Tokens.layer.pipe(Layer.provide(KeyRing.layer(folder.path)))
         )
       )
-      const made = new RestShop(running, runtime)
+      const made = new RestShop(running, settings, runtime)
       yield* Effect.addFinalizer(() => Effect.promise(() => made.close()))
       opened(made)
       yield* Effect.promise(() => closing.promise)

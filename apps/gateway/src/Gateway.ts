@@ -1,6 +1,8 @@
 import { resolve } from "node:path"
-import { Console, Duration, Effect, Layer } from "effect"
+import { Config, Console, Duration, Effect, Layer, Option, Redacted } from "effect"
 import { Command, Flag } from "effect/cli"
+import { KeepsHouse } from "@merkato/infra/context/BoundedContext"
+import * as DatabaseUrl from "@merkato/infra/postgres/DatabaseUrl"
 import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import * as Deployment from "@merkato/services/deployment"
@@ -20,6 +22,19 @@ const flags = {
   )
 }
 
+/** The bus, for live connections: Kafka where `KAFKA_BROKERS` names one, else at a database that is named, else none. */
+const live = Effect.gen(function* () {
+  const brokers = yield* Config.option(Config.String("KAFKA_BROKERS"))
+  if (Option.isSome(brokers)) return Deployment.live(Redacted.make(""))
+  for (const variable of ["MERKATO_BUS_DATABASE_URL", "DATABASE_URL"]) {
+    const url = yield* Config.option(Config.Redacted(variable))
+    if (Option.isNone(url)) continue
+    yield* DatabaseUrl.check(url.value, variable)
+    return Deployment.live(url.value)
+  }
+  return Layer.empty
+})
+
 const run = Effect.fnUntraced(
   function* (options: {
     readonly peers: ReadonlyArray<Deployment.Peer>
@@ -30,6 +45,7 @@ const run = Effect.fnUntraced(
     const { peers, port, hostname, dataDir } = options
     const edge = Deployment.http(
       routes(peers.flatMap(({ names }) => names)).pipe(
+        Layer.provide(yield* live),
         Layer.provide(Deployment.remote(peers)),
         Layer.provide(Deployment.policyPeers(peers)),
         Layer.provide(Deployment.readiness(Deployment.needsOf([], true))),
@@ -38,7 +54,7 @@ const run = Effect.fnUntraced(
         Layer.provide(Switchboard.layer)
       ),
       { port, hostname, drainTimeout: Duration.seconds(10) }
-    )
+    ).pipe(Layer.provide(Layer.succeed(KeepsHouse, false)))
     yield* Layer.build(edge)
     yield* Console.log(`The gateway is open at http://localhost:${port}`)
     return yield* Effect.never

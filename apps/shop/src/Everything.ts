@@ -36,6 +36,7 @@ export const everything = (
   return Deployment.http(
     Layer.mergeAll(gateway(contextNames), seed ? seeding : Layer.empty).pipe(
       Layer.provide(Deployment.caches(url)),
+      Layer.provide(Deployment.live(url)),
       Layer.provide(Deployment.running(contextNames, { contexts: () => url, bus: url, maxConnections })),
       Layer.provide(Deployment.readiness(Deployment.needsOf(contextNames, true))),
       Layer.provide(Deployment.paymentGateway(url)),

@@ -60,7 +60,7 @@ const flags = {
   profile: Flag.Literals("profile", ["embedded", "full"]).pipe(
     Flag.withDescription(
       "embedded: everything in one process on an embedded Postgres; full: on the servers that are named, events over " +
-        "Kafka, a cache in Redis (MERKATO_PROFILE; embedded)"
+        "Kafka, a cache in Redis, schemas in a registry (MERKATO_PROFILE; embedded)"
     ),
     Flag.optional
   ),
@@ -82,14 +82,17 @@ const settings = {
 }
 
 /** What the full profile runs on besides Postgres. */
-const serversOfFull = ["KAFKA_BROKERS", "REDIS_URL"] as const
+const serversOfFull = ["KAFKA_BROKERS", "REDIS_URL", "SCHEMA_REGISTRY_URL"] as const
+
+const inWords = (names: ReadonlyArray<string>) =>
+  [names.slice(0, -1).join(", "), names.at(-1)].filter((part) => part !== "").join(" and ")
 
 /** The full profile runs on servers that somebody has to name. */
 class ServersNotNamed extends Schema.TaggedError<ServersNotNamed>()("ServersNotNamed", {
   variables: Schema.Array(Schema.String)
 }) {
   override get message() {
-    return `--profile full wants ${this.variables.join(" and ")}; scripts/servers up starts what is named there, and prints it`
+    return `--profile full wants ${inWords(this.variables)}; scripts/servers up starts what is named there, and prints it`
   }
 }
 

@@ -11,7 +11,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { allEvents } from "../src/events.ts"
 import { type JsonSchema, readSchema, writtenSchema } from "../src/kernel/EventSchema.ts"
-import { incompatibilities } from "./incompatibilities.ts"
+import { incompatibilities } from "../src/kernel/Incompatibilities.ts"
 import { definitions } from "./modules.ts"
 
 const golden = join(import.meta.dir, "schemas")

@@ -20,6 +20,7 @@ import {
   OrderReleased,
   OrderReservationLost,
   rebuild,
+  statusAfter,
   type StoredOrderEvent
 } from "../src/orders/OrderEvents.ts"
 
@@ -415,6 +416,19 @@ describe("the history of an order", () => {
         expect(Effect.runSync(rebuild(history))).toEqual(order)
       }),
       { numRuns: 300 }
+    )
+  })
+
+  test("has the statuses that each event alone says it brings", () => {
+    fc.assert(
+      fc.property(newOrder, steps, (template, tried) => {
+        let order: Order | undefined
+        for (const event of play(template, undefined, tried, () => {}).history) {
+          const next = Effect.runSync(evolve(order, event))
+          expect<string | undefined>(statusAfter(event.eventType) ?? order?.status).toBe(next.status)
+          order = next
+        }
+      })
     )
   })
 

@@ -5,7 +5,9 @@ import { Kafka, logLevel } from "kafkajs"
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import { OrderFulfilled } from "@merkato/domain/orders/OrderEvents"
 import { kafkaBroker } from "../../../tests/support/KafkaBroker.ts"
+import { realServer } from "../../../tests/support/RealServer.ts"
 import { Archive } from "../src/archive/Archive.ts"
 import { deadLetterTopic, type Delivery, EventBus } from "../src/events/EventBus.ts"
 import * as KafkaEventBus from "../src/events/KafkaEventBus.ts"
@@ -13,9 +15,11 @@ import * as Brokers from "../src/events/kafka/Brokers.ts"
 import { deal } from "../src/events/kafka/Group.ts"
 import { malformedType } from "../src/events/kafka/Message.ts"
 import * as Files from "../src/objects/Files.ts"
+import { captureContract } from "./Capture.contract.ts"
 import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
 
 const kafka = await kafkaBroker("the event bus on Kafka")
+const debezium = kafka && (await realServer("debezium", "Debezium as the relay", {}, kafka))
 afterAll(() => kafka?.stop(), 60_000)
 
 const upTo = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, index) => index + 1)
@@ -243,6 +247,75 @@ if (kafka !== undefined) {
         })
       ))
   })
+
+  test("an event of another client that breaks its schema is among the dead letters with the reason; the group goes on", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* start
+        const [topic, group] = [unique("topic"), unique("group")]
+        const { type } = OrderFulfilled
+        const fulfilled = (n: number, payload: unknown, eventType: string = type) =>
+          message(topic, "KEY", n, { eventType, payload })
+        const good = { orderId: "ORDER-1", userId: "USER-1" }
+        const foreign = [
+          fulfilled(1, good),
+          fulfilled(2, { orderId: "ORDER-1" }),
+          fulfilled(3, { ...good, userId: 7 }),
+          fulfilled(4, { ...good, since: "a later version of the shop" }),
+          fulfilled(5, "nonsense", "ecommerce.test.nobody.wants.v1"),
+          fulfilled(6, good)
+        ]
+        const got: Array<Delivery> = []
+        const followed: Array<Delivery> = []
+        const following = yield* Deferred.make<void>()
+        yield* Effect.forkScoped(
+          bus.follow({
+            topics: [topic],
+            following: Effect.asVoid(Deferred.succeed(following, undefined)),
+            handle: (batch) => Effect.sync(() => void followed.push(...batch))
+          })
+        )
+        yield* Deferred.await(following)
+        const producer = new Kafka({
+          clientId: "foreign",
+          brokers: [kafka.brokers],
+          logLevel: logLevel.NOTHING
+        }).producer()
+        yield* Effect.promise(async () => {
+          await producer.connect()
+          await producer.send({
+            topic,
+            messages: foreign.map(({ key, envelope }) => ({ key, value: JSON.stringify(envelope) }))
+          })
+          await producer.disconnect()
+        })
+        yield* Effect.forkScoped(
+          bus.subscribe({
+            consumerGroup: group,
+            topics: [topic],
+            eventTypes: [type],
+            batchSize: 10,
+            handle: (batch) => Effect.sync(() => void got.push(...batch))
+          })
+        )
+        yield* eventually(
+          Effect.sync(() => got.length + followed.length),
+          (count) => count >= 7,
+          20_000
+        )
+        expect(got.map(numberOf)).toEqual([1, 4, 6])
+        expect(followed.map(numberOf)).toEqual([1, 4, 5, 6])
+        const letters = yield* bus.deadLetters({ topic: Option.some(topic), limit: 10 })
+        const failure = { topic, consumerGroup: group, attempts: 1 }
+        expect(letters.map((letter) => [numberOf(letter), letter.failure])).toEqual([
+          [2, { ...failure, reason: `It breaks the schema of ${type}: Missing key at ["userId"]` }],
+          [3, { ...failure, reason: `It breaks the schema of ${type}: Expected string at ["userId"]` }]
+        ])
+        expect(yield* eventually(bus.lag(group, [topic]), (lag) => lag === 0)).toBe(0)
+      })
+    ))
+
+  if (debezium !== undefined) captureContract(kafka, debezium)
 
   test(
     "consumers that come and go lose nothing, keep each key's order, and never work on one partition together",

@@ -111,7 +111,11 @@ describe("retry", () => {
     ["webhook.dispatch", [0, 30_000, 150_000, 450_000, 1_350_000, 3_150_000]],
     ["flash_sale.price", [0]],
     ["cache.shared", [0]],
+    ["search.products", [0]],
+    ["orders.history", [0]],
     ["object.store", [0, 200, 600, 1_400, 3_000]],
+    ["schema.registry", [0, 200, 600]],
+    ["relay.configure", [0, 500, 1_500, 3_500, 7_500]],
     ["mqtt.ingest", [0, 200, 600, 1_400, 3_000]]
   ]
   for (const [name, times] of written) {

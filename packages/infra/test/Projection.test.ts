@@ -7,6 +7,7 @@ import * as Event from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
 import * as Consumer from "../src/events/Consumer.ts"
 import { EventBus } from "../src/events/EventBus.ts"
+import * as EventSchemas from "../src/events/EventSchemas.ts"
 import { EventStore, type RelaySignal } from "../src/events/EventStore.ts"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
 import * as Relay from "../src/events/Relay.ts"
@@ -81,7 +82,13 @@ const inShop = <A>(body: Effect.Effect<A, unknown, Shop | Scope.Scope>): Promise
       EventStore.layer("shop").pipe(Layer.provideMerge(relay), Layer.provideMerge(ground))
     )
     return yield* Effect.provideContext(body, Context.merge(yield* Effect.context<Scope.Scope>(), shop))
-  }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise)
+  }).pipe(
+    Effect.provideService(EventSchemas.EventSchemas, EventSchemas.of([Made, Moved])),
+    Effect.scoped,
+    Effect.provide(Logger.layer([])),
+    Effect.withTracerEnabled(false),
+    Effect.runPromise
+  )
 
 /** Locks rows until its `release` is run. */
 const holding = Effect.fnUntraced(function* (rows: string) {

@@ -1,9 +1,11 @@
 import { describe, expect, test } from "bun:test"
-import { Context, Deferred, Effect, Fiber, Layer, Logger, Option, Redacted, Schedule, Scope } from "effect"
+import { Context, Deferred, Effect, Fiber, Layer, Logger, Option, Redacted, Schedule, Schema, Scope } from "effect"
 import { SqlClient } from "effect/sql"
+import * as Event from "@merkato/domain/kernel/Event"
 import { Principal, RequestContext, system } from "@merkato/domain/kernel/RequestContext"
 import * as Consumer from "../src/events/Consumer.ts"
 import { type BusMessage, BusUnavailable, EventBus } from "../src/events/EventBus.ts"
+import * as EventSchemas from "../src/events/EventSchemas.ts"
 import { EventStore, RelaySignal } from "../src/events/EventStore.ts"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
 import * as Relay from "../src/events/Relay.ts"
@@ -15,6 +17,9 @@ import { eventually, message, numberOf } from "./EventBus.contract.ts"
 
 const topic = "order.events"
 const eventType = "ecommerce.test.thing.happened.v1"
+const schemas = EventSchemas.of([
+  Event.define(eventType, topic, Schema.Struct({ n: Schema.Int, colour: Schema.optionalKey(Schema.String) }))
+])
 const options = { schema: "shop", topic, producer: "shop-service" } as const
 
 const relayed = Relay.layer(options).pipe(Layer.provide(Policies.layerWith()))
@@ -62,7 +67,13 @@ const inShop = <A>(body: (shop: Shop) => Effect.Effect<A, unknown, Ground | Scop
       another
     }
     return yield* Effect.provideContext(body(shop), Context.merge(yield* Effect.context<Scope.Scope>(), context))
-  }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise)
+  }).pipe(
+    Effect.provideService(EventSchemas.EventSchemas, schemas),
+    Effect.scoped,
+    Effect.provide(Logger.layer([])),
+    Effect.withTracerEnabled(false),
+    Effect.runPromise
+  )
 
 const at = new Date("2025-06-01T12:00:00.123Z")
 
@@ -324,6 +335,79 @@ const effects = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const rows = yield* sql<{ n: number }>`select n from shop.effects order by n`
   return rows.map((row) => row.n)
+})
+
+describe("an event that breaks its schema", () => {
+  const broken = (version: number, payload: unknown, type = eventType) => ({
+    eventType: type,
+    aggregateId: "THING",
+    version,
+    payload
+  })
+  const letters = ({ bus }: Shop) => bus.deadLetters({ topic: Option.some(topic), limit: 100 })
+  const breaks = `It breaks the schema of ${eventType}: `
+
+  test("never reaches its topic: it is among the dead letters with the reason, and holds back nobody", () =>
+    inShop((shop) =>
+      Effect.gen(function* () {
+        yield* shop.events.append(
+          [
+            event("THING", 1),
+            broken(2, { n: "two" }),
+            broken(3, { n: 3, secret: "not in the schema" }),
+            broken(4, { n: 4 }, "ecommerce.test.nobody.knows.v1"),
+            broken(5, {}),
+            event("THING", 6)
+          ],
+          at
+        )
+        expect(yield* drain(yield* Relay.make(options))).toBe(6)
+        expect((yield* published(shop.bus)).map(numberOf)).toEqual([1, 6])
+        expect(yield* waiting(shop.sql)).toBe(0)
+        const found = yield* letters(shop)
+        expect(found.map(({ envelope, failure }) => [numberOf({ envelope }), failure?.reason])).toEqual([
+          [2, `${breaks}Expected number at ["n"]`],
+          [3, `${breaks}Expected no excess property at ["secret"]`],
+          [4, "There is no schema of ecommerce.test.nobody.knows.v1"],
+          [5, `${breaks}Missing key at ["n"]`]
+        ])
+        for (const { failure, envelope } of found) {
+          expect(failure).toMatchObject({ topic, consumerGroup: "shop.relay", attempts: 1 })
+          const kept = yield* shop.events.history("THING")
+          expect(kept.find(({ eventId }) => eventId === envelope.eventId)?.payload).toEqual(envelope.payload)
+        }
+      })
+    ))
+
+  test("is neither lost nor doubled when the bus is away at that moment", () =>
+    inShop((shop) =>
+      Effect.gen(function* () {
+        let left = 2
+        yield* Layer.build(relayed).pipe(
+          withBus(shop, {
+            publish: (messages) =>
+              Effect.suspend(() =>
+                left-- > 0 ? Effect.fail(new BusUnavailable({ cause: "away" })) : shop.bus.publish(messages)
+              )
+          })
+        )
+        yield* shop.events.append([event("THING", 1), broken(2, { n: 2.5 }), event("THING", 3)], at)
+        const empty = Effect.orElseSucceed(waiting(shop.sql), () => undefined)
+        expect(yield* eventually(empty, (count) => count === 0)).toBe(0)
+        expect((yield* published(shop.bus)).map(numberOf)).toEqual([1, 3])
+        expect((yield* letters(shop)).map(numberOf)).toEqual([2])
+      })
+    ))
+
+  test("written by a later version of the schema goes its way", () =>
+    inShop((shop) =>
+      Effect.gen(function* () {
+        yield* shop.events.append([broken(1, { n: 1, colour: "red" })], at)
+        yield* drain(yield* Relay.make(options))
+        expect((yield* published(shop.bus)).map(n)).toEqual([{ n: 1, colour: "red" }])
+        expect(yield* letters(shop)).toEqual([])
+      })
+    ))
 })
 
 describe("at least once", () => {

@@ -3,6 +3,7 @@ import "effect/schema/SchemaJITCompiler/enable"
 import { Config, Context, Duration, Effect, Layer, Option, Redacted, Schema } from "effect"
 import { FetchHttpClient, HttpRouter, HttpServer } from "effect/http"
 import { SqlClient, type SqlError } from "effect/sql"
+import { allEvents } from "@merkato/domain/events"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
@@ -19,7 +20,17 @@ import { type BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
 import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as Lag from "@merkato/infra/events/Lag"
 import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
+import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
+import { registerAll } from "@merkato/infra/events/registry/SchemaRegistry"
 import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
+import type { CassandraUnreachable } from "@merkato/infra/cassandra/CassandraUnreachable"
+import * as CassandraWhereNamed from "@merkato/infra/cassandra/CassandraWhereNamed"
+import type { OpenSearchUnreachable } from "@merkato/infra/opensearch/OpenSearchUnreachable"
+import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
+import * as Capture from "@merkato/infra/events/capture/Capture"
+import { CaptureImpossible } from "@merkato/infra/events/capture/CaptureImpossible"
+import * as Connector from "@merkato/infra/events/capture/Connector"
+import { producerOf } from "@merkato/infra/events/Relay"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -39,6 +50,7 @@ import { type ContextName, contexts } from "./contexts.ts"
 import { Health } from "./gateway/Health.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
+import * as Live from "./gateway/live/Live.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
 import { PaymentGateways } from "./payments/PaymentGateways.ts"
 import * as RestGateway from "./payments/RestGateway.ts"
@@ -129,6 +141,15 @@ const eventBus = (url: Redacted.Redacted): BusLayer => {
   return made
 }
 
+/** The registry of schemas that `SCHEMA_REGISTRY_URL` names has those of all events, before the first of them is published. */
+const schemasRegistered = Layer.unwrap(
+  Effect.gen(function* () {
+    const url = yield* Config.option(Config.String("SCHEMA_REGISTRY_URL"))
+    if (Option.isNone(url) || !(yield* KeepsHouse)) return Layer.empty
+    return Layer.effectDiscard(registerAll(allEvents)).pipe(Layer.provide(ConfluentSchemaRegistry.layer(url.value)))
+  })
+)
+
 /** The cache that processes share: Redis where `REDIS_URL` names one, else none. */
 const sharedCache = Layer.unwrap(
   Effect.map(Config.option(Config.String("REDIS_URL")), (url) =>
@@ -140,6 +161,44 @@ const sharedCache = Layer.unwrap(
 export const caches = (bus: Redacted.Redacted) =>
   ProductCache.layer.pipe(Layer.provide(sharedCache), Layer.provide(eventBus(bus)))
 
+/** What live connections are told, off the bus. */
+export const live = (bus: Redacted.Redacted) => Live.layer.pipe(Layer.provide(eventBus(bus)))
+
+/** Who takes events from the outboxes to the bus: the relays of the contexts, or (here: where its Kafka Connect is) Debezium. */
+const debezium = Effect.gen(function* () {
+  const kind = yield* Config.Literals(["own", "debezium"], "MERKATO_RELAY").pipe(Config.withDefault("own" as const))
+  if (kind === "own") return undefined
+  const [brokers, connectUrl] = yield* Effect.all([
+    Config.option(Config.String("KAFKA_BROKERS")),
+    Config.option(Config.String("CONNECT_URL"))
+  ])
+  if (Option.isNone(brokers) || Option.isNone(connectUrl)) {
+    return yield* new CaptureImpossible({ reason: "it wants KAFKA_BROKERS and CONNECT_URL" })
+  }
+  return { connectUrl: connectUrl.value }
+})
+
+/** Lets Debezium take the events of these contexts from their database, or lets their relays do it again. */
+const chooseRelay = Effect.fnUntraced(function* (names: ReadonlyArray<ContextName>) {
+  const captured = names.flatMap((name) => {
+    const { topic } = contexts[name]
+    return topic === undefined ? [] : [{ schema: name, topic, producer: producerOf(name) }]
+  })
+  if ((yield* debezium) === undefined) return yield* Capture.end(captured.map(({ schema }) => schema))
+  yield* Capture.begin(captured)
+})
+
+/** Debezium has a connector for each of these databases, where it is wanted. */
+const connectors = (databases: ReadonlyArray<Redacted.Redacted>) =>
+  Layer.unwrap(
+    Effect.gen(function* () {
+      const wanted = yield* debezium
+      if (wanted === undefined || !(yield* KeepsHouse)) return Layer.empty
+      const distinct = new Map(databases.map((url) => [Redacted.value(url), url]))
+      return Connector.layer(wanted.connectUrl, [...distinct.values()])
+    })
+  )
+
 /** Brings the schemas of these contexts up to date, and that of the bus. */
 export const migrate = (names: ReadonlyArray<ContextName>, url: Redacted.Redacted) =>
   Effect.forEach(
@@ -150,6 +209,7 @@ export const migrate = (names: ReadonlyArray<ContextName>, url: Redacted.Redacte
       discard: true
     }
   ).pipe(
+    Effect.andThen(chooseRelay(names)),
     Effect.provide(
       Database.layer({ url, maxConnections: 4, applicationName: "merkato-migrations", statementTimeoutMs: 0 })
     )
@@ -170,6 +230,11 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
     })
   )
 
+/** Servers on which read models lie, where they are named. */
+export const readModelServers = Layer.merge(OpenSearchWhereNamed.layer, CassandraWhereNamed.layer)
+
+type ReadModelFailure = OpenSearchUnreachable | CassandraUnreachable | Config.ConfigError
+
 /** Contexts that answer in this process. Those with the same database share a pool. */
 export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUrls) => {
   const pools = new Map<string, ReturnType<typeof Database.layer>>()
@@ -187,15 +252,23 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
   }
   return names
     .map((name) => layerOf(name).pipe(Layer.provide(pool(name))))
-    .reduce<Layer.Layer<never, ContextFailure | BusFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>>(
-      (all, layer) => Layer.merge(all, layer),
-      lagOf(names.flatMap((name) => contexts[name].reads))
+    .reduce<
+      Layer.Layer<never, ContextFailure | BusFailure | ReadModelFailure, Exclude<ContextNeeds, SqlClient.SqlClient>>
+    >((all, layer) => Layer.merge(all, layer), lagOf(names.flatMap((name) => contexts[name].reads)))
+    .pipe(
+      Layer.provide(schemasRegistered),
+      Layer.provide(connectors(names.map(databases.contexts))),
+      Layer.provide(eventBus(databases.bus)),
+      Layer.provide(readModelServers),
+      Layer.provide(Authorizer.layerRules)
     )
-    .pipe(Layer.provide(eventBus(databases.bus)), Layer.provide(Authorizer.layerRules))
 }
 
 type AnyContextLayer = (typeof contexts)[ContextName]["layer"]
-type ContextFailure = Layer.Error<AnyContextLayer>
+type ContextFailure =
+  | Layer.Error<AnyContextLayer>
+  | Layer.Error<typeof schemasRegistered>
+  | Layer.Error<ReturnType<typeof connectors>>
 type ContextNeeds = Layer.Services<AnyContextLayer>
 
 /** One context's Layer, as wide as the widest of them. */

@@ -4,7 +4,7 @@ import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
-import * as CatalogueStore from "../src/catalogue/CatalogueStore.ts"
+import * as SearchStore from "../src/catalogue/SearchStore.ts"
 import { Catalogue } from "../src/catalogue/index.ts"
 
 const goods = 1_500
@@ -27,9 +27,9 @@ test("the best of many are found, each once on whatever page, and no more than s
     yield* Effect.gen(function* () {
       yield* Catalogue.migrate
       yield* fill
-      const { search } = yield* CatalogueStore.make
+      const { search } = yield* SearchStore.make
       const found: Array<string> = []
-      let after: CatalogueStore.SearchPlace | undefined
+      let after: SearchStore.SearchPlace | undefined
       for (;;) {
         const { products, rank } = yield* search(["sweet"], undefined, after, 100)
         found.push(...products.map(({ productId }) => String(productId)))
@@ -38,7 +38,7 @@ test("the best of many are found, each once on whatever page, and no more than s
         after = { rank, productId: last.productId }
       }
       expect(found.slice(0, 3)).toEqual(["PROD-1500", "PROD-1499", "PROD-1498"])
-      expect(found.length).toBe(CatalogueStore.mostFound + 3)
+      expect(found.length).toBe(SearchStore.mostFound + 3)
       expect(new Set(found).size).toBe(found.length)
 
       const rare = yield* search(["swe"], "Rare", undefined, 100)

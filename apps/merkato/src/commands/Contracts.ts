@@ -1,10 +1,14 @@
-import { Console, Effect, FileSystem, Option, Path } from "effect"
+import { Config, Console, Effect, FileSystem, Layer, Option, Path } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { OpenApi } from "effect/http-api"
 import { allEvents } from "@merkato/domain/events"
 import { writtenSchema } from "@merkato/domain/kernel/EventSchema"
+import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
+import { checkAll, registerAll } from "@merkato/infra/events/registry/SchemaRegistry"
+import { Policies } from "@merkato/infra/policy/Policies"
 import { asyncApi } from "@merkato/rpc/events/AsyncApi"
 import { Api } from "@merkato/rpc/rest/Api"
+import { CommandFailed } from "../Failure.ts"
 
 /** What others may rely on: paths below the folder, and what stands there. */
 const exported = (): ReadonlyArray<readonly [string, unknown]> => [
@@ -39,7 +43,32 @@ const exporting = Command.make(
   )
 )
 
+const registering = Command.make(
+  "register",
+  {
+    check: Flag.Boolean("check").pipe(
+      Flag.withDescription("Only ask whether the registry would take them"),
+      Flag.withDefault(false)
+    )
+  },
+  Effect.fn("contracts.register")(function* ({ check }) {
+    const url = yield* Config.option(Config.String("SCHEMA_REGISTRY_URL"))
+    if (Option.isNone(url)) {
+      return yield* new CommandFailed({
+        reason: "SCHEMA_REGISTRY_URL is not set: name the registry, as in http://127.0.0.1:8081/apis/ccompat/v7."
+      })
+    }
+    const registry = ConfluentSchemaRegistry.layer(url.value).pipe(Layer.provide(Policies.layerWith()))
+    yield* Effect.provide(check ? checkAll(allEvents) : registerAll(allEvents), registry)
+    yield* Console.log(`${allEvents.length} schemas ${check ? "would be taken" : "are registered"}`)
+  })
+).pipe(
+  Command.withDescription(
+    "Register the schemas of all events at SCHEMA_REGISTRY_URL, as the full profile does when it starts; says which one is refused"
+  )
+)
+
 export const contracts = Command.make("contracts").pipe(
-  Command.withDescription("What others may rely on, as files"),
-  Command.withSubcommands([exporting])
+  Command.withDescription("What others may rely on: as files, and in the registry of schemas"),
+  Command.withSubcommands([exporting, registering])
 )

@@ -1,14 +1,13 @@
 import { Console, Effect, Option } from "effect"
 import { Command, Flag } from "effect/cli"
+import { wrongWithLetter } from "@merkato/infra/events/DeadLetters"
+import { EventSchemas } from "@merkato/infra/events/EventSchemas"
 import { type DeadLetter, EventBus } from "@merkato/infra/events/EventBus"
 import * as Bus from "../Bus.ts"
 import { CommandFailed } from "../Failure.ts"
 import * as Flags from "../Flags.ts"
 
-/** Dead letters taken with one trip; more are taken with the next. */
-const batchSize = 500
-
-/** Dead letters among which one is looked for by its event. */
+/** Dead letters taken with one trip; those that may not go back are passed over among so many. */
 const searched = 10_000
 
 const line = ({ failedAt, envelope, failure }: DeadLetter): string => {
@@ -41,14 +40,26 @@ const list = Command.make(
   Command.withDescription("List the events that a consumer gave up on, with the cause, and that were not put back")
 )
 
+/** Puts back what may go back; of the rest it says why not. */
+const putBack = Effect.fnUntraced(function* (letters: ReadonlyArray<DeadLetter>) {
+  const bus = yield* EventBus
+  const schemas = yield* EventSchemas
+  const left = letters.flatMap((letter) => {
+    const reason = wrongWithLetter(letter, schemas)
+    return reason === undefined ? [] : [{ letter, reason }]
+  })
+  const good = letters.filter((letter) => !left.some((one) => one.letter === letter))
+  return { count: yield* bus.requeue(good), left }
+})
+
 const requeueAll = Effect.fnUntraced(function* (topic: Option.Option<string>) {
   const bus = yield* EventBus
   let count = 0
   while (true) {
-    const requeued = yield* bus.requeue(yield* bus.deadLetters({ topic, limit: batchSize }))
-    count += requeued
-    // What is left, if anything, nobody can put back: it does not say where it came from.
-    if (requeued === 0) return count
+    const done = yield* putBack(yield* bus.deadLetters({ topic, limit: searched }))
+    count += done.count
+    // What is left, if anything, nobody can put back: it breaks its schema, or does not say where it came from.
+    if (done.count === 0) return { count, left: done.left }
   }
 })
 
@@ -57,7 +68,7 @@ const requeueOne = Effect.fnUntraced(function* (topic: Option.Option<string>, ev
   const letters = yield* bus.deadLetters({ topic, limit: searched })
   const found = letters.filter(({ envelope }) => envelope.eventId === eventId)
   return found.length > 0
-    ? yield* bus.requeue(found)
+    ? yield* putBack(found)
     : yield* new CommandFailed({ reason: `No dead letter has the event id ${eventId}, or it was put back already.` })
 })
 
@@ -73,14 +84,17 @@ const requeue = Command.make(
     if (Option.isSome(eventId) === all) {
       return yield* new CommandFailed({ reason: "Say which dead letters to put back: either --event-id or --all." })
     }
-    const count = yield* (Option.isSome(eventId) ? requeueOne(topic, eventId.value) : requeueAll(topic)).pipe(
+    const { count, left } = yield* (Option.isSome(eventId) ? requeueOne(topic, eventId.value) : requeueAll(topic)).pipe(
       Bus.provide(dataDir)
     )
     yield* Console.log(`${count} ${count === 1 ? "event" : "events"} put back.`)
+    for (const { letter, reason } of left) {
+      yield* Console.error(`Event ${letter.envelope.eventId} stays where it is. ${reason}`)
+    }
   })
 ).pipe(
   Command.withDescription(
-    "Put dead letters back into the topic they came from. Consumers that had taken the event pass over it"
+    "Put dead letters back into the topic they came from. Consumers that had taken the event pass over it; what breaks its schema stays"
   )
 )
 

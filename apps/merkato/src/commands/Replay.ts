@@ -1,11 +1,15 @@
-import { Clock, Console, Effect, Option } from "effect"
+import { Clock, Console, Effect, Layer, Option } from "effect"
 import { Argument, Command, Flag } from "effect/cli"
 import { SqlError } from "effect/sql"
 import * as Build from "@merkato/infra/projection/Build"
+import type { Copy } from "@merkato/infra/projection/Copy"
+import * as CopyBuild from "@merkato/infra/projection/CopyBuild"
+import * as CopyParity from "@merkato/infra/projection/CopyParity"
 import * as FromArchive from "@merkato/infra/projection/FromArchive"
 import * as Parity from "@merkato/infra/projection/Parity"
 import type { Projection } from "@merkato/infra/projection/Projection"
 import { contextNames, contexts } from "@merkato/services/contexts"
+import { readModelServers } from "@merkato/services/deployment"
 import * as Bus from "../Bus.ts"
 import * as ContextDatabase from "../ContextDatabase.ts"
 import { CommandFailed } from "../Failure.ts"
@@ -15,33 +19,43 @@ import * as Progress from "../Progress.ts"
 
 const projections: ReadonlyArray<Projection> = contextNames.flatMap((name) => contexts[name].projections)
 
-const listed = projections.map(({ name, context, topic }) => `${name}  (${context}, of ${topic})`)
+const copies: ReadonlyArray<Copy> = contextNames.flatMap((name) => contexts[name].copies)
+
+const names = [...projections, ...copies].map(({ name }) => name)
+
+const listed = [
+  ...projections.map(({ name, context, topic }) => `${name}  (${context}, of ${topic})`),
+  ...copies.map(
+    ({ name, projection: { context, topic }, variable }) => `${name}  (${context}, of ${topic}; where ${variable} says)`
+  )
+]
 
 const count = (value: number, one: string, many = `${one}s`) =>
   `${value.toLocaleString("en")} ${value === 1 ? one : many}`
 
+/** A read model in Postgres, or on another server. */
 const found = (name: string) => {
-  const projection = projections.find((each) => each.name === name)
-  return projection === undefined
-    ? Effect.fail(
-        new CommandFailed({
-          reason: `There is no projection ${name}. There are: ${projections.map((each) => each.name).join(", ")}.`
-        })
-      )
-    : Effect.succeed(projection)
+  const known = projections.find((each) => each.name === name) ?? copies.find((each) => each.name === name)
+  return known === undefined
+    ? Effect.fail(new CommandFailed({ reason: `There is no projection ${name}. There are: ${names.join(", ")}.` }))
+    : Effect.succeed(known)
 }
 
+/** Who is right about a row. */
+const eventsSay = { tell: "its events tell of it", not: "no event tells of it", say: "its events say" }
+const postgresSays = { tell: "Postgres has it", not: "Postgres does not have it", say: "Postgres says" }
+
 /** A row that differs, in a line: its key, and what is not the same. */
-const line = ({ key }: Projection, { live, rebuilt }: Parity.Difference): string => {
+const line = ({ key }: Projection, { live, rebuilt }: Parity.Difference, says = eventsSay): string => {
   const row = live ?? rebuilt ?? {}
   const which = Object.keys(key)
     .map((column) => `${column}=${String(row[column])}`)
     .join(" ")
-  if (live === null) return `  ${which}: missing, its events tell of it`
-  if (rebuilt === null) return `  ${which}: no event tells of it`
+  if (live === null) return `  ${which}: missing, ${says.tell}`
+  if (rebuilt === null) return `  ${which}: ${says.not}`
   const columns = Object.keys(live).filter((column) => JSON.stringify(live[column]) !== JSON.stringify(rebuilt[column]))
   const each = columns.map(
-    (column) => `${column} is ${JSON.stringify(live[column])}, its events say ${JSON.stringify(rebuilt[column])}`
+    (column) => `${column} is ${JSON.stringify(live[column])}, ${says.say} ${JSON.stringify(rebuilt[column])}`
   )
   return `  ${which}: ${each.join("; ")}`
 }
@@ -59,6 +73,26 @@ const shown = <A, E, R>(
       return yield* work((done, total, rate = "") => Object.assign(state, { done, total, rate }))
     })
   )
+
+const tellRead = (name: string, events: number, tookMs: number) =>
+  Console.log(
+    `${name}: ${count(events, "event")} read in ${Progress.clockTime(Math.max(1, tookMs) / 1_000)} (${count(Math.round((events * 1_000) / Math.max(1, tookMs)), "event")}/s)`
+  )
+
+/** What was compared and did not agree, as far as it can be told. */
+const report = Effect.fnUntraced(function* (
+  projection: Projection,
+  parity: Parity.Parity,
+  { what = "", says = eventsSay } = {}
+) {
+  yield* Console.log(
+    `${what}${count(parity.compared, "row")} compared, ${count(parity.differences, "difference")}${parity.differences === 0 ? "" : ":"}`
+  )
+  for (const example of parity.examples) yield* Console.log(line(projection, example, says))
+  if (parity.differences > parity.examples.length) {
+    yield* Console.log(`  … and ${count(parity.differences - parity.examples.length, "row")} more`)
+  }
+})
 
 /** What is read: the context's log, all of it or since a moment; or the archive, and what the bus has since. */
 type From = Date | "archive"
@@ -90,20 +124,11 @@ const rebuilding = Effect.fn("replay")(function* ({ projection, from, into, chec
       ? FromArchive.read(build, { tells: told }).pipe(Objects.provide(dataDir))
       : Build.read(build, { from: since, tells: told })
   })
-  const readMs = Math.max(1, (yield* elapsedMs) - begunAt)
-  yield* Console.log(
-    `${name}: ${count(events, "event")} read in ${Progress.clockTime(readMs / 1_000)} (${count(Math.round((events * 1_000) / readMs), "event")}/s)`
-  )
+  yield* tellRead(name, events, (yield* elapsedMs) - begunAt)
   const parity = yield* shown("comparing", "rows", (tells) =>
     Parity.compare(build, (compared, rows) => tells(compared, Math.max(compared, rows)))
   )
-  yield* Console.log(
-    `${count(parity.compared, "row")} compared, ${count(parity.differences, "difference")}${parity.differences === 0 ? "" : ":"}`
-  )
-  for (const example of parity.examples) yield* Console.log(line(projection, example))
-  if (parity.differences > parity.examples.length) {
-    yield* Console.log(`  … and ${count(parity.differences - parity.examples.length, "row")} more`)
-  }
+  yield* report(projection, parity)
   if (Option.isSome(into)) {
     yield* Build.keepAs(build, into.value)
     yield* Console.log(`It is in ${projection.context}.${into.value}, as of now; ${name} is as it was.`)
@@ -115,6 +140,49 @@ const rebuilding = Effect.fn("replay")(function* ({ projection, from, into, chec
     const mended = check || Option.isSome(into) ? "" : " and is mended"
     return yield* new CommandFailed({
       reason: `${name} was not what its events say in ${count(parity.differences, "row")}${mended}.`
+    })
+  }
+})
+
+/** The same on another server, compared with Postgres: what is built anew, and what there was. */
+const rebuildingCopy = Effect.fn("replay")(function* (copy: Copy, check: boolean) {
+  const { name, projection } = copy
+  const store = yield* copy.store
+  if (store === undefined) {
+    return yield* new CommandFailed({ reason: `${name} lies on the server that ${copy.variable} names: set it.` })
+  }
+  const kept = { copy, store }
+  const wasBuilt = yield* store.isBuilt
+  const build = yield* CopyBuild.begin(
+    kept,
+    Console.error(`Another replay of ${name} was under way a moment ago: waiting until it has ended.`)
+  )
+  const begunAt = yield* Clock.currentTimeMillis
+  const events = yield* shown("reading", "positions", (tells) =>
+    CopyBuild.read(build, ({ done, total, events }) => tells(done, total, count(events, "event")))
+  )
+  yield* tellRead(name, events, (yield* Clock.currentTimeMillis) - begunAt)
+  const compare = Effect.fnUntraced(function* (place: "live" | "next", what: string) {
+    const parity = yield* shown("comparing", "rows", (tells) =>
+      CopyParity.compare(kept, place, (compared) => tells(compared, Math.max(compared, 1)))
+    )
+    yield* report(projection, parity, { what, says: postgresSays })
+    return parity.differences
+  })
+  const differing = yield* compare("next", `rebuilt in ${store.server}: `)
+  if (differing > 0) {
+    return yield* new CommandFailed({
+      reason: `${name} as its events tell it is not what Postgres has in ${count(differing, "row")}: it is left as it was.`
+    })
+  }
+  const damaged = wasBuilt ? yield* compare("live", `live in ${store.server}: `) : 0
+  if (!check) {
+    yield* CopyBuild.swap(build)
+    yield* Console.log(`${name} is the rebuilt one now.`)
+  }
+  if (damaged > 0) {
+    return yield* new CommandFailed({
+      reason: `${name} was not what Postgres has in ${count(damaged, "row")}${check ? "" : " and is mended"}.`
     })
   }
 })
@@ -151,7 +219,7 @@ export const replay = Command.make(
   "replay",
   {
     projection: Argument.String("PROJECTION").pipe(
-      Argument.withDescription(`One of ${projections.map(({ name }) => name).join(", ")}; without it they are listed`),
+      Argument.withDescription(`One of ${names.join(", ")}; without it they are listed`),
       Argument.optional
     ),
     from,
@@ -164,22 +232,36 @@ export const replay = Command.make(
   },
   Effect.fnUntraced(function* ({ projection: given, dataDir, ...options }) {
     if (Option.isNone(given)) return yield* Console.log(listed.join("\n"))
-    const projection = yield* found(given.value)
+    const known = yield* found(given.value)
     if (options.check && Option.isSome(options.into)) {
       return yield* new CommandFailed({ reason: "Say either --check or --into: one throws away what the other keeps." })
     }
-    if (Option.isSome(options.into) && options.into.value === projection.name) {
+    if (Option.isSome(options.into) && options.into.value === known.name) {
       return yield* new CommandFailed({
-        reason: `--into wants a name of its own; without it ${projection.name} is replaced.`
+        reason: `--into wants a name of its own; without it ${known.name} is replaced.`
       })
     }
-    yield* rebuilding({ projection, dataDir, ...options }).pipe(
+    if ("store" in known && (Option.isSome(options.from) || Option.isSome(options.into))) {
+      return yield* new CommandFailed({
+        reason: `${known.name} is built whole, in its place: without --from and --into.`
+      })
+    }
+    const ofContext = (context: string) => ContextDatabase.layer(context, dataDir)
+    if ("store" in known) {
+      const { context } = known.projection
+      return yield* rebuildingCopy(known, options.check).pipe(
+        Effect.scoped,
+        Bus.provide(dataDir),
+        Effect.provide(Layer.merge(ofContext(context), readModelServers)),
+        Effect.mapError((error) => (SqlError.isSqlError(error) ? ContextDatabase.explained(context)(error) : error))
+      )
+    }
+    const { context } = known
+    yield* rebuilding({ projection: known, dataDir, ...options }).pipe(
       Effect.scoped,
       Bus.provide(dataDir),
-      Effect.provide(ContextDatabase.layer(projection.context, dataDir)),
-      Effect.mapError((error) =>
-        SqlError.isSqlError(error) ? ContextDatabase.explained(projection.context)(error) : error
-      )
+      Effect.provide(ofContext(context)),
+      Effect.mapError((error) => (SqlError.isSqlError(error) ? ContextDatabase.explained(context)(error) : error))
     )
   })
 ).pipe(

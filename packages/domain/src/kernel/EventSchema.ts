@@ -53,5 +53,14 @@ const schemaOf = ({ type, payload }: Definition, open: boolean): JsonSchema => {
  */
 export const writtenSchema = (definition: Definition): JsonSchema => schemaOf(definition, false)
 
+/**
+ * The written form as registries get it. They tell by `$schema` how to compare, and not all know 2020-12; all know draft 7,
+ * in which our dozen keywords mean the same.
+ */
+export const registeredSchema = (definition: Definition): JsonSchema => ({
+  ...writtenSchema(definition),
+  $schema: "http://json-schema.org/draft-07/schema#"
+})
+
 /** What a reader has to take: properties that a later version added are passed over. */
 export const readSchema = (definition: Definition): JsonSchema => schemaOf(definition, true)

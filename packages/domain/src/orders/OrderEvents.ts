@@ -105,6 +105,18 @@ export const events = [
   OrderFulfilled
 ] as const
 
+const becomes: Readonly<Record<string, OrderStatus>> = {
+  [OrderCreated.type]: "PENDING",
+  [OrderPaid.type]: "PAID",
+  [OrderHeld.type]: "HELD",
+  [OrderReleased.type]: "PENDING",
+  [OrderCanceled.type]: "CANCELED",
+  [OrderFulfilled.type]: "FULFILLED"
+}
+
+/** The status that an order takes on with an event; undefined where it keeps the one it has. */
+export const statusAfter = (eventType: string): OrderStatus | undefined => becomes[eventType]
+
 /** A stored event of an order, as the fold needs it. */
 export interface StoredOrderEvent {
   readonly eventType: string

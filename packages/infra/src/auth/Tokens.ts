@@ -32,12 +32,20 @@ const Claims = Schema.Struct({
 })
 const decodeClaims = Schema.decodeUnknownEffect(Claims)
 
+/** Who a token speaks for, and until when, in milliseconds of the Clock. */
+export interface Verified {
+  readonly principal: Principal
+  readonly expiresAt: number
+}
+
 /** JSON Web Tokens (RFC 7519), signed with Ed25519 (RFC 8037). */
 export class Tokens extends Context.Service<
   Tokens,
   {
     readonly issue: (principal: Principal, seconds: number) => Effect.Effect<string>
     readonly verify: (token: string) => Effect.Effect<Principal, Unauthenticated>
+    /** As `verify`, with the moment from which on the token is good no more: what outlives a request ends then. */
+    readonly verifyUntil: (token: string) => Effect.Effect<Verified, Unauthenticated>
     /** Whether a token has been verified before and has not expired since; false says nothing about it. */
     readonly isKnown: (token: string, nowMs: number) => boolean
     readonly issueForServices: Effect.Effect<string>
@@ -48,7 +56,7 @@ export class Tokens extends Context.Service<
     Tokens,
     Effect.gen(function* () {
       const keys = yield* KeyRing
-      const verified = new Map<string, { readonly principal: Principal; readonly expiresAt: number }>()
+      const verified = new Map<string, Verified>()
 
       const sign = Effect.fnUntraced(function* (
         claims: Record<string, string>,
@@ -104,7 +112,7 @@ export class Tokens extends Context.Service<
 
       const known = (token: string, nowMs: number) => {
         const known = verified.get(token)
-        return known !== undefined && known.expiresAt > nowMs ? known.principal : undefined
+        return known !== undefined && known.expiresAt > nowMs ? known : undefined
       }
 
       const verifyAnew = Effect.fnUntraced(function* (token: string) {
@@ -119,15 +127,17 @@ export class Tokens extends Context.Service<
         })
         const [oldest] = verified.size < remembered ? [] : verified.keys()
         if (oldest !== undefined) verified.delete(oldest)
-        verified.set(token, { principal, expiresAt: claims.exp * 1_000 })
-        return principal
+        const made: Verified = { principal, expiresAt: claims.exp * 1_000 }
+        verified.set(token, made)
+        return made
       })
 
-      const verify = (token: string) =>
+      const verifyUntil = (token: string) =>
         Effect.flatMap(Clock.Clock, (clock) => {
-          const principal = known(token, clock.currentTimeMillisUnsafe())
-          return principal === undefined ? verifyAnew(token) : Effect.succeed(principal)
+          const verified = known(token, clock.currentTimeMillisUnsafe())
+          return verified === undefined ? verifyAnew(token) : Effect.succeed(verified)
         })
+      const verify = (token: string) => Effect.map(verifyUntil(token), ({ principal }) => principal)
 
       let current = { token: "", renewAt: 0 }
       const issueForServices = Effect.gen(function* () {
@@ -150,6 +160,7 @@ export class Tokens extends Context.Service<
       return Tokens.of({
         issue,
         verify,
+        verifyUntil,
         isKnown: (token, nowMs) => known(token, nowMs) !== undefined,
         issueForServices,
         verifyService

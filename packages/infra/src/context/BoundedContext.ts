@@ -2,11 +2,14 @@ import { Context, Effect, Layer } from "effect"
 import type { SqlClient } from "effect/sql"
 import type { Topic } from "@merkato/domain/kernel/Event"
 import * as Consumers from "../events/Consumer.ts"
+import * as Lag from "../events/Lag.ts"
 import type { EventBus } from "../events/EventBus.ts"
 import { EventStore, type RelaySignal } from "../events/EventStore.ts"
 import * as Relay from "../events/Relay.ts"
 import { Idempotency } from "../idempotency/Idempotency.ts"
 import type { Policies } from "../policy/Policies.ts"
+import * as Copy from "../projection/Copy.ts"
+import * as CopyBuild from "../projection/CopyBuild.ts"
 import * as PostgresProjection from "../projection/PostgresProjection.ts"
 import type { Projection } from "../projection/Projection.ts"
 import * as Migrations from "../postgres/Migrations.ts"
@@ -43,6 +46,8 @@ export interface BoundedContext<Name extends string, E, R> {
   readonly reads: ReadonlyArray<Pick<Consumers.Consumer<never>, "group" | "topic" | "eventTypes" | "mode">>
   /** Read models that it builds of its own events, and can build anew. */
   readonly projections: ReadonlyArray<Projection>
+  /** Those that lie on other servers, too, where these are named. */
+  readonly copies: ReadonlyArray<Copy.Copy>
   /** What of its own it forgets when it is old. */
   readonly passing: ReadonlyArray<Retention.Passing>
   /** Brings the context's schema up to date; needs the rights to do so. */
@@ -50,6 +55,18 @@ export interface BoundedContext<Name extends string, E, R> {
   /** Answers the contract, relays its events, consumes those of others; wants a migrated schema. */
   readonly layer: Layer.Layer<never, E, R>
 }
+
+/** Keeps a copy up to date where there is a server for it; what is to be done once for all, by who keeps house. */
+const keptUp = Effect.fnUntraced(function* (name: string, copy: Copy.Copy) {
+  const store = yield* copy.store
+  if (store === undefined) return
+  const kept = { copy, store }
+  const consumer = Copy.consumer(kept)
+  yield* Effect.forkScoped(Consumers.run(name, consumer))
+  if (!(yield* KeepsHouse)) return
+  yield* Effect.forkScoped(unending(name, CopyBuild.keepBuilt(kept)))
+  yield* Effect.forkScoped(unending("the bus", Lag.watch([consumer])))
+})
 
 /** Builds a context from the same few parts that every context has. */
 export const make = <
@@ -73,13 +90,14 @@ export const make = <
     readonly needs: Needs
     readonly consumers?: ReadonlyArray<Consumers.Consumer<RConsumers>>
     readonly projections?: ReadonlyArray<Projection>
+    readonly copies?: ReadonlyArray<Copy.Copy>
     /** What of its own it forgets when it is old. */
     readonly passing?: ReadonlyArray<Retention.Passing>
     /** Work that goes on by itself; forked with the context and ended with it. */
     readonly background?: Effect.Effect<unknown, never, RBackground>
   }
 ) => {
-  const { topic, projections = [] } = options
+  const { topic, projections = [], copies = [] } = options
   const consumers: ReadonlyArray<Consumers.Consumer<RConsumers | SqlClient.SqlClient>> = [
     ...(options.consumers ?? []),
     ...projections.map(PostgresProjection.consumer)
@@ -88,11 +106,12 @@ export const make = <
     topic === undefined
       ? Layer.empty
       : Layer.mergeAll(EventStore.layer(name), Idempotency.layer(name)).pipe(
-          Layer.provideMerge(Relay.layer({ schema: name, topic, producer: `${name}-service` }))
+          Layer.provideMerge(Relay.layer({ schema: name, topic, producer: Relay.producerOf(name) }))
         )
   const running = Layer.effectDiscard(
     Effect.gen(function* () {
       for (const consumer of consumers) yield* Effect.forkScoped(Consumers.run(name, consumer))
+      for (const copy of copies) yield* keptUp(name, copy)
       if (!(yield* KeepsHouse)) return
       if (options.background !== undefined) yield* Effect.forkScoped(unending(name, options.background))
       if (topic !== undefined) yield* Effect.forkScoped(unending(name, Retention.run(name, options.passing ?? [])))
@@ -120,6 +139,7 @@ export const make = <
     topic,
     reads: consumers.map(({ group, topic, eventTypes, mode }) => ({ group, topic, eventTypes, mode })),
     projections,
+    copies,
     passing: options.passing ?? [],
     migrate:
       topic === undefined ? Effect.void : Migrations.run({ schema: name, folder: options.migrations, common: true }),

@@ -5,7 +5,8 @@ import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { Principal, RequestContext, type RequestContextShape, system } from "@merkato/domain/kernel/RequestContext"
 import { isUnreachable, transaction } from "../postgres/Database.ts"
 import { traced } from "../telemetry/Tracing.ts"
-import { BusUnavailable, deadLetterTopic, type Delivery, EventBus, isSampled } from "./EventBus.ts"
+import { gaveUp, letterOf } from "./DeadLetters.ts"
+import { BusUnavailable, type Delivery, EventBus, isSampled } from "./EventBus.ts"
 
 /** How often an event is tried before it goes to the dead letters (design: events). */
 export const attempts = 3
@@ -14,10 +15,6 @@ const backoff = Schedule.exponential("100 millis")
 
 const consumed = Metric.counter("events_consumed_total", {
   description: "Events whose effect is done, by consumer group",
-  incremental: true
-})
-const deadLettered = Metric.counter("events_dead_lettered_total", {
-  description: "Events given up on, by consumer group",
   incremental: true
 })
 
@@ -68,7 +65,6 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
     const { group, topic, eventTypes, mode, handle, handleAll } = consumer
     const inbox = sql(`${schema}.inbox`)
     const done = Metric.withAttributes(consumed, { group })
-    const lost = Metric.withAttributes(deadLettered, { group })
 
     /** Writes the inbox rows; what comes back is new. */
     const enter = Effect.fnUntraced(function* (batch: ReadonlyArray<Delivery>) {
@@ -140,18 +136,9 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
 
     const giveUp = (delivery: Delivery, cause: Cause.Cause<unknown>) =>
       Effect.gen(function* () {
-        const reason = Cause.pretty(cause).slice(0, 2_000)
-        yield* Effect.logError("Event goes to the dead letters", reason).pipe(
-          Effect.annotateLogs({
-            eventType: delivery.envelope.eventType,
-            eventId: delivery.envelope.eventId,
-            consumerGroup: group
-          })
-        )
-        yield* bus.publish([
-          { ...delivery, topic: deadLetterTopic(topic), failure: { topic, consumerGroup: group, attempts, reason } }
-        ])
-        yield* Metric.update(lost, 1)
+        const letter = letterOf(delivery, { consumerGroup: group, attempts, reason: Cause.pretty(cause) })
+        yield* bus.publish([letter])
+        yield* gaveUp(letter)
       })
 
     /**

@@ -11,6 +11,7 @@ import {
   patient,
   turnForever
 } from "./EventBus.ts"
+import { EventSchemas } from "./EventSchemas.ts"
 import { clientId, clientOptions } from "./kafka/Client.ts"
 import * as Group from "./kafka/Group.ts"
 import { malformedType, toRecord } from "./kafka/Message.ts"
@@ -52,7 +53,8 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
         yield* send(messages.map((message) => toRecord(message, now)))
       }, unavailable)
 
-      const subscribe = Subscriber.make({ wire, newWire, ensure: topics.ensure, publish })
+      const { wrongAsRead } = yield* EventSchemas
+      const subscribe = Subscriber.make({ wire, newWire, ensure: topics.ensure, publish, wrongAsRead })
 
       const follow = <R>(options: Following<R>): Effect.Effect<never, never, R> =>
         Effect.scoped(
@@ -70,7 +72,8 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
             const turn = Effect.gen(function* () {
               const fetched = yield* Reading.next(reader, positions)
               const events = Reading.deliveriesOf(fetched).filter(
-                ({ envelope }) => envelope.eventType !== malformedType
+                ({ envelope: { eventType, payload } }) =>
+                  eventType !== malformedType && wrongAsRead(eventType, payload) === undefined
               )
               if (events.length > 0) yield* handle(events)
               for (const place of fetched) positions.set(placeName(place), place.next)

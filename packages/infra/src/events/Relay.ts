@@ -5,7 +5,12 @@ import { EventId, Id } from "@merkato/domain/kernel/Ids"
 import { Policies } from "../policy/Policies.ts"
 import { traced } from "../telemetry/Tracing.ts"
 import { type BusMessage, EventBus, isSampled } from "./EventBus.ts"
+import { gaveUp, letterOf, relayOf } from "./DeadLetters.ts"
+import { EventSchemas } from "./EventSchemas.ts"
 import { RelaySignal, type StoredEvent } from "./EventStore.ts"
+
+/** What a context's events name as where they come from. */
+export const producerOf = (context: string): string => `${context}-service`
 
 /** Events published with one trip to the bus. */
 const batchSize = 500
@@ -64,6 +69,7 @@ export const make = Effect.fnUntraced(function* (options: {
 }) {
   const sql = yield* SqlClient.SqlClient
   const bus = yield* EventBus
+  const { wrongAsWritten } = yield* EventSchemas
   const { schema, topic, producer } = options
   const outbox = sql(`${schema}.outbox`)
   const events = sql(`${schema}.events`)
@@ -96,10 +102,20 @@ export const make = Effect.fnUntraced(function* (options: {
     ) e
     order by taken.position`
 
+  /**
+   * An event that breaks its schema goes to the dead letters instead: it never reaches its topic, holds back nobody, and is
+   * not lost. It is in the context's log as well, and what is put back is judged again.
+   */
+  const judged = (message: BusMessage): BusMessage => {
+    const reason = wrongAsWritten(message.envelope.eventType, message.envelope.payload)
+    return reason === undefined ? message : letterOf(message, { consumerGroup: relayOf(schema), attempts: 1, reason })
+  }
+
   const publishBatch = Effect.gen(function* () {
-    const messages = (yield* takeBatch).map((event) => toMessage(topic, producer, event))
+    const messages = (yield* takeBatch).map((event) => judged(toMessage(topic, producer, event)))
     if (messages.length === 0) return 0
     yield* bus.publish(messages)
+    for (const message of messages) if (message.failure !== undefined) yield* gaveUp(message)
     for (const message of messages) {
       if (isSampled(message)) yield* traced(`publish ${topic}`, "producer", message, Effect.void)
     }

@@ -111,6 +111,30 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "search.products": {
+    about: "search of products in OpenSearch, then in Postgres",
+    usedBy: "catalogue",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 128, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "orders.history": {
+    about: "a customer's orders in Cassandra, then in Postgres",
+    usedBy: "orders",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 1_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "object.store": {
     about: "object store: the archive of events and the warehouse, in the operators' command",
     usedBy: "analytics",
@@ -120,6 +144,30 @@ export const operations = {
     backoff: exponential(200, 5_000),
     breaker: null,
     bulkhead: { concurrent: 16, waiting: 4_096 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "schema.registry": {
+    about: "schema registry: asked when the shop starts, and by its commands",
+    usedBy: "every context",
+    deadlineMs: 20_000,
+    attemptTimeoutMs: 5_000,
+    attempts: 3,
+    backoff: exponential(200, 1_000),
+    breaker: null,
+    bulkhead: { concurrent: 4, waiting: 1_024 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "relay.configure": {
+    about: "change data capture: its connector is told what to do",
+    usedBy: "every context",
+    deadlineMs: 40_000,
+    attemptTimeoutMs: 10_000,
+    attempts: 5,
+    backoff: exponential(500, 4_000),
+    breaker: null,
+    bulkhead: null,
     rateLimit: null,
     retryBudget: null
   },

@@ -3,7 +3,7 @@ import { Clock, Effect, Schema, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { merging, names, nextOf, registerOf, tableOf, write } from "./PostgresProjection.ts"
-import { columnsOf, eventTypesOf, type ProjectedEvent, type Projection, rowsOf } from "./Projection.ts"
+import { columnsOf, eventTypesOf, type ProjectedEvent, type Projection, type Row, rowsOf } from "./Projection.ts"
 
 /** A projection cannot be built anew, or put in its place; the reason is a whole sentence. Nothing was changed. */
 export class ReplayFailed extends Schema.TaggedError<ReplayFailed>()("ReplayFailed", { reason: Schema.String }) {
@@ -39,9 +39,16 @@ export interface ReadSoFar {
   readonly events: number
 }
 
-const lost = (projection: Projection) =>
+/** A build as the context's register has it. */
+export interface Entry {
+  readonly register: string
+  readonly name: string
+  readonly id: string
+}
+
+export const lost = ({ name }: { readonly name: string }) =>
   new ReplayFailed({
-    reason: `The replay of ${projection.name} was silent for more than ${leaseMs / 1_000} s and has lost its place: run it again.`
+    reason: `The replay of ${name} was silent for more than ${leaseMs / 1_000} s and has lost its place: run it again.`
   })
 
 /** Who may use the live table may use the new one, and it is stored in the same way. */
@@ -63,13 +70,12 @@ const sameRights = Effect.fnUntraced(function* (projection: Projection) {
 })
 
 /** Says that we live, as long as the scope is open. */
-const livesOn = ({ projection, id }: Build) =>
+export const livesOn = ({ register, name, id }: Entry) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const leaseUntil = new Date((yield* Clock.currentTimeMillis) + leaseMs)
     yield* sql`
-      update ${sql(registerOf(projection))} set lease_until = ${leaseUntil}
-      where name = ${projection.name} and building = ${id}`
+      update ${sql(register)} set lease_until = ${leaseUntil} where name = ${name} and building = ${id}`
   }).pipe(
     // Whether we still have our place is looked at when the new table is to be put in its own.
     Effect.ignore,
@@ -104,6 +110,36 @@ const patiently = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.retry(sql.withTransaction(effect), { times: lockAttempts, while: isLocked })
   )
 
+/** Puts a build into the register, once the place for it is made and nobody else builds: who was killed is waited for. */
+export const taking = Effect.fnUntraced(function* <E, R>(
+  { register, name, id }: Entry,
+  makePlace: Effect.Effect<void, E, R>,
+  waits: Effect.Effect<void>
+) {
+  const sql = yield* SqlClient.SqlClient
+  const take = sql.withTransaction(
+    Effect.gen(function* () {
+      const now = yield* Clock.currentTimeMillis
+      const [entry] = yield* sql<{ leaseUntil: Date | null }>`
+        select lease_until as "leaseUntil" from ${sql(register)} where name = ${name} for update`
+      if (entry === undefined) return yield* new ReplayFailed({ reason: `${name} is not in ${register}.` })
+      if (entry.leaseUntil !== null && entry.leaseUntil.getTime() > now) return false
+      yield* makePlace
+      yield* sql`
+        update ${sql(register)} set building = ${id}, lease_until = ${new Date(now + leaseMs)} where name = ${name}`
+      return true
+    })
+  )
+  const begun = yield* Clock.currentTimeMillis
+  for (let tries = 0; !(yield* take); tries++) {
+    if ((yield* Clock.currentTimeMillis) - begun > 2 * leaseMs) {
+      return yield* new ReplayFailed({ reason: `Somebody else replays ${name} at the moment.` })
+    }
+    if (tries === 0) yield* waits
+    yield* Effect.sleep("1 second")
+  }
+})
+
 /**
  * Makes the empty table; from here on the consumers write into both. Whatever they have taken before is in the log by now,
  * so who reads the log from now on, in whatever order and with whatever transactions still open, and whoever writes from
@@ -119,33 +155,17 @@ export const begin = Effect.fnUntraced(function* (
   const { name } = projection
   const build: Build = { projection, id: yield* Ids.next }
   const next = nextOf(projection)
-  const place = sql.withTransaction(
+  yield* taking(
+    { register: registerOf(projection), name, id: build.id },
     Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
-      const [register] = yield* sql<{ leaseUntil: Date | null }>`
-        select lease_until as "leaseUntil" from ${sql(registerOf(projection))} where name = ${name} for update`
-      if (register === undefined)
-        return yield* new ReplayFailed({ reason: `${name} is not in ${registerOf(projection)}.` })
-      if (register.leaseUntil !== null && register.leaseUntil.getTime() > now) return false
       yield* sql.unsafe(`drop table if exists ${next}`)
       yield* sql.unsafe(`create table ${next} (like ${tableOf(projection)} including all)`)
       yield* sameRights(projection)
-      yield* sql`
-        update ${sql(registerOf(projection))} set building = ${build.id}, lease_until = ${new Date(now + leaseMs)}
-        where name = ${name}`
-      return true
-    })
+    }),
+    waits
   )
-  const begun = yield* Clock.currentTimeMillis
-  for (let tries = 0; !(yield* place); tries++) {
-    if ((yield* Clock.currentTimeMillis) - begun > 2 * leaseMs) {
-      return yield* new ReplayFailed({ reason: `Somebody else replays ${name} at the moment.` })
-    }
-    if (tries === 0) yield* waits
-    yield* Effect.sleep("1 second")
-  }
   yield* Effect.addFinalizer(() => Effect.ignore(patiently(abandon(build))))
-  yield* livesOn(build)
+  yield* livesOn({ register: registerOf(projection), name, id: build.id })
   return build
 })
 
@@ -153,19 +173,21 @@ interface LogRow extends Omit<ProjectedEvent, "occurredAt"> {
   readonly occurredAt: Date
 }
 
-/**
- * Reads the context's log into the new table; only the events since `from`, when it is given, on top of what the live table
- * has. Late transactions may commit behind us: what they wrote is published after that, and the consumers write it.
- */
-export const read = Effect.fnUntraced(function* (
-  build: Build,
-  { from, tells = () => {} }: { readonly from?: Date | undefined; readonly tells?: (soFar: ReadSoFar) => void } = {}
+/** What a read of the log is told, and where what it reads goes. */
+export interface Reading<E, R> {
+  readonly from?: Date | undefined
+  readonly tells?: ((soFar: ReadSoFar) => void) | undefined
+  readonly write: (rows: ReadonlyArray<Row>) => Effect.Effect<unknown, E, R>
+}
+
+/** The context's log as rows of the projection, some at a time; how many events there were. */
+export const readLog = Effect.fnUntraced(function* <E, R>(
+  projection: Projection,
+  { from, tells = () => {}, write: into }: Reading<E, R>
 ) {
   const sql = yield* SqlClient.SqlClient
-  const { projection } = build
   const events = sql(`${projection.context}.events`)
   const since = from === undefined ? sql.literal("") : sql`and occurred_at >= ${from}`
-  if (from !== undefined) yield* copyLive(projection)
   const [log] = yield* sql<{ first: number | null; last: number | null }>`
     select min(position) as first, max(position) as last from ${events}`
   const [first, last] = [log?.first ?? 1, log?.last ?? 0]
@@ -178,10 +200,28 @@ export const read = Effect.fnUntraced(function* (
       where position >= ${String(position)}::bigint and position < ${String(position + window)}::bigint
         and event_type = any(${eventTypesOf(projection)}::text[]) ${since}
       order by position`
-    yield* take(build, asEvents(rows))
+    yield* into(yield* rowsTold(projection, asEvents(rows)))
     count += rows.length
     tells({ done: Math.min(position + window, last + 1) - first, total: last + 1 - first, events: count })
   }
+  return count
+})
+
+/**
+ * Reads the context's log into the new table; only the events since `from`, when it is given, on top of what the live table
+ * has. Late transactions may commit behind us: what they wrote is published after that, and the consumers write it.
+ */
+export const read = Effect.fnUntraced(function* (
+  build: Build,
+  { from, tells }: { readonly from?: Date | undefined; readonly tells?: (soFar: ReadSoFar) => void } = {}
+) {
+  const { projection } = build
+  if (from !== undefined) yield* copyLive(projection)
+  const count = yield* readLog(projection, {
+    from,
+    tells,
+    write: (rows) => write(projection, nextOf(projection), rows)
+  })
   yield* finish(build)
   return count
 })
@@ -189,16 +229,19 @@ export const read = Effect.fnUntraced(function* (
 const asEvents = (rows: ReadonlyArray<LogRow>): ReadonlyArray<ProjectedEvent> =>
   rows.map((row) => ({ ...row, occurredAt: row.occurredAt.toISOString() }))
 
-/** Writes events into the new table, in whatever order they come and from wherever. */
-export const take = Effect.fnUntraced(function* ({ projection }: Build, events: ReadonlyArray<ProjectedEvent>) {
-  const rows = yield* Effect.mapError(
+/** The rows that events of a log tell of. */
+const rowsTold = (projection: Projection, events: ReadonlyArray<ProjectedEvent>) =>
+  Effect.mapError(
     rowsOf(projection, events),
     (error) =>
       new ReplayFailed({
         reason: `The log of ${projection.context} has an event that ${projection.name} cannot read: ${String(error)}`
       })
   )
-  yield* write(projection, nextOf(projection), rows)
+
+/** Writes events into the new table, in whatever order they come and from wherever. */
+export const take = Effect.fnUntraced(function* ({ projection }: Build, events: ReadonlyArray<ProjectedEvent>) {
+  yield* write(projection, nextOf(projection), yield* rowsTold(projection, events))
 })
 
 /** To be called when all events have been taken. */

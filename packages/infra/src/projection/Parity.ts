@@ -1,6 +1,7 @@
 /** Compares a projection that was built anew with the live one, row by row. */
 import { Clock, Effect } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
+import type { Topic } from "@merkato/domain/kernel/Event"
 import { EventBus } from "../events/EventBus.ts"
 import { type Build, textsOf, valuesOf } from "./Build.ts"
 import { groupOf, names, nextOf, recordset, tableOf } from "./PostgresProjection.ts"
@@ -26,9 +27,9 @@ export interface Parity {
 const chunk = 5_000
 
 /** Rows that are looked at again, since the live table may not have heard of their last event yet. */
-const mostSuspects = 10_000
+export const mostSuspects = 10_000
 
-const mostExamples = 10
+export const mostExamples = 10
 
 /** The live side is given so long for what is under way to it, when there is always something. */
 const patienceMs = 10_000
@@ -48,21 +49,31 @@ const keyOf = (projection: Projection, { live, rebuilt }: Difference): Columns =
   return Object.fromEntries(Object.keys(projection.key).map((column) => [column, row[column]]))
 }
 
-/** Events that are not in the live table yet: unpublished, or on the bus. */
-const underWay = Effect.fnUntraced(function* (projection: Projection) {
+/** Who makes rows of the events of a context. */
+export interface Followers {
+  readonly context: string
+  readonly topic: Topic
+  readonly groups: ReadonlyArray<string>
+}
+
+const followersOf = (projection: Projection): Followers => ({ ...projection, groups: [groupOf(projection)] })
+
+/** Events that are not in the rows of each of them yet: unpublished, or on the bus. */
+export const underWay = Effect.fnUntraced(function* ({ context, topic, groups }: Followers) {
   const sql = yield* SqlClient.SqlClient
   const bus = yield* EventBus
   const [outbox] = yield* sql<{ waiting: number }>`
-    select count(*) as waiting from (select from ${sql(`${projection.context}.outbox`)} limit ${nearEnough + 1}) as waiting`
-  return (outbox?.waiting ?? 0) + (yield* bus.lag(groupOf(projection), [projection.topic]))
+    select count(*) as waiting from (select from ${sql(`${context}.outbox`)} limit ${nearEnough + 1}) as waiting`
+  const behind = yield* Effect.forEach(groups, (group) => bus.lag(group, [topic]))
+  return behind.reduce((sum, events) => sum + events, outbox?.waiting ?? 0)
 })
 
-/** Waits until the live table is nearly up to date; not for a consumer that stands still. */
-const caughtUp = Effect.fnUntraced(function* (projection: Projection) {
+/** Waits until they are nearly up to date; not for one that stands still. */
+export const caughtUp = Effect.fnUntraced(function* (followers: Followers) {
   let least = Number.POSITIVE_INFINITY
   let since = yield* Clock.currentTimeMillis
   while (true) {
-    const waiting = yield* underWay(projection)
+    const waiting = yield* underWay(followers)
     if (waiting <= nearEnough) return
     const now = yield* Clock.currentTimeMillis
     if (waiting < least) since = now
@@ -119,6 +130,23 @@ const compareAgain = Effect.fnUntraced(function* (projection: Projection, suspec
     where not ${sql.literal(same(projection))} order by ${key}`
 })
 
+/** Looks again at what differed, until nothing is under way, or patience is over; what differs still. */
+export const untilNothingIsUnderWay = Effect.fnUntraced(function* <A, E, R>(
+  followers: Followers,
+  suspects: ReadonlyArray<A>,
+  lookAt: (left: ReadonlyArray<A>) => Effect.Effect<ReadonlyArray<A>, E, R>
+) {
+  const begun = yield* Clock.currentTimeMillis
+  let left = suspects
+  while (left.length > 0) {
+    const nothingLeft = (yield* underWay(followers)) === 0
+    left = yield* lookAt(left)
+    if (nothingLeft || (yield* Clock.currentTimeMillis) - begun > patienceMs) break
+    yield* Effect.sleep(lookAgain)
+  }
+  return left
+})
+
 /**
  * Compares the live table with the one that is built, while both are written. Each row is looked at on both sides at the same
  * moment, and consumers write both at once; so what differs is wrong, unless it is of an event that the log has and the
@@ -129,17 +157,11 @@ export const compare = Effect.fnUntraced(function* (
   tells: (compared: number, about: number) => void = () => {}
 ) {
   const sql = yield* SqlClient.SqlClient
-  yield* caughtUp(projection)
+  const followers = followersOf(projection)
+  yield* caughtUp(followers)
   const [size] = yield* sql<{ rows: number }>`
     select reltuples::bigint as rows from pg_class where oid = ${nextOf(projection)}::regclass`
   const { compared, suspects, beyond } = yield* compareAll(projection, (compared) => tells(compared, size?.rows ?? 0))
-  const begun = yield* Clock.currentTimeMillis
-  let left: ReadonlyArray<Difference> = suspects
-  while (left.length > 0) {
-    const nothingLeft = (yield* underWay(projection)) === 0
-    left = yield* compareAgain(projection, left)
-    if (nothingLeft || (yield* Clock.currentTimeMillis) - begun > patienceMs) break
-    yield* Effect.sleep(lookAgain)
-  }
+  const left = yield* untilNothingIsUnderWay(followers, suspects, (left) => compareAgain(projection, left))
   return { compared, differences: left.length + beyond, examples: left.slice(0, mostExamples) } satisfies Parity
 })

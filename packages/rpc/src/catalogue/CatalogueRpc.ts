@@ -17,9 +17,11 @@ import {
 import { ProductId } from "@merkato/domain/kernel/Ids"
 import { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden, InvalidValue } from "@merkato/domain/kernel/Problem"
-import { optionalText } from "@merkato/domain/kernel/Text"
+import { optionalText, text } from "@merkato/domain/kernel/Text"
 import { Contract } from "../contract/Contract.ts"
 import { command, page, paging, query } from "../contract/Operation.ts"
+
+const CategorySize = Schema.Struct({ category: Schema.String, products: Schema.Int })
 
 export const CatalogueGroup = RpcGroup.make(
   command("AddProduct", {
@@ -53,12 +55,25 @@ export const CatalogueGroup = RpcGroup.make(
   query("GetProduct", { payload: { productId: ProductId }, success: Product, errors: [ProductNotFound] }),
   query("ListProducts", {
     payload: { ...paging, q: Schema.optionalKey(optionalText(200)), category: Schema.optionalKey(optionalText(100)) },
-    success: page(Product),
+    /** `late`: of a read model that may not know yet what has changed, or in place of one that is away; not to be kept. */
+    success: Schema.Struct({ ...page(Product).fields, late: Schema.optionalKey(Schema.Boolean) }),
     errors: [InvalidValue]
+  }),
+  /** Names of products, for who is still typing. */
+  query("SuggestNames", {
+    payload: { q: text(200), limit: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 20 })) },
+    success: Schema.Array(Schema.String),
+    errors: []
+  }),
+  /** How many of the products that are found are in each category, most first. */
+  query("SearchFacets", {
+    payload: { q: text(200) },
+    success: Schema.Array(CategorySize),
+    errors: []
   }),
   query("ListCategories", {
     payload: {},
-    success: Schema.Array(Schema.Struct({ category: Schema.String, products: Schema.Int })),
+    success: Schema.Array(CategorySize),
     errors: []
   }),
   query("PriceHistory", {

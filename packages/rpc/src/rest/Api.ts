@@ -7,7 +7,7 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden } from "@merkato/domain/kernel/Problem"
 import { Region } from "@merkato/domain/kernel/Region"
-import { optionalText } from "@merkato/domain/kernel/Text"
+import { optionalText, text } from "@merkato/domain/kernel/Text"
 import { PaymentToken, Rail } from "@merkato/domain/payments/Payment"
 import { DeliveryStatus, EventTypes, WebhookUrl } from "@merkato/domain/partners/Webhook"
 import { Decision } from "@merkato/domain/risk/Assessment"
@@ -51,6 +51,9 @@ const notModified = HttpApiSchema.Empty(304).annotate({ description: "You have i
 
 const Limit = Schema.String.check(
   Schema.isPattern(/^(?:[1-9][0-9]?|100)$/u, { expected: "a whole number from 1 to 100" })
+).pipe(Schema.decodeTo(Schema.Int, SchemaTransformation.numberFromString))
+const SuggestionLimit = Schema.String.check(
+  Schema.isPattern(/^(?:1?[1-9]|10|20)$/u, { expected: "a whole number from 1 to 20" })
 ).pipe(Schema.decodeTo(Schema.Int, SchemaTransformation.numberFromString))
 const paging = {
   limit: Schema.optionalKey(Limit),
@@ -114,6 +117,18 @@ class Catalogue extends HttpApiGroup.make("catalogue").add(
     success: [Json.pageOf(Json.ProductJson), notModified],
     error: problems(CatalogueGroup, "ListProducts")
   }).annotateMerge(summary("Products, newest first; with q the best match first")),
+  HttpApiEndpoint.get("suggestNames", "/search/suggestions", {
+    query: { q: text(200), limit: Schema.optionalKey(SuggestionLimit) },
+    success: Schema.Struct({ items: Schema.Array(Schema.String) }),
+    error: problems(CatalogueGroup, "SuggestNames")
+  }).annotateMerge(summary("Names of products that have all the words of q, each word perhaps only begun")),
+  HttpApiEndpoint.get("searchFacets", "/search/facets", {
+    query: { q: text(200) },
+    success: Schema.Struct({ categories: Schema.Array(Json.CategoryJson) }),
+    error: problems(CatalogueGroup, "SearchFacets")
+  }).annotateMerge(
+    summary("How many of the products that a search finds are in each category; on Postgres of some hundreds of them")
+  ),
   HttpApiEndpoint.get("getProduct", "/products/:productId", {
     params: { productId: Ids.ProductId },
     headers: conditional,

@@ -19,6 +19,7 @@ import * as Cursor from "@merkato/infra/paging/Cursor"
 import { isUniqueViolation, orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as CatalogueStore from "./CatalogueStore.ts"
+import { type CategorySize, type Found, ProductSearch } from "./ProductSearch.ts"
 
 interface Page<A> {
   readonly items: ReadonlyArray<A>
@@ -43,11 +44,7 @@ interface Change {
 type NewPrice = Pick<Product, "productId" | "priceMinor" | "currency"> & { readonly reason: string }
 
 const listCursor = Cursor.make(Schema.Struct({ productId: Ids.ProductId }))
-const searchCursor = Cursor.make(Schema.Struct({ rank: Schema.Finite, productId: Ids.ProductId }))
 const periodCursor = Cursor.make(Schema.Struct({ revision: Schema.Int }))
-
-/** Words of a search: letters and digits of any script; at most 10. */
-const wordsOf = (q: string): ReadonlyArray<string> => (q.match(/[\p{L}\p{N}]+/gu) ?? []).slice(0, 10)
 
 const updated = (product: Product) =>
   ProductUpdated.of(product.productId, product.version, {
@@ -71,11 +68,14 @@ export class Catalogue extends Context.Service<
     get(productId: Ids.ProductId): Effect.Effect<Product, ProductNotFound | ServiceUnavailable>
     list(
       options: Paging & { readonly q?: string; readonly category?: string }
-    ): Effect.Effect<Page<Product>, InvalidValue | ServiceUnavailable>
-    readonly categories: Effect.Effect<
-      ReadonlyArray<{ readonly category: string; readonly products: number }>,
-      ServiceUnavailable
-    >
+    ): Effect.Effect<Found, InvalidValue | ServiceUnavailable>
+    readonly suggestNames: (
+      options: Pick<Paging, "limit"> & { readonly q: string }
+    ) => Effect.Effect<ReadonlyArray<string>, ServiceUnavailable>
+    readonly searchFacets: (options: {
+      readonly q: string
+    }) => Effect.Effect<ReadonlyArray<CategorySize>, ServiceUnavailable>
+    readonly categories: Effect.Effect<ReadonlyArray<CategorySize>, ServiceUnavailable>
     priceHistory(
       options: Paging & { readonly productId: Ids.ProductId }
     ): Effect.Effect<Page<PricePeriod>, ProductNotFound | InvalidValue | ServiceUnavailable>
@@ -88,6 +88,7 @@ export class Catalogue extends Context.Service<
       const store = yield* CatalogueStore.make
       const events = yield* EventStore
       const provided = yield* Provided.provided
+      const search = yield* ProductSearch
       const orAway = orUnavailable("catalogue")
 
       const add = Tracing.fn("Catalogue.add")(
@@ -171,17 +172,19 @@ export class Catalogue extends Context.Service<
           const rows = yield* store.list(category, after?.productId, limit + 1)
           return Cursor.page(rows, limit, ({ productId }) => listCursor.encode({ productId }))
         }
-        const words = wordsOf(q)
-        const after = yield* searchCursor.decode(cursor)
-        if (words.length === 0) return { items: [], nextCursor: null }
-        const page = yield* store.search(words, category, after, limit)
-        const last = page.products.at(-1)
-        const nextCursor =
-          page.products.length < limit || last === undefined
-            ? null
-            : searchCursor.encode({ rank: page.rank, productId: last.productId })
-        return { items: page.products, nextCursor }
+        return yield* search.search({
+          q,
+          limit,
+          ...(category === undefined ? {} : { category }),
+          ...(cursor === undefined ? {} : { cursor })
+        })
       }, orAway)
+
+      const suggestNames = ({ q, limit }: { readonly q: string; readonly limit: number }) =>
+        search.suggest(q, limit).pipe(Tracing.withSpan("Catalogue.suggestNames"))
+
+      const searchFacets = ({ q }: { readonly q: string }) =>
+        search.facets(q).pipe(Tracing.withSpan("Catalogue.searchFacets"))
 
       const categories = store.categories().pipe(orAway, Tracing.withSpan("Catalogue.categories"))
 
@@ -200,7 +203,18 @@ export class Catalogue extends Context.Service<
       const pricesOf = (productIds: ReadonlyArray<Ids.ProductId>) =>
         store.pricesOf(productIds).pipe(orAway, Tracing.withSpan("Catalogue.pricesOf"))
 
-      return Catalogue.of({ add, change, setPrice, get, list, categories, priceHistory, pricesOf })
+      return Catalogue.of({
+        add,
+        change,
+        setPrice,
+        get,
+        list,
+        suggestNames,
+        searchFacets,
+        categories,
+        priceHistory,
+        pricesOf
+      })
     })
   )
 }

@@ -5,7 +5,10 @@ import { Currency, Minor } from "@merkato/domain/kernel/Money"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
-const decodeProducts = Schema.decodeUnknownEffect(Schema.Array(Product))
+/** A product's columns, under the names of its fields. */
+export const productColumns =
+  'product_id as "productId", sku, name, description, category, price_minor as "priceMinor", currency, version'
+export const decodeProducts = Schema.decodeUnknownEffect(Schema.Array(Product))
 const decodePrices = Schema.decodeUnknownEffect(Schema.Array(Price))
 const PeriodRow = Schema.Struct({
   priceMinor: Minor,
@@ -17,21 +20,10 @@ const PeriodRow = Schema.Struct({
 })
 const decodePeriods = Schema.decodeUnknownEffect(Schema.Array(PeriodRow))
 
-/** A place in a list of search results: rank and product of the last one seen. */
-export interface SearchPlace {
-  readonly rank: number
-  readonly productId: string
-}
-
-/** Products that a search looks at, of each kind. */
-export const mostFound = 200
-
 /** The SQL of the catalogue. */
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  const fields = sql.literal(
-    `product_id as "productId", sku, name, description, category, price_minor as "priceMinor", currency, version`
-  )
+  const fields = sql.literal(productColumns)
 
   const insert = Tracing.fn("CatalogueStore.insert")(function* (product: Product, now: Date) {
     yield* sql`
@@ -134,37 +126,6 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decodeProducts(rows))
   })
 
-  /**
-   * Best match first. Every word has to occur; the last one may be only begun. A word may be in every product there is: no
-   * more than `mostFound` of those that have the words in their name, and as many of all, are looked at and ranked. Both are
-   * found by their index: the planner cannot look into a query behind "offset 0", and try its luck from row to row.
-   */
-  const search = Tracing.fn("CatalogueStore.search")(function* (
-    words: ReadonlyArray<string>,
-    category: string | undefined,
-    after: SearchPlace | undefined,
-    limit: number
-  ) {
-    const query = words.map((word) => `'${word.replaceAll("'", "''").replaceAll("\\", "\\\\")}':*`).join(" & ")
-    const found = (where: string) => sql`(
-      select ctid from catalogue.products where ${sql.literal(where)} @@ query
-        ${category === undefined ? sql.literal("") : sql`and category = ${category}`}
-      limit ${mostFound})`
-    const rows = yield* sql<{ rank: number }>`
-      select * from (
-        select ${fields}, ts_rank(search, query)::float8 as rank
-        from (select to_tsquery('simple', ${query}) as query offset 0) wanted, lateral (
-          ${found("to_tsvector('simple'::regconfig, name)")} union ${found("search")}
-        ) candidate (place), lateral (
-          select * from catalogue.products where ctid = candidate.place offset 0
-        ) product
-      ) found
-      ${after === undefined ? sql.literal("") : sql`where (rank, "productId") < (${after.rank}::float8, ${after.productId})`}
-      order by rank desc, "productId" desc limit ${limit}`
-    const last = rows.at(-1)
-    return { products: yield* Effect.orDie(decodeProducts(rows)), rank: last?.rank ?? 0 }
-  })
-
   const categories = Tracing.fn("CatalogueStore.categories")(function* () {
     return yield* sql<{ category: string; products: number }>`
       select category, products from catalogue.categories where products > 0 order by category`
@@ -184,5 +145,5 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decodePeriods(rows))
   })
 
-  return { insert, find, lock, update, changePrice, pricesOf, list, search, categories, periods }
+  return { insert, find, lock, update, changePrice, pricesOf, list, categories, periods }
 })

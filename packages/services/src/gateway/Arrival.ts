@@ -66,7 +66,8 @@ export const arrive = (
 
 /** Counts the answer to a request. */
 export const depart = (services: Context.Context<never>, { at }: Arrival, status: number): void => {
-  latency.updateUnsafe(Context.get(services, Clock.Clock).currentTimeMillisUnsafe() - at, services)
+  // What has become a WebSocket is answered when that ends.
+  if (status !== 101) latency.updateUnsafe(Context.get(services, Clock.Clock).currentTimeMillisUnsafe() - at, services)
   classes[Math.floor(status / 100) - 1]?.updateUnsafe(1, services)
 }
 

@@ -13,6 +13,7 @@ import { onSale, ProductCache, ProductPages } from "./ProductCache.ts"
 import { answering, json, pageJson, pricePeriodJson, priceOf, productJson } from "./Rest.ts"
 
 const defaultLimit = 20
+const defaultSuggestions = 10
 
 /** The version that If-Match names: `"7"`, or `"7.SALE-…"` while a sale runs, as GET gave it in ETag. */
 const versionOf = Effect.fnUntraced(function* (ifMatch: string | undefined) {
@@ -80,11 +81,15 @@ export const CatalogueRoutes = HttpApiBuilder.group(
               const page = jsonWithTag(
                 pageJson(found, (product) => productJson(product, flashSaleJson(product, saleOf(product.productId))))
               )
-              pages.put(request.url, moment, page, services)
+              if (found.late !== true) pages.put(request.url, moment, page, services)
               return tagged(request, page.body, page.etag)
             })
           })
         ),
+      suggestNames: ({ query: { q, limit = defaultSuggestions } }) =>
+        answering(Effect.map(catalogue.SuggestNames({ q, limit }), (items) => json({ items }))),
+      searchFacets: ({ query }) =>
+        answering(Effect.map(catalogue.SearchFacets(query), (categories) => json({ categories }))),
       getProduct: ({ params, request }) =>
         answering(
           Effect.zipWith(

@@ -3,7 +3,7 @@ import { HttpApi } from "effect/http-api"
 import { Api } from "@merkato/rpc/rest/Api"
 
 /** What answers to GET here besides the API. */
-const pages = ["/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"]
+const pages = ["/", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics", "/ws/orders", "/sse/flash-sales"]
 
 const isPath = (path: string): path is `/${string}` => path.startsWith("/")
 

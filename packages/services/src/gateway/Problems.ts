@@ -6,7 +6,7 @@ import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import type { Statuses } from "@merkato/rpc/rest/Problems"
 import { methodsAt } from "./Methods.ts"
 
-interface ProblemOptions {
+export interface ProblemOptions {
   readonly status: number
   readonly code: string
   readonly title: string
@@ -15,26 +15,34 @@ interface ProblemOptions {
   readonly headers?: Readonly<Record<string, string>>
 }
 
-/** A problem as RFC 9457 has it, with the trace to look for. No field of an error takes the place of one of its own. */
-export const problem = ({ status, code, title, detail, extensions, headers }: ProblemOptions) =>
-  Effect.map(RequestContext, ({ traceParent }) => {
-    const own = {
-      type: `urn:merkato:problem:${code}`,
-      title,
-      status,
-      detail,
-      code,
-      traceId: traceParent.slice(3, 35)
-    }
-    return HttpServerResponse.jsonUnsafe(
-      { ...own, ...extensions, ...own },
-      { status, contentType: "application/problem+json", ...(headers === undefined ? {} : { headers }) }
-    )
-  })
+/** A problem's members as RFC 9457 has them, with the trace to look for. No field of an error takes the place of one of its own. */
+export const problemMembers = (
+  { status, code, title, detail, extensions }: ProblemOptions,
+  traceParent: string
+): Readonly<Record<string, unknown>> => {
+  const own = {
+    type: `urn:merkato:problem:${code}`,
+    title,
+    status,
+    detail,
+    code,
+    traceId: traceParent.slice(3, 35)
+  }
+  return { ...own, ...extensions, ...own }
+}
+
+export const problem = (options: ProblemOptions) =>
+  Effect.map(RequestContext, ({ traceParent }) =>
+    HttpServerResponse.jsonUnsafe(problemMembers(options, traceParent), {
+      status: options.status,
+      contentType: "application/problem+json",
+      ...(options.headers === undefined ? {} : { headers: options.headers })
+    })
+  )
 
 const reserved = new Set(["_tag", "message", "name", "stack", "cause"])
 
-interface Tagged {
+export interface Tagged {
   readonly _tag: string
   readonly message?: string
 }
@@ -46,27 +54,32 @@ interface ErrorOptions {
 }
 
 /** A typed error of the domain: its tag is the code, its own fields stand beside it. */
-export const ofError = (error: Tagged, { statuses = {}, headers = {} }: ErrorOptions = {}) =>
-  Effect.flatMap(RequestContext, ({ principal }) => {
+export const optionsOf = (error: Tagged, { statuses = {}, headers = {} }: ErrorOptions = {}): ProblemOptions => {
+  const { retryAfterSeconds, ...fields } = Object.fromEntries(
+    Object.entries(error).filter(([field]) => !reserved.has(field))
+  )
+  const status = statuses[error._tag] ?? statusOf(error)
+  return {
+    status,
+    code: codeOf(error._tag),
+    title: titleOf(error._tag),
+    detail: error.message ?? titleOf(error._tag),
+    extensions: error instanceof InvalidValue ? { errors: [{ path: error.path, message: error.reason }] } : fields,
+    headers: {
+      ...headers,
+      ...(status === 401 ? challenge : {}),
+      ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) })
+    }
+  }
+}
+
+export const ofError = (error: Tagged, options: ErrorOptions = {}) =>
+  Effect.flatMap(RequestContext, ({ principal }) =>
     // Who is nobody is first asked to say who they are.
-    if (error._tag === "Forbidden" && principal.role === "anonymous") return unauthenticated("Sign in first")
-    const { retryAfterSeconds, ...fields } = Object.fromEntries(
-      Object.entries(error).filter(([field]) => !reserved.has(field))
-    )
-    const status = statuses[error._tag] ?? statusOf(error)
-    return problem({
-      status,
-      code: codeOf(error._tag),
-      title: titleOf(error._tag),
-      detail: error.message ?? titleOf(error._tag),
-      extensions: error instanceof InvalidValue ? { errors: [{ path: error.path, message: error.reason }] } : fields,
-      headers: {
-        ...headers,
-        ...(status === 401 ? challenge : {}),
-        ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) })
-      }
-    })
-  })
+    error._tag === "Forbidden" && principal.role === "anonymous"
+      ? unauthenticated("Sign in first")
+      : problem(optionsOf(error, options))
+  )
 
 /** What a 401 has to say (RFC 9110, section 15.5.2). */
 const challenge = { "www-authenticate": "Bearer" }

@@ -12,14 +12,17 @@ export const Sampler = Context.Reference<Sampler>("merkato/gateway/Sampler", {
   defaultValue: () => ({ isTraced: () => true })
 })
 
-/** Which requests get spans at all: those whose caller samples, and a share of the others. Probes never do. */
+/**
+ * Which requests get spans at all: those whose caller samples, and a share of the others. Probes never do, and neither do
+ * live connections: their spans would last for hours.
+ */
 export const Sampling = Layer.effectContext(
   Effect.gen(function* () {
     const ratio = yield* Effect.orDie(sampling)
     const random = yield* Random.Random
     const traced = new WeakSet<object>()
     const draw = (path: string, traceParent = "") => {
-      if (/^\/(healthz|readyz|metrics)/.test(path)) return false
+      if (/^\/(healthz|readyz|metrics|ws\/|sse\/)/.test(path)) return false
       const flag = /-([0-9a-f]{2})$/.exec(traceParent)?.[1]
       return flag === undefined ? random.nextDoubleUnsafe() < ratio : (Number.parseInt(flag, 16) & 1) === 1
     }

@@ -23,6 +23,7 @@ import { home } from "./Home.ts"
 import { IdentityRoutes } from "./IdentityRoutes.ts"
 import { InventoryRoutes } from "./InventoryRoutes.ts"
 import * as JsonBody from "./JsonBody.ts"
+import { LiveRoutes } from "./live/LiveRoutes.ts"
 import { NotificationRoutes } from "./NotificationRoutes.ts"
 import { OrderRoutes } from "./OrderRoutes.ts"
 import { opsRoutes } from "./OpsRoutes.ts"
@@ -61,7 +62,7 @@ const clients = Layer.mergeAll(
   PartnersRpc.client
 )
 
-/** The edge: REST, its documentation, health and the front page. */
+/** The edge: REST, its documentation, live connections, health and the front page. */
 export const gateway = (contexts: ReadonlyArray<string>) =>
   Layer.mergeAll(
     HttpApiBuilder.layer(Api, { openapiPath: "/openapi.json" }).pipe(
@@ -83,5 +84,6 @@ export const gateway = (contexts: ReadonlyArray<string>) =>
     home(contexts),
     ProductsAtHand,
     FlashPrices.looking,
+    LiveRoutes,
     Edge
   ).pipe(Layer.provide(clients))

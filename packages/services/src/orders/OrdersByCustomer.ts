@@ -1,10 +1,8 @@
-import { Context, Effect, Layer, Result, Schema } from "effect"
-import { SqlClient } from "effect/sql"
+import { Context, Effect, Layer, Option, Result, Schema } from "effect"
 import type { EventDefinition } from "@merkato/domain/kernel/Event"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { Currency, fromDecimal, Minor } from "@merkato/domain/kernel/Money"
+import { fromDecimal } from "@merkato/domain/kernel/Money"
 import type { Forbidden, InvalidValue, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
-import { Region } from "@merkato/domain/kernel/Region"
 import { CustomerOrder } from "@merkato/domain/orders/CustomerOrder"
 import { OrderStatus } from "@merkato/domain/orders/Order"
 import {
@@ -17,10 +15,13 @@ import {
 } from "@merkato/domain/orders/OrderEvents"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
+import { Cassandra } from "@merkato/infra/cassandra/Cassandra"
+import * as CassandraRows from "@merkato/infra/cassandra/CassandraRows"
 import * as Cursor from "@merkato/infra/paging/Cursor"
-import { orUnavailable } from "@merkato/infra/postgres/Database"
+import * as Copy from "@merkato/infra/projection/Copy"
 import * as Projection from "@merkato/infra/projection/Projection"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
+import { OrderHistory } from "./OrderHistory.ts"
 
 interface OfOrder {
   readonly orderId: Ids.OrderId
@@ -71,19 +72,16 @@ export const ordersByCustomer = Projection.make({
   ]
 })
 
-const Row = Schema.Struct({
-  orderId: Ids.OrderId,
-  userId: Ids.UserId,
-  region: Region,
-  status: OrderStatus,
-  items: Schema.Int,
-  totalMinor: Minor,
-  currency: Currency,
-  placedAt: Schema.DateTimeUtcFromDate,
-  updatedAt: Schema.DateTimeUtcFromDate,
-  version: Schema.Int
+/** It lies in Cassandra as well, where there is one. */
+export const ordersByCustomerCopy = Copy.make({
+  name: "orders_by_customer_cassandra",
+  projection: ordersByCustomer,
+  truth: "orders.orders_by_customer",
+  variable: "CASSANDRA_CONTACT_POINTS",
+  store: Effect.map(Effect.serviceOption(Cassandra), (server) =>
+    Option.isSome(server) ? CassandraRows.make(ordersByCustomer, server.value) : undefined
+  )
 })
-const decode = Schema.decodeUnknownEffect(Schema.Array(Row))
 
 const listCursor = Cursor.make(Schema.Struct({ orderId: Ids.OrderId }))
 
@@ -104,25 +102,19 @@ export class OrdersByCustomer extends Context.Service<
   static readonly layer = Layer.effect(
     OrdersByCustomer,
     Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
+      const history = yield* OrderHistory
       const provided = yield* Provided.provided
 
-      const list = Tracing.fn("OrdersByCustomer.list")(
-        function* ({ userId, limit, cursor }: Parameters<OrdersByCustomer["Service"]["list"]>[0]) {
-          yield* authorize("order.read", { ownerId: userId })
-          const after = yield* listCursor.decode(cursor)
-          const beyond = after === undefined ? sql.literal("") : sql`and order_id < ${after.orderId}`
-          const rows = yield* sql`
-            select order_id as "orderId", user_id as "userId", region, status, items, total_minor as "totalMinor", currency,
-              placed_at as "placedAt", updated_at as "updatedAt", version
-            from orders.orders_by_customer where user_id = ${userId} and placed_at is not null ${beyond}
-            order by order_id desc limit ${limit + 1}`
-          const items = (yield* Effect.orDie(decode(rows))).map((row) => new CustomerOrder(row))
-          return Cursor.page(items, limit, ({ orderId }) => listCursor.encode({ orderId }))
-        },
-        orUnavailable("orders"),
-        provided
-      )
+      const list = Tracing.fn("OrdersByCustomer.list")(function* ({
+        userId,
+        limit,
+        cursor
+      }: Parameters<OrdersByCustomer["Service"]["list"]>[0]) {
+        yield* authorize("order.read", { ownerId: userId })
+        const before = yield* listCursor.decode(cursor)
+        const orders = yield* history.ordersOf(userId, before?.orderId, limit + 1)
+        return Cursor.page(orders, limit, ({ orderId }) => listCursor.encode({ orderId }))
+      }, provided)
 
       return OrdersByCustomer.of({ list })
     })

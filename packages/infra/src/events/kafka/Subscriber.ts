@@ -1,13 +1,8 @@
 /** A consumer group's member in this process: reads what the group gave it, and hands it over until it is done. */
 import { Duration, Effect, Latch, type Scope } from "effect"
-import {
-  type BusMessage,
-  type BusUnavailable,
-  deadLetterTopic,
-  type Delivery,
-  turnForever,
-  type Subscription
-} from "../EventBus.ts"
+import { type BusMessage, type BusUnavailable, type Delivery, type Subscription, turnForever } from "../EventBus.ts"
+import { gaveUp, letterOf } from "../DeadLetters.ts"
+import type { EventSchemasShape, Verdict } from "../EventSchemas.ts"
 import * as Group from "./Group.ts"
 import { malformedType } from "./Message.ts"
 import * as Reading from "./Reading.ts"
@@ -20,7 +15,7 @@ const gatherFor = Duration.millis(25)
 const pauses = { first: 100, longest: 5_000 } as const
 
 /** What a member needs of the bus. */
-interface Bus {
+interface Bus extends Pick<EventSchemasShape, "wrongAsRead"> {
   readonly wire: Wire
   /** Connections of its own; no answer takes longer than that. */
   readonly newWire: (requestTimeoutMs: number) => Effect.Effect<Wire, never, Scope.Scope>
@@ -45,20 +40,30 @@ function* pages(fetched: ReadonlyArray<Fetched>, size: number) {
 }
 
 export const make = (bus: Bus) => {
-  /** Sends what is no event to the dead letters, and keeps the rest. */
-  const eventsOf = Effect.fnUntraced(function* (consumerGroup: string, deliveries: ReadonlyArray<Delivery>) {
-    const events = deliveries.filter(({ envelope }) => envelope.eventType !== malformedType)
-    const others = deliveries.filter(({ envelope }) => envelope.eventType === malformedType)
-    if (others.length === 0) return events
-    const reason = "It is no event: its value is not the envelope of this shop's events."
-    yield* Effect.logError("Messages go to the dead letters: they are no events", others.map(letterName))
-    yield* bus.publish(
-      others.map((delivery) => ({
-        ...delivery,
-        topic: deadLetterTopic(delivery.topic),
-        failure: { topic: delivery.topic, consumerGroup, attempts: 1, reason }
-      }))
-    )
+  /** What is wrong with a message that anybody may have written. */
+  const wrongWith = ({ envelope }: Delivery): Verdict =>
+    envelope.eventType === malformedType
+      ? "It is no event: its value is not the envelope of this shop's events."
+      : bus.wrongAsRead(envelope.eventType, envelope.payload)
+
+  /** Sends what is no event, or breaks the schema of one that is wanted, to the dead letters; keeps the rest. */
+  const eventsOf = Effect.fnUntraced(function* (
+    consumerGroup: string,
+    deliveries: ReadonlyArray<Delivery>,
+    isWanted: (delivery: Delivery) => boolean
+  ) {
+    const events: Array<Delivery> = []
+    const letters: Array<BusMessage> = []
+    for (const delivery of deliveries) {
+      const wanted = isWanted(delivery)
+      if (!wanted && delivery.envelope.eventType !== malformedType) continue
+      const reason = wrongWith(delivery)
+      if (reason === undefined) events.push(delivery)
+      else letters.push(letterOf(delivery, { consumerGroup, attempts: 1, reason }))
+    }
+    if (letters.length === 0) return events
+    yield* bus.publish(letters)
+    yield* Effect.forEach(letters, gaveUp, { discard: true })
     return events
   })
 
@@ -113,7 +118,7 @@ export const make = (bus: Bus) => {
         if (fetched === undefined) return
         let handled = 0
         for (const page of pages(fetched, batchSize)) {
-          const batch = (yield* eventsOf(consumerGroup, Reading.deliveriesOf(page))).filter(isWanted)
+          const batch = yield* eventsOf(consumerGroup, Reading.deliveriesOf(page), isWanted)
           if (batch.length > 0 && !(yield* handleUntilDone(batch, changing))) return
           handled += batch.length
           for (const place of page) positions.set(placeName(place), place.next)

@@ -1,5 +1,5 @@
 /** Whether a schema of an event may follow another one; registries ask the same. */
-import type { JsonSchema } from "../src/kernel/EventSchema.ts"
+import type { JsonSchema } from "./EventSchema.ts"
 
 /** Keywords that say nothing about what is valid. */
 const silent = new Set(["$id", "$schema", "$defs", "title", "description"])
