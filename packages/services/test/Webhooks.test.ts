@@ -184,11 +184,9 @@ const passUntil = (seconds: number): Effect.Effect<void, unknown, Services> =>
     yield* sendDue
     const [next] = yield* sql<{ due: Date | null }>`select min(due_at) as due from partners.webhook_delays`
     const until = noon + seconds * 1_000
-    if (next?.due == null || next.due.getTime() > until) {
-      millis = Math.max(millis, until)
-      return
-    }
-    millis = Math.max(millis, next.due.getTime())
+    const due = next?.due?.getTime() ?? Infinity
+    millis = Math.max(millis, Math.min(due, until))
+    if (due > until) return
     yield* passUntil(seconds)
   })
 
