@@ -182,11 +182,13 @@ const passUntil = (seconds: number): Effect.Effect<void, unknown, Services> =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     yield* sendDue
-    const [next] = yield* sql<{ due: Date | null }>`select min(due_at) as due from partners.webhook_delays`
+    const [next] = yield* sql<{ due: Date }>`select due_at as due from partners.webhook_delays order by due_at limit 1`
     const until = noon + seconds * 1_000
-    const due = next?.due?.getTime() ?? Infinity
-    millis = Math.max(millis, Math.min(due, until))
-    if (due > until) return
+    if (next === undefined || next.due.getTime() > until) {
+      millis = Math.max(millis, until)
+      return
+    }
+    millis = Math.max(millis, next.due.getTime())
     yield* passUntil(seconds)
   })
 
