@@ -818,7 +818,7 @@ describe("the document at /openapi.json", () => {
     }
     const operations = operationsOf(document)
     expect(new Set(operations.map(({ id }) => id)).size).toBe(operations.length)
-    expect(operations.length).toBe(49)
+    expect(operations.length).toBe(51)
     for (const { path, is, id } of operations) {
       const parameters = listIn(is["parameters"])
       const inPath = parameters.filter((parameter) => parameter["in"] === "path")

@@ -99,7 +99,8 @@ const server = (hostname: string, port: number) => {
     fetch: async (request): Promise<Response> => {
       const { pathname } = new URL(request.url)
       got.push({ host: request.headers.get("host"), path: pathname, body: await request.text() })
-      if (pathname === "/elsewhere") return Response.redirect(`http://127.0.0.2:${running.port}/secret`, 302)
+      if (pathname === "/elsewhere")
+        return Response.redirect(`http://127.0.0.2:${new URL(request.url).port}/secret`, 302)
       if (pathname === "/much") return new Response("x".repeat(8_000_000))
       if (pathname === "/silent") await held
       return new Response(`from ${hostname}\u0000`, { status: 202 })

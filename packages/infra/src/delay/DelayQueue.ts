@@ -73,7 +73,8 @@ export class DelayQueue extends Context.Service<
         const take: DelayQueue["Service"]["take"] = Effect.fnUntraced(function* (options) {
           const { now, leaseMs, limit, perGroup, except } = options
           const holder = yield* Ids.next
-          // From group to group by the index, so that no group's backlog stands in another's way.
+          // From group to group by the index, so that no group's backlog stands in another's way. What is locked stays in its
+          // place, and is found by it: by its key, the planner would rather read the whole table.
           const rows = yield* sql<Omit<Taken, "holder">>`
             with recursive groups as (
               (select group_id from ${table} order by group_id limit 1)
@@ -81,14 +82,14 @@ export class DelayQueue extends Context.Service<
               select (select t.group_id from ${table} t where t.group_id > g.group_id order by t.group_id limit 1)
               from groups g where g.group_id is not null
             ), due as materialized (
-              select d.group_id, d.key from groups g cross join lateral (
-                select t.group_id, t.key from ${table} t where t.group_id = g.group_id and t.due_at <= ${now}
+              select d.place from groups g cross join lateral (
+                select t.ctid as place from ${table} t where t.group_id = g.group_id and t.due_at <= ${now}
                 order by t.due_at limit ${perGroup}::int for update skip locked
               ) d
               where g.group_id <> all(${except}::text[]) limit ${limit}::int
             )
             update ${table} t set holder = ${holder}, due_at = ${new Date(now.getTime() + leaseMs)}
-            from due where t.group_id = due.group_id and t.key = due.key
+            where t.ctid = any(array(select place from due))
             returning t.group_id as "group", t.key, t.arrivals`
           return rows.map((row) => ({ ...row, holder }))
         })

@@ -1,0 +1,91 @@
+// The queue of what is looked at later: what every side of the port must do.
+import { expect, test } from "bun:test"
+import { Effect } from "effect"
+import { SqlClient } from "effect/sql"
+import { DelayQueue, type Taken } from "../src/delay/DelayQueue.ts"
+import * as TestDatabase from "../src/postgres/TestDatabase.ts"
+
+const at = (seconds: number) => new Date(Date.UTC(2026, 0, 1) + seconds * 1_000)
+const lane = (group: string, key: string) => ({ group, key })
+
+const using = (test: (queue: DelayQueue["Service"]) => Effect.Effect<void, unknown>): Promise<void> =>
+  TestDatabase.run(
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* sql`
+        create table delays (group_id text, key text, due_at timestamptz not null, holder text, arrivals integer not null,
+          primary key (group_id, key))`
+      yield* Effect.flatMap(DelayQueue, test).pipe(Effect.provide(DelayQueue.layerPostgres("delays")))
+    })
+  )
+
+const takeAt = (
+  queue: DelayQueue["Service"],
+  seconds: number,
+  options: { perGroup?: number; except?: Array<string> } = {}
+) => queue.take({ now: at(seconds), leaseMs: 30_000, limit: 100, perGroup: 10, except: [], ...options })
+const names = (taken: ReadonlyArray<Taken>) => taken.map(({ group, key }) => `${group}/${key}`).toSorted()
+const only = (taken: ReadonlyArray<Taken>) => {
+  const [first] = taken
+  if (first === undefined || taken.length > 1) throw new Error(`expected one, not ${names(taken).join(", ")}`)
+  return first
+}
+
+test("what is due is taken once, each group's share of it", () =>
+  using((queue) =>
+    Effect.gen(function* () {
+      yield* queue.put([lane("A", "1"), lane("A", "2"), lane("A", "3"), lane("B", "1"), lane("C", "1")], {
+        at: at(0),
+        hurry: false
+      })
+      yield* queue.put([lane("D", "1")], { at: at(10), hurry: false })
+      const first = yield* takeAt(queue, 0, { perGroup: 2, except: ["C"] })
+      expect(names(first).map((name) => name[0])).toEqual(["A", "A", "B"])
+      expect((yield* takeAt(queue, 0)).length).toBe(2)
+      expect(yield* takeAt(queue, 9)).toEqual([])
+      expect(names(yield* takeAt(queue, 10))).toEqual(["D/1"])
+    })
+  ))
+
+test("what came while somebody was at work is looked at afterwards; else the end is the end", () =>
+  using((queue) =>
+    Effect.gen(function* () {
+      yield* queue.put([lane("A", "1")], { at: at(0), hurry: false })
+      const first = only(yield* takeAt(queue, 0))
+      yield* queue.put([lane("A", "1")], { at: at(1), hurry: true })
+      // Nobody else, however much it hurries.
+      expect(yield* takeAt(queue, 1)).toEqual([])
+      yield* queue.done(first, at(2))
+      const second = only(yield* takeAt(queue, 2))
+      yield* queue.done(second, at(3))
+      expect(yield* takeAt(queue, 1_000)).toEqual([])
+    })
+  ))
+
+test("what waits keeps its time, unless it hurries", () =>
+  using((queue) =>
+    Effect.gen(function* () {
+      yield* queue.put([lane("A", "1")], { at: at(0), hurry: false })
+      yield* queue.again(only(yield* takeAt(queue, 0)), at(100))
+      yield* queue.put([lane("A", "1")], { at: at(1), hurry: false })
+      expect(yield* takeAt(queue, 99)).toEqual([])
+      yield* queue.put([lane("A", "1")], { at: at(50), hurry: true })
+      expect(names(yield* takeAt(queue, 50))).toEqual(["A/1"])
+    })
+  ))
+
+test("who is silent until the lease ends is replaced, and does not count any more", () =>
+  using((queue) =>
+    Effect.gen(function* () {
+      yield* queue.put([lane("A", "1")], { at: at(0), hurry: false })
+      const dead = only(yield* takeAt(queue, 0))
+      expect(yield* queue.holds(dead)).toBe(true)
+      const next = only(yield* takeAt(queue, 30))
+      expect([yield* queue.holds(dead), yield* queue.holds(next)]).toEqual([false, true])
+      yield* queue.done(dead, at(30))
+      yield* queue.again(dead, at(30))
+      expect(yield* takeAt(queue, 31)).toEqual([])
+      yield* queue.drop("A")
+      expect(yield* takeAt(queue, 1_000)).toEqual([])
+    })
+  ))
