@@ -160,10 +160,10 @@ describe("a sampled request", () => {
     )
     const published = (span: Tracer.NativeSpan) => span.name === "publish order.events"
     const consumed = (span: Tracer.NativeSpan) => span.name === "consume order.events"
-    // By those who tell the shopper, and by the read model of a customer's orders.
+    // By those who tell the shopper, by the read model of a customer's orders, and by those who tell partners.
     await until(
       () => memory.ofTrace(traceId).filter((span) => consumed(span) && span.status._tag === "Ended"),
-      ({ length }) => length === 2
+      ({ length }) => length === 3
     )
     const spans = memory.ofTrace(traceId)
     const byId = new Map(spans.map((span) => [span.spanId, span]))
@@ -221,7 +221,7 @@ describe("a sampled request", () => {
     const decider = byId.get(created?.["traceParent"]?.slice(36, 52) ?? "")
     if (decider === undefined) throw new Error("the event names a span that nobody made")
     expect([decider.name, ...above(decider)]).toContain("Orders.place")
-    expect([spans.filter(published).length, spans.filter(consumed).length]).toEqual([1, 2])
+    expect([spans.filter(published).length, spans.filter(consumed).length]).toEqual([1, 3])
     for (const span of spans.filter((span) => published(span) || consumed(span))) {
       expect(parentIdOf(span)).toBe(decider.spanId)
       expect(span.kind).toBe(published(span) ? "producer" : "consumer")

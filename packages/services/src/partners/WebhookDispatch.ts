@@ -74,7 +74,7 @@ export class WebhookDispatch extends Context.Service<
           const { timeoutMs } = yield* limits
           const now = new Date(yield* Clock.currentTimeMillis)
           return yield* queue.take({ now, leaseMs: timeoutMs + leaseMarginMs, limit, perGroup: mostOfOne, except })
-        }).pipe(orAway)
+        }).pipe(orAway, Effect.withTracerEnabled(false))
 
       /** Everything that was owed there is not sent; what came meanwhile is looked at in its turn. */
       const rest = Effect.fnUntraced(function* (taken: Taken, at: Date) {
