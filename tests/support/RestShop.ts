@@ -1,4 +1,3 @@
-import { afterAll, beforeAll } from "bun:test"
 import { Effect, Layer, ManagedRuntime, Redacted, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { UserId } from "@merkato/domain/kernel/Ids"
@@ -9,6 +8,7 @@ import { Tokens } from "@merkato/infra/auth/Tokens"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { type Answer, Client, type RequestOptions, text } from "./Client.ts"
+import { heldOpen } from "./HeldOpen.ts"
 import { type Running, startApp, temporaryFolder } from "./Processes.ts"
 import { RestContract } from "./RestContract.ts"
 
@@ -149,11 +149,8 @@ export class RestShop {
 }
 
 /** Opens a shop for the tests of a file, and closes it after them. */
-export const restShop = (environment: Readonly<Record<string, string>> = {}): (() => RestShop) => {
-  let shop: RestShop | undefined
-  const closing = Promise.withResolvers<void>()
-  let over: Promise<void> = Promise.resolve()
-  const open = (opened: (shop: RestShop) => void) =>
+export const restShop = (environment: Readonly<Record<string, string>> = {}): (() => RestShop) =>
+  heldOpen(
     Effect.gen(function* () {
       const database = yield* TestDatabase.fresh
       const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
@@ -167,26 +164,7 @@ export const restShop = (environment: Readonly<Record<string, string>> = {}): ((
       )
       const made = new RestShop(running, settings, runtime)
       yield* Effect.addFinalizer(() => Effect.promise(() => made.close()))
-      opened(made)
-      yield* Effect.promise(() => closing.promise)
-    }).pipe(Effect.scoped, Effect.runPromise)
-  beforeAll(
-    () =>
-      new Promise<void>((resolve, reject) => {
-        over = open((opened) => {
-          shop = opened
-          resolve()
-        })
-        over.catch(reject)
-      }),
+      return made
+    }),
     60_000
   )
-  afterAll(async () => {
-    closing.resolve()
-    await over
-  }, 60_000)
-  return () => {
-    if (shop === undefined) throw new Error("the shop is not open")
-    return shop
-  }
-}

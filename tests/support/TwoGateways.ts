@@ -1,8 +1,8 @@
-import { afterAll, beforeAll } from "bun:test"
 import { Effect, Redacted } from "effect"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contextNames } from "@merkato/services/contexts"
 import { Client, text, tokenFor } from "./Client.ts"
+import { heldOpen } from "./HeldOpen.ts"
 import { type Running, startApp, temporaryFolder } from "./Processes.ts"
 
 /** The shop as one service with all contexts behind two gateways. */
@@ -16,63 +16,38 @@ export interface TwoGateways {
   readonly onShelf: (units: number) => Promise<string>
 }
 
-const open = (closing: Promise<void>, opened: (shop: TwoGateways) => void) =>
-  Effect.gen(function* () {
-    const { url } = yield* TestDatabase.fresh
-    const { path: dataDir } = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) =>
-      Effect.sync(remove)
+const open = Effect.gen(function* () {
+  const { url } = yield* TestDatabase.fresh
+  const { path: dataDir } = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) =>
+    Effect.sync(remove)
+  )
+  const database = { DATABASE_URL: Redacted.value(url), MERKATO_TRACE_SAMPLING: "0" }
+  const start = (app: "service" | "gateway", args: ReadonlyArray<string>) =>
+    Effect.acquireRelease(
+      Effect.promise(() => startApp(app, ["--data-dir", dataDir, ...args], database)),
+      (running) => Effect.promise(() => running.end("SIGTERM"))
     )
-    const database = { DATABASE_URL: Redacted.value(url), MERKATO_TRACE_SAMPLING: "0" }
-    const start = (app: "service" | "gateway", args: ReadonlyArray<string>) =>
-      Effect.acquireRelease(
-        Effect.promise(() => startApp(app, ["--data-dir", dataDir, ...args], database)),
-        (running) => Effect.promise(() => running.end("SIGTERM"))
-      )
-    const service = yield* start("service", ["--contexts", contextNames.join(",")])
-    const gateway = start("gateway", ["--peer", `${contextNames.join(",")}=${service.url}`])
-    const gateways = yield* Effect.all([gateway, gateway], { concurrency: 2 })
-    const token: TwoGateways["token"] = (userId, role = "shopper") => tokenFor(dataDir, userId, role)
-    const as: TwoGateways["as"] = async (userId, role) => new Client(gateways[0].url, await token(userId, role))
-    let products = 0
-    opened({
-      gateways,
-      dataDir,
-      token,
-      as,
-      onShelf: async (units) => {
-        const admin = await as("ADMIN", "admin")
-        const nth = ++products
-        const product = { sku: `LIVE-${nth}`, name: `Product ${nth}`, category: "Test", price: 1, currency: "USD" }
-        const productId = text(await admin.post("/api/v1/products", product), "productId")
-        await admin.post(`/api/v1/inventory/${productId}/adjustments`, { delta: units, reason: "delivery" })
-        return productId
-      }
-    })
-    yield* Effect.promise(() => closing)
-  }).pipe(Effect.scoped, Effect.runPromise)
+  const service = yield* start("service", ["--contexts", contextNames.join(",")])
+  const gateway = start("gateway", ["--peer", `${contextNames.join(",")}=${service.url}`])
+  const gateways = yield* Effect.all([gateway, gateway], { concurrency: 2 })
+  const token: TwoGateways["token"] = (userId, role = "shopper") => tokenFor(dataDir, userId, role)
+  const as: TwoGateways["as"] = async (userId, role) => new Client(gateways[0].url, await token(userId, role))
+  let products = 0
+  return {
+    gateways,
+    dataDir,
+    token,
+    as,
+    onShelf: async (units) => {
+      const admin = await as("ADMIN", "admin")
+      const nth = ++products
+      const product = { sku: `LIVE-${nth}`, name: `Product ${nth}`, category: "Test", price: 1, currency: "USD" }
+      const productId = text(await admin.post("/api/v1/products", product), "productId")
+      await admin.post(`/api/v1/inventory/${productId}/adjustments`, { delta: units, reason: "delivery" })
+      return productId
+    }
+  } satisfies TwoGateways
+})
 
 /** Opens it for the tests of a file, and closes it after them. */
-export const twoGateways = (): (() => TwoGateways) => {
-  let shop: TwoGateways | undefined
-  let over: Promise<void> = Promise.resolve()
-  const closing = Promise.withResolvers<void>()
-  beforeAll(
-    () =>
-      new Promise<void>((resolve, reject) => {
-        over = open(closing.promise, (opened) => {
-          shop = opened
-          resolve()
-        })
-        over.catch(reject)
-      }),
-    90_000
-  )
-  afterAll(async () => {
-    closing.resolve()
-    await over
-  }, 60_000)
-  return () => {
-    if (shop === undefined) throw new Error("the shop is not open")
-    return shop
-  }
-}
+export const twoGateways = (): (() => TwoGateways) => heldOpen(open, 90_000)

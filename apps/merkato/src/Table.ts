@@ -1,4 +1,5 @@
 /** Rows as people read them: a line each, in columns. */
+import { Console, Effect } from "effect"
 import type { Row, Value } from "@merkato/infra/duckdb/DuckDb"
 
 const text = (value: Value | undefined): string =>
@@ -21,4 +22,10 @@ export const table = (rows: ReadonlyArray<Row>): string => {
         .trimEnd()
     )
     .join("\n")
+}
+
+/** Prints what a query found: a table, or a line of JSON each. */
+export const print = (rows: ReadonlyArray<Row>, json: boolean): Effect.Effect<void> => {
+  if (!json) return Console.log(table(rows))
+  return rows.length === 0 ? Effect.void : Console.log(rows.map((row) => JSON.stringify(row)).join("\n"))
 }

@@ -17,6 +17,7 @@ import { join } from "node:path"
 import { Id, UserId } from "@merkato/domain/kernel/Ids"
 import { Forbidden, Unauthenticated } from "@merkato/domain/kernel/Problem"
 import { anonymous, Principal, RequestContext, Role, system } from "@merkato/domain/kernel/RequestContext"
+import { showing } from "../../../tests/support/Clocks.ts"
 import { KeyRing, KeysUnreadable } from "../src/auth/KeyRing.ts"
 import { Passwords } from "../src/auth/Passwords.ts"
 import { Secrets } from "../src/auth/Secrets.ts"
@@ -51,15 +52,11 @@ const at =
   (seconds: number) =>
   <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.flatMap(Clock.Clock, (live) =>
-      Effect.provideService(effect, Clock.Clock, {
-        currentTimeMillisUnsafe: () => start + seconds * 1_000,
-        currentTimeMillis: Effect.succeed(start + seconds * 1_000),
-        currentTimeNanosUnsafe: () => BigInt(start + seconds * 1_000) * 1_000_000n,
-        currentTimeNanos: Effect.succeed(BigInt(start + seconds * 1_000) * 1_000_000n),
-        monotonicTimeNanosUnsafe: () => live.monotonicTimeNanosUnsafe(),
-        monotonicTimeNanos: live.monotonicTimeNanos,
-        sleep: (duration) => live.sleep(duration)
-      })
+      Effect.provideService(
+        effect,
+        Clock.Clock,
+        showing(live, () => start + seconds * 1_000)
+      )
     )
 
 const ada = new Principal({

@@ -19,6 +19,7 @@ import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { FlashSales } from "../src/pricing/FlashSales.ts"
 import { Pricing as PricingContext } from "../src/pricing/index.ts"
 import { Pricing } from "../src/pricing/Pricing.ts"
+import { showing } from "../../../tests/support/Clocks.ts"
 import { as, quietly } from "./Requests.ts"
 
 /** What is on the shelf, and for how much. */
@@ -76,14 +77,10 @@ type Process = Context.Context<Services>
 /** Where the clock stands; whoever sleeps does so by the real one. */
 let millis = 0
 const real = Context.get(Context.empty(), Clock.Clock)
-const clock: Context.Context<never> = Context.make(Clock.Clock, {
-  ...real,
-  sleep: (duration) => real.sleep(duration),
-  currentTimeMillisUnsafe: () => millis,
-  currentTimeMillis: Effect.sync(() => millis),
-  currentTimeNanosUnsafe: () => BigInt(Math.round(millis)) * 1_000_000n,
-  currentTimeNanos: Effect.sync(() => BigInt(Math.round(millis)) * 1_000_000n)
-})
+const clock: Context.Context<never> = Context.make(
+  Clock.Clock,
+  showing(real, () => millis)
+)
 
 const scope = Scope.makeUnsafe()
 

@@ -18,6 +18,7 @@ import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
+import { showing } from "../../../tests/support/Clocks.ts"
 import { Inventory as InventoryContext } from "../src/inventory/index.ts"
 import { Inventory } from "../src/inventory/Inventory.ts"
 
@@ -67,17 +68,6 @@ const run = <A, E>(effect: Effect.Effect<A, E, Inventory | SqlClient.SqlClient>)
     Effect.runPromise
   )
 }
-
-/** A clock that shows the time it is told. */
-const showing = (live: Clock.Clock, millis: () => number): Clock.Clock => ({
-  currentTimeMillisUnsafe: millis,
-  currentTimeMillis: Effect.sync(millis),
-  currentTimeNanosUnsafe: () => BigInt(millis()) * 1_000_000n,
-  currentTimeNanos: Effect.sync(() => BigInt(millis()) * 1_000_000n),
-  monotonicTimeNanosUnsafe: () => live.monotonicTimeNanosUnsafe(),
-  monotonicTimeNanos: live.monotonicTimeNanos,
-  sleep: (duration) => live.sleep(duration)
-})
 
 const empty = Effect.flatMap(
   SqlClient.SqlClient,

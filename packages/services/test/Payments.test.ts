@@ -42,6 +42,7 @@ import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
 import { Policies } from "@merkato/infra/policy/Policies"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { showing } from "../../../tests/support/Clocks.ts"
 import { Payments as PaymentsContext } from "../src/payments/index.ts"
 import { PaymentGateways } from "../src/payments/PaymentGateways.ts"
 import { Payments } from "../src/payments/Payments.ts"
@@ -162,18 +163,13 @@ const come = <E extends { readonly _tag: string }, R>(effect: Effect.Effect<{ re
 /** A moment so much later, for the effect's own clock. */
 const later = (ms: number) => {
   return <A, E, R>(effect: Effect.Effect<A, E, R>) =>
-    Effect.flatMap(Clock.Clock, (live) => {
-      const millis = () => live.currentTimeMillisUnsafe() + ms
-      return Effect.provideService(effect, Clock.Clock, {
-        currentTimeMillisUnsafe: millis,
-        currentTimeMillis: Effect.sync(millis),
-        currentTimeNanosUnsafe: () => BigInt(millis()) * 1_000_000n,
-        currentTimeNanos: Effect.sync(() => BigInt(millis()) * 1_000_000n),
-        monotonicTimeNanosUnsafe: () => live.monotonicTimeNanosUnsafe(),
-        monotonicTimeNanos: live.monotonicTimeNanos,
-        sleep: (duration) => live.sleep(duration)
-      })
-    })
+    Effect.flatMap(Clock.Clock, (live) =>
+      Effect.provideService(
+        effect,
+        Clock.Clock,
+        showing(live, () => live.currentTimeMillisUnsafe() + ms)
+      )
+    )
 }
 const longAfter = later(3_600_000)
 

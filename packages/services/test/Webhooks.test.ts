@@ -19,6 +19,7 @@ import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { delays, Partners } from "../src/partners/index.ts"
 import { WebhookDispatch } from "../src/partners/WebhookDispatch.ts"
 import { Webhooks } from "../src/partners/Webhooks.ts"
+import { showing } from "../../../tests/support/Clocks.ts"
 import { temporaryFolder } from "../../../tests/support/Processes.ts"
 import { as, quietly } from "./Requests.ts"
 
@@ -28,14 +29,10 @@ type Process = Context.Context<Services>
 /** Where the clock stands; whoever sleeps does so by the real one. */
 let millis = 0
 const real = Context.get(Context.empty(), Clock.Clock)
-const clock: Context.Context<never> = Context.make(Clock.Clock, {
-  ...real,
-  sleep: (duration) => real.sleep(duration),
-  currentTimeMillisUnsafe: () => millis,
-  currentTimeMillis: Effect.sync(() => millis),
-  currentTimeNanosUnsafe: () => BigInt(Math.round(millis)) * 1_000_000n,
-  currentTimeNanos: Effect.sync(() => BigInt(Math.round(millis)) * 1_000_000n)
-})
+const clock: Context.Context<never> = Context.make(
+  Clock.Clock,
+  showing(real, () => millis)
+)
 
 interface Received {
   readonly at: number

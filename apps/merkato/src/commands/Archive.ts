@@ -11,7 +11,7 @@ import * as Bus from "../Bus.ts"
 import * as Flags from "../Flags.ts"
 import * as Objects from "../Objects.ts"
 import * as Progress from "../Progress.ts"
-import { table } from "../Table.ts"
+import { print, table } from "../Table.ts"
 
 const many = (count: number, what: string) => `${count.toLocaleString("en")} ${what}${count === 1 ? "" : "s"}`
 
@@ -93,9 +93,7 @@ const query = Command.make(
       yield* ArchiveViews.create(duck, files)
       return yield* duck.rows(sql)
     }).pipe(Effect.scoped, Objects.provide(dataDir))
-    if (json) {
-      if (rows.length > 0) yield* Console.log(rows.map((row) => JSON.stringify(row)).join("\n"))
-    } else yield* Console.log(table(rows))
+    yield* print(rows, json)
   })
 ).pipe(
   Command.withDescription("Ask the archive: SQL over the events that are archived"),

@@ -5,7 +5,7 @@ import { tableNames, views } from "@merkato/services/analytics/warehouse/tables"
 import * as Warehouse from "@merkato/services/analytics/warehouse/Warehouse"
 import * as Flags from "../Flags.ts"
 import * as Objects from "../Objects.ts"
-import { table } from "../Table.ts"
+import { print, table } from "../Table.ts"
 
 const listed = (days: ReadonlyArray<string>, none: string) =>
   days.length === 0
@@ -94,9 +94,7 @@ const query = Command.make(
       yield* Warehouse.open(duck)
       return yield* duck.rows(sql)
     }).pipe(Effect.scoped, Objects.provide(dataDir))
-    if (json) {
-      if (rows.length > 0) yield* Console.log(rows.map((row) => JSON.stringify(row)).join("\n"))
-    } else yield* Console.log(table(rows))
+    yield* print(rows, json)
   })
 ).pipe(
   Command.withDescription("Ask the warehouse, as of its last build"),

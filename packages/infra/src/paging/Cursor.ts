@@ -1,6 +1,18 @@
 import { Effect, Schema } from "effect"
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
 
+/** Which page of a list is wanted. */
+export interface Paging {
+  readonly limit: number
+  readonly cursor?: string
+}
+
+export interface Page<A> {
+  readonly items: ReadonlyArray<A>
+  /** Of the next page; null when there is none. */
+  readonly nextCursor: string | null
+}
+
 /**
  * Cursors of lists: where the page before ended, opaque to the caller. Keyset, never offset, so a page costs the same
  * wherever it is and nothing is shown twice when rows come in between.
@@ -22,11 +34,7 @@ export const make = <A, I>(place: Schema.Codec<A, I>) => {
 }
 
 /** Cuts a page out of `limit + 1` rows; the extra row tells that there are more. */
-export const page = <A>(
-  rows: ReadonlyArray<A>,
-  limit: number,
-  cursorOf: (last: A) => string
-): { readonly items: ReadonlyArray<A>; readonly nextCursor: string | null } => {
+export const page = <A>(rows: ReadonlyArray<A>, limit: number, cursorOf: (last: A) => string): Page<A> => {
   const items = rows.slice(0, limit)
   const last = items.at(-1)
   return { items, nextCursor: rows.length > limit && last !== undefined ? cursorOf(last) : null }

@@ -21,16 +21,6 @@ import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as CatalogueStore from "./CatalogueStore.ts"
 import { type CategorySize, type Found, ProductSearch } from "./ProductSearch.ts"
 
-interface Page<A> {
-  readonly items: ReadonlyArray<A>
-  readonly nextCursor: string | null
-}
-
-interface Paging {
-  readonly limit: number
-  readonly cursor?: string
-}
-
 type NewProduct = Pick<Product, "sku" | "name" | "description" | "category" | "priceMinor" | "currency">
 
 interface Change {
@@ -67,18 +57,18 @@ export class Catalogue extends Context.Service<
     setPrice(price: NewPrice): Effect.Effect<Product, Forbidden | ProductNotFound | ServiceUnavailable>
     get(productId: Ids.ProductId): Effect.Effect<Product, ProductNotFound | ServiceUnavailable>
     list(
-      options: Paging & { readonly q?: string; readonly category?: string }
+      options: Cursor.Paging & { readonly q?: string; readonly category?: string }
     ): Effect.Effect<Found, InvalidValue | ServiceUnavailable>
     readonly suggestNames: (
-      options: Pick<Paging, "limit"> & { readonly q: string }
+      options: Pick<Cursor.Paging, "limit"> & { readonly q: string }
     ) => Effect.Effect<ReadonlyArray<string>, ServiceUnavailable>
     readonly searchFacets: (options: {
       readonly q: string
     }) => Effect.Effect<ReadonlyArray<CategorySize>, ServiceUnavailable>
     readonly categories: Effect.Effect<ReadonlyArray<CategorySize>, ServiceUnavailable>
     priceHistory(
-      options: Paging & { readonly productId: Ids.ProductId }
-    ): Effect.Effect<Page<PricePeriod>, ProductNotFound | InvalidValue | ServiceUnavailable>
+      options: Cursor.Paging & { readonly productId: Ids.ProductId }
+    ): Effect.Effect<Cursor.Page<PricePeriod>, ProductNotFound | InvalidValue | ServiceUnavailable>
     pricesOf(productIds: ReadonlyArray<Ids.ProductId>): Effect.Effect<ReadonlyArray<Price>, ServiceUnavailable>
   }
 >()("merkato/catalogue/Catalogue") {
@@ -166,7 +156,7 @@ export class Catalogue extends Context.Service<
         cursor,
         q,
         category
-      }: Paging & { readonly q?: string; readonly category?: string }) {
+      }: Cursor.Paging & { readonly q?: string; readonly category?: string }) {
         if (q === undefined || q.trim() === "") {
           const after = yield* listCursor.decode(cursor)
           const rows = yield* store.list(category, after?.productId, limit + 1)
@@ -192,7 +182,7 @@ export class Catalogue extends Context.Service<
         limit,
         cursor,
         productId
-      }: Paging & { readonly productId: Ids.ProductId }) {
+      }: Cursor.Paging & { readonly productId: Ids.ProductId }) {
         const before = yield* periodCursor.decode(cursor)
         const rows = yield* store.periods(productId, before?.revision, limit + 1)
         if (rows.length === 0 && before === undefined) return yield* new ProductNotFound({ productIds: [productId] })

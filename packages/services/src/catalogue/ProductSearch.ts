@@ -9,9 +9,7 @@ import { Policies } from "@merkato/infra/policy/Policies"
 import * as OpenSearchProducts from "./OpenSearchProducts.ts"
 import * as SearchStore from "./SearchStore.ts"
 
-export interface Found {
-  readonly items: ReadonlyArray<Product>
-  readonly nextCursor: string | null
+export interface Found extends Cursor.Page<Product> {
   /** Somebody who asks again may find more at once, without any change: it is not to be kept. */
   readonly late?: true
 }

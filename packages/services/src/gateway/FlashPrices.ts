@@ -11,6 +11,7 @@ import {
 import { priceInSale } from "@merkato/domain/pricing/Quote"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import { fromDecimal, toDecimal } from "@merkato/domain/kernel/Money"
+import type * as Cursor from "@merkato/infra/paging/Cursor"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import type * as Json from "@merkato/rpc/rest/Json"
 
@@ -109,8 +110,10 @@ const wholeMap = Effect.fnUntraced(function* () {
   const prices: Array<FlashPrice> = []
   let cursor: string | null = null
   do {
-    const page: { readonly items: ReadonlyArray<FlashPrice>; readonly nextCursor: string | null } =
-      yield* pricing.PriceMap({ limit: 100, ...(cursor === null ? {} : { cursor }) })
+    const page: Cursor.Page<FlashPrice> = yield* pricing.PriceMap({
+      limit: 100,
+      ...(cursor === null ? {} : { cursor })
+    })
     prices.push(...page.items)
     cursor = page.nextCursor
   } while (cursor !== null && prices.length < most)

@@ -7,6 +7,7 @@ import { type Currency, fromDecimal, maxPriceMinor, toDecimal } from "@merkato/d
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
 import type { Notification } from "@merkato/domain/notifications/Notification"
 import type { Order, OrderHistoryEntry } from "@merkato/domain/orders/Order"
+import type * as Cursor from "@merkato/infra/paging/Cursor"
 import type * as Json from "@merkato/rpc/rest/Json"
 import type { Statuses } from "@merkato/rpc/rest/Problems"
 import { ofError } from "./Problems.ts"
@@ -90,10 +91,10 @@ export const notificationJson = (notification: Notification): typeof Json.Notifi
   readAt: notification.readAt === null ? null : DateTime.formatIso(notification.readAt)
 })
 
-export const pageJson = <A, B>(
-  page: { readonly items: ReadonlyArray<A>; readonly nextCursor: string | null },
-  item: (value: A) => B
-) => ({ items: page.items.map(item), nextCursor: page.nextCursor })
+export const pageJson = <A, B>(page: Cursor.Page<A>, item: (value: A) => B) => ({
+  items: page.items.map(item),
+  nextCursor: page.nextCursor
+})
 
 export const json = (body: unknown, status = 200, headers: Record<string, string> = {}) =>
   HttpServerResponse.jsonUnsafe(body, { status, headers })

@@ -42,10 +42,7 @@ export class Notifications extends Context.Service<
     readonly list: (options: {
       readonly limit: number
       readonly cursor?: string
-    }) => Effect.Effect<
-      { readonly items: ReadonlyArray<Notification>; readonly nextCursor: string | null },
-      Forbidden | InvalidValue | ServiceUnavailable
-    >
+    }) => Effect.Effect<Cursor.Page<Notification>, Forbidden | InvalidValue | ServiceUnavailable>
   }
 >()("merkato/notifications/Notifications") {
   static readonly layer = Layer.effect(

@@ -95,10 +95,7 @@ export class Orders extends Context.Service<
     list(options: {
       readonly limit: number
       readonly cursor?: string
-    }): Effect.Effect<
-      { readonly items: ReadonlyArray<Order>; readonly nextCursor: string | null },
-      Forbidden | InvalidValue | ServiceUnavailable
-    >
+    }): Effect.Effect<Cursor.Page<Order>, Forbidden | InvalidValue | ServiceUnavailable>
     history(
       orderId: Ids.OrderId
     ): Effect.Effect<ReadonlyArray<OrderHistoryEntry>, Forbidden | OrderNotFound | ServiceUnavailable>

@@ -93,10 +93,7 @@ export class OrdersByCustomer extends Context.Service<
       readonly userId: Ids.UserId
       readonly limit: number
       readonly cursor?: string
-    }) => Effect.Effect<
-      { readonly items: ReadonlyArray<CustomerOrder>; readonly nextCursor: string | null },
-      Forbidden | InvalidValue | ServiceUnavailable
-    >
+    }) => Effect.Effect<Cursor.Page<CustomerOrder>, Forbidden | InvalidValue | ServiceUnavailable>
   }
 >()("merkato/orders/OrdersByCustomer") {
   static readonly layer = Layer.effect(

@@ -54,16 +54,6 @@ export const oldAttempts: Retention.Passing = {
 const subscriptionCursor = Cursor.make(Schema.Struct({ subscriptionId: Ids.SubscriptionId }))
 const deliveryCursor = Cursor.make(Schema.Struct({ position: Schema.Int }))
 
-interface Paging {
-  readonly limit: number
-  readonly cursor?: string
-}
-
-interface Page<A> {
-  readonly items: ReadonlyArray<A>
-  readonly nextCursor: string | null
-}
-
 const deliveryOf = ({ position: _, body: __, ...row }: PartnersStore.KeptDelivery) => new Delivery(row)
 
 /** The use cases of webhooks: who is told of what, what they are owed, and asking for it once more. */
@@ -74,7 +64,9 @@ export class Webhooks extends Context.Service<
       readonly url: string
       readonly eventTypes: ReadonlyArray<string>
     }): Effect.Effect<SecretShown, Forbidden | InvalidValue | TooManySubscriptions | ServiceUnavailable>
-    list(options: Paging): Effect.Effect<Page<Subscription>, Forbidden | InvalidValue | ServiceUnavailable>
+    list(
+      options: Cursor.Paging
+    ): Effect.Effect<Cursor.Page<Subscription>, Forbidden | InvalidValue | ServiceUnavailable>
     get(id: Ids.SubscriptionId): Effect.Effect<Subscription, Forbidden | SubscriptionNotFound | ServiceUnavailable>
     unsubscribe(id: Ids.SubscriptionId): Effect.Effect<void, Forbidden | SubscriptionNotFound | ServiceUnavailable>
     rotateSecret(
@@ -82,8 +74,8 @@ export class Webhooks extends Context.Service<
     ): Effect.Effect<SecretShown, Forbidden | SubscriptionNotFound | ServiceUnavailable>
     enable(id: Ids.SubscriptionId): Effect.Effect<Subscription, Forbidden | SubscriptionNotFound | ServiceUnavailable>
     listDeliveries(
-      options: Paging & { readonly subscriptionId: Ids.SubscriptionId; readonly status?: DeliveryStatus }
-    ): Effect.Effect<Page<Delivery>, Forbidden | InvalidValue | SubscriptionNotFound | ServiceUnavailable>
+      options: Cursor.Paging & { readonly subscriptionId: Ids.SubscriptionId; readonly status?: DeliveryStatus }
+    ): Effect.Effect<Cursor.Page<Delivery>, Forbidden | InvalidValue | SubscriptionNotFound | ServiceUnavailable>
     getDelivery(id: Ids.DeliveryId): Effect.Effect<DeliveryLog, Forbidden | DeliveryNotFound | ServiceUnavailable>
     redeliver(
       id: Ids.DeliveryId
@@ -169,7 +161,7 @@ export class Webhooks extends Context.Service<
       )
 
       const list = Tracing.fn("Webhooks.list")(
-        function* ({ limit, cursor }: Paging) {
+        function* ({ limit, cursor }: Cursor.Paging) {
           yield* authorize("webhook.write")
           const { principal } = yield* RequestContext
           const before = (yield* subscriptionCursor.decode(cursor))?.subscriptionId
@@ -232,7 +224,7 @@ export class Webhooks extends Context.Service<
           status,
           limit,
           cursor
-        }: Paging & { readonly subscriptionId: Ids.SubscriptionId; readonly status?: DeliveryStatus }) {
+        }: Cursor.Paging & { readonly subscriptionId: Ids.SubscriptionId; readonly status?: DeliveryStatus }) {
           yield* own(subscriptionId)
           const before = (yield* deliveryCursor.decode(cursor))?.position
           const rows = yield* store.listDeliveries({ subscriptionId, status, before, limit: limit + 1 })

@@ -44,16 +44,6 @@ interface Schedule extends NewSale {
   readonly idempotencyKey?: Ids.IdempotencyKey
 }
 
-interface Paging {
-  readonly limit: number
-  readonly cursor?: string
-}
-
-interface Page<A> {
-  readonly items: ReadonlyArray<A>
-  readonly nextCursor: string | null
-}
-
 type Refusal = typeof ScheduleRefusal.Type
 
 const ScheduleAnswer = answerOf(FlashSale, ScheduleRefusal)
@@ -88,11 +78,11 @@ export class FlashSales extends Context.Service<
     cancel(saleId: Ids.SaleId): Effect.Effect<void, Forbidden | FlashSaleNotFound | ServiceUnavailable>
     get(saleId: Ids.SaleId): Effect.Effect<FlashSale, FlashSaleNotFound | ServiceUnavailable>
     list(
-      options: Paging & { readonly productId?: Ids.ProductId; readonly status?: FlashSaleStatus }
-    ): Effect.Effect<Page<FlashSale>, InvalidValue | ServiceUnavailable>
+      options: Cursor.Paging & { readonly productId?: Ids.ProductId; readonly status?: FlashSaleStatus }
+    ): Effect.Effect<Cursor.Page<FlashSale>, InvalidValue | ServiceUnavailable>
     priceMap(
-      options: Paging & { readonly productIds?: ReadonlyArray<Ids.ProductId> }
-    ): Effect.Effect<Page<FlashPrice>, InvalidValue | ServiceUnavailable>
+      options: Cursor.Paging & { readonly productIds?: ReadonlyArray<Ids.ProductId> }
+    ): Effect.Effect<Cursor.Page<FlashPrice>, InvalidValue | ServiceUnavailable>
     /** Tells of starts and ends whose time has come, and how many milliseconds there are until the next. */
     readonly tellDue: Effect.Effect<number, ServiceUnavailable>
   }
@@ -248,7 +238,7 @@ export class FlashSales extends Context.Service<
         cursor,
         productId,
         status
-      }: Paging & { readonly productId?: Ids.ProductId; readonly status?: FlashSaleStatus }) {
+      }: Cursor.Paging & { readonly productId?: Ids.ProductId; readonly status?: FlashSaleStatus }) {
         const before = (yield* saleCursor.decode(cursor))?.saleId
         const at = yield* now
         const rows = yield* store.list({ productId, status, before, now: at, limit: limit + 1 })
@@ -260,7 +250,7 @@ export class FlashSales extends Context.Service<
         limit,
         cursor,
         productIds
-      }: Paging & { readonly productIds?: ReadonlyArray<Ids.ProductId> }) {
+      }: Cursor.Paging & { readonly productIds?: ReadonlyArray<Ids.ProductId> }) {
         const after = (yield* saleCursor.decode(cursor))?.saleId
         const rows = yield* store.windows({ productIds, after, now: yield* now, limit: limit + 1 })
         return Cursor.page(rows, limit, ({ saleId }) => saleCursor.encode({ saleId }))

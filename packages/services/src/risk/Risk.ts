@@ -59,10 +59,7 @@ export class Risk extends Context.Service<
       readonly limit: number
       readonly cursor?: string
       readonly decision?: Decision
-    }): Effect.Effect<
-      { readonly items: ReadonlyArray<Assessment>; readonly nextCursor: string | null },
-      Forbidden | InvalidValue | ServiceUnavailable
-    >
+    }): Effect.Effect<Cursor.Page<Assessment>, Forbidden | InvalidValue | ServiceUnavailable>
     /** Deletes a bounded number of assessments that are older than they are kept; true when there may be more. */
     readonly expire: Effect.Effect<boolean, ServiceUnavailable>
   }
