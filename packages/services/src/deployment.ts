@@ -15,6 +15,7 @@ import { KeepsHouse } from "@merkato/infra/context/BoundedContext"
 import { unending } from "@merkato/infra/context/Unending"
 import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as Database from "@merkato/infra/postgres/Database"
+import type { ServerUnreachable } from "@merkato/infra/config/ServerUnreachable"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import { type BusUnavailable, EventBus } from "@merkato/infra/events/EventBus"
 import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
@@ -22,10 +23,7 @@ import * as Lag from "@merkato/infra/events/Lag"
 import * as KafkaWhereNamed from "@merkato/infra/events/KafkaWhereNamed"
 import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
 import { registerAll } from "@merkato/infra/events/registry/SchemaRegistry"
-import type { KafkaUnreachable } from "@merkato/infra/events/kafka/KafkaUnreachable"
-import type { CassandraUnreachable } from "@merkato/infra/cassandra/CassandraUnreachable"
 import * as CassandraWhereNamed from "@merkato/infra/cassandra/CassandraWhereNamed"
-import type { OpenSearchUnreachable } from "@merkato/infra/opensearch/OpenSearchUnreachable"
 import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import * as Capture from "@merkato/infra/events/capture/Capture"
 import { CaptureImpossible } from "@merkato/infra/events/capture/CaptureImpossible"
@@ -115,7 +113,7 @@ const postgresBus = (url: Redacted.Redacted) =>
     Layer.provide(Database.layer({ url, maxConnections: busConnections, applicationName: "merkato-bus" }))
   )
 
-type BusFailure = SqlError.SqlError | BusUnavailable | KafkaUnreachable | Config.ConfigError
+type BusFailure = SqlError.SqlError | BusUnavailable | ServerUnreachable | Config.ConfigError
 type BusLayer = Layer.Layer<EventBus, BusFailure>
 const buses = new Map<string, BusLayer>()
 
@@ -233,7 +231,7 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
 /** Servers on which read models lie, where they are named. */
 export const readModelServers = Layer.merge(OpenSearchWhereNamed.layer, CassandraWhereNamed.layer)
 
-type ReadModelFailure = OpenSearchUnreachable | CassandraUnreachable | Config.ConfigError
+type ReadModelFailure = ServerUnreachable | Config.ConfigError
 
 /** Contexts that answer in this process. Those with the same database share a pool. */
 export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUrls) => {

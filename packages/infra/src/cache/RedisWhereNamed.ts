@@ -1,7 +1,7 @@
 import { Effect, Layer } from "effect"
+import { ServerUnreachable } from "../config/ServerUnreachable.ts"
 import { lastCause } from "../runtime/LastCause.ts"
 import * as RedisCache from "./RedisCache.ts"
-import { RedisUnreachable } from "./RedisUnreachable.ts"
 
 /** Milliseconds for a connection to come about. */
 const connectMs = 2_000
@@ -13,7 +13,7 @@ const addressOf = (url: string) => {
 }
 
 /**
- * The shared cache in the Redis that is named, as in `REDIS_URL`. Fails with `RedisUnreachable` when it does not answer at
+ * The shared cache in the Redis that is named, as in `REDIS_URL`. Fails with `ServerUnreachable` when it does not answer at
  * the start; later on a lost connection is made again, and what is asked in between fails at once. Its client is loaded
  * here and not before: a shop without Redis does without it.
  */
@@ -22,14 +22,18 @@ export const layer = (url: string) =>
     Effect.gen(function* () {
       const address = addressOf(url)
       if (address === undefined) {
-        return yield* new RedisUnreachable({ address: "", reason: "expected redis://host:port" })
+        return yield* new ServerUnreachable({
+          variable: "REDIS_URL",
+          address: "",
+          reason: "expected redis://host:port"
+        })
       }
       const NodeRedis = yield* Effect.promise(() => import("@effect/platform-node/NodeRedis"))
       const client = NodeRedis.layer({ url, disableOfflineQueue: true, socket: { connectTimeout: connectMs } })
       return RedisCache.layer.pipe(
         Layer.provide(client),
         Layer.catchTag("RedisError", ({ cause }) =>
-          Layer.effectContext(new RedisUnreachable({ address, reason: lastCause(cause) }))
+          Layer.effectContext(new ServerUnreachable({ variable: "REDIS_URL", address, reason: lastCause(cause) }))
         )
       )
     })

@@ -1,7 +1,7 @@
 import { Config, Effect, Layer, Option, Redacted } from "effect"
+import { ServerUnreachable } from "../config/ServerUnreachable.ts"
 import { lastCause } from "../runtime/LastCause.ts"
 import { Cassandra } from "./Cassandra.ts"
-import { CassandraUnreachable } from "./CassandraUnreachable.ts"
 
 /** Milliseconds for the first answer of one of them. */
 const firstAnswerMs = 15_000
@@ -18,24 +18,24 @@ const reasonOf = (cause: unknown): string => {
 /**
  * The Cassandra that `CASSANDRA_CONTACT_POINTS` names (`host:port`, several separated by commas), none without it. Its tables lie
  * in `CASSANDRA_KEYSPACE` (`merkato` unless told); `CASSANDRA_LOCAL_DATACENTER`, `CASSANDRA_USERNAME` and `CASSANDRA_PASSWORD` say
- * the rest. Fails with `CassandraUnreachable`. Its client is loaded here and not before.
+ * the rest. Fails with `ServerUnreachable`. Its client is loaded here and not before.
  */
 export const layer = Layer.unwrap(
   Effect.gen(function* (): Effect.fn.Return<
-    Layer.Layer<never, CassandraUnreachable>,
-    CassandraUnreachable | Config.ConfigError
+    Layer.Layer<never, ServerUnreachable>,
+    ServerUnreachable | Config.ConfigError
   > {
     const given = yield* Config.option(Config.String("CASSANDRA_CONTACT_POINTS"))
     if (Option.isNone(given)) return Layer.empty
     const contactPoints = given.value.split(",").map((address) => address.trim())
     if (!contactPoints.every(isAddress)) {
       const reason = "expected host:port, several separated by commas"
-      return yield* new CassandraUnreachable({ variable: "CASSANDRA_CONTACT_POINTS", address: "", reason })
+      return yield* new ServerUnreachable({ variable: "CASSANDRA_CONTACT_POINTS", address: "", reason })
     }
     const keyspace = yield* Config.String("CASSANDRA_KEYSPACE").pipe(Config.withDefault("merkato"))
     if (!/^[a-z][a-z0-9_]{0,40}$/.test(keyspace)) {
       const reason = "expected a to z first, then a to z, 0 to 9 and _, at most 41 of them"
-      return yield* new CassandraUnreachable({ variable: "CASSANDRA_KEYSPACE", address: "", reason })
+      return yield* new ServerUnreachable({ variable: "CASSANDRA_KEYSPACE", address: "", reason })
     }
     const localDataCenter = yield* Config.String("CASSANDRA_LOCAL_DATACENTER").pipe(Config.withDefault("datacenter1"))
     const username = yield* Config.option(Config.String("CASSANDRA_USERNAME"))
@@ -45,7 +45,7 @@ export const layer = Layer.unwrap(
         ? { username: username.value, password: Redacted.value(password.value) }
         : undefined
     const refuse = (reason: string) =>
-      new CassandraUnreachable({ variable: "CASSANDRA_CONTACT_POINTS", address: contactPoints.join(", "), reason })
+      new ServerUnreachable({ variable: "CASSANDRA_CONTACT_POINTS", address: contactPoints.join(", "), reason })
     const CassandraDriver = yield* Effect.promise(() => import("./CassandraDriver.ts"))
     return Layer.effect(
       Cassandra,

@@ -2,7 +2,7 @@ import { Effect, Layer } from "effect"
 
 /**
  * The bus on the Kafka that is named, as in `KAFKA_BROKERS`: `host:port`, several separated by commas. Fails with
- * `KafkaUnreachable`. Its client is loaded here and not before: a shop without Kafka does without those 20 MB.
+ * `ServerUnreachable`. Its client is loaded here and not before: a shop without Kafka does without those 20 MB.
  */
 export const layer = (options: { readonly brokers: string; readonly topics: ReadonlyArray<string> }) =>
   Layer.unwrap(

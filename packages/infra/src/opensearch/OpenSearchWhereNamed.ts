@@ -1,8 +1,8 @@
 import { Config, Effect, Layer, Option, Schema } from "effect"
 import { FetchHttpClient } from "effect/http"
+import { ServerUnreachable } from "../config/ServerUnreachable.ts"
 import { lastCause } from "../runtime/LastCause.ts"
 import * as OpenSearch from "./OpenSearch.ts"
-import { OpenSearchUnreachable } from "./OpenSearchUnreachable.ts"
 
 /** Milliseconds for the first answer. */
 const firstAnswerMs = 5_000
@@ -25,7 +25,7 @@ const at = (given: string, prefix: string) =>
     Effect.gen(function* () {
       const url = addressOf(given)
       const refuse = (address: string, reason: string) =>
-        new OpenSearchUnreachable({ variable: "OPENSEARCH_URL", address, reason })
+        new ServerUnreachable({ variable: "OPENSEARCH_URL", address, reason })
       if (url === undefined) return yield* refuse("", "expected http://host:port or https://host")
       const server = yield* OpenSearch.make(url, prefix)
       const greeting = yield* server.ask({ method: "GET", path: "" }).pipe(
@@ -42,19 +42,19 @@ const at = (given: string, prefix: string) =>
 
 /**
  * The OpenSearch that `OPENSEARCH_URL` names, none without it; its indexes begin with `OPENSEARCH_INDEX_PREFIX`, `merkato_`
- * unless told. Fails with `OpenSearchUnreachable` when it does not answer at the start.
+ * unless told. Fails with `ServerUnreachable` when it does not answer at the start.
  */
 export const layer = Layer.unwrap(
   Effect.gen(function* (): Effect.fn.Return<
-    Layer.Layer<never, OpenSearchUnreachable>,
-    OpenSearchUnreachable | Config.ConfigError
+    Layer.Layer<never, ServerUnreachable>,
+    ServerUnreachable | Config.ConfigError
   > {
     const url = yield* Config.option(Config.String("OPENSEARCH_URL"))
     if (Option.isNone(url)) return Layer.empty
     const prefix = yield* Config.String("OPENSEARCH_INDEX_PREFIX").pipe(Config.withDefault("merkato_"))
     if (!/^[a-z][a-z0-9_]{0,40}$/.test(prefix)) {
       const reason = "expected a to z first, then a to z, 0 to 9 and _, at most 41 of them"
-      return yield* new OpenSearchUnreachable({ variable: "OPENSEARCH_INDEX_PREFIX", address: "", reason })
+      return yield* new ServerUnreachable({ variable: "OPENSEARCH_INDEX_PREFIX", address: "", reason })
     }
     return at(url.value, prefix)
   })

@@ -1,21 +1,10 @@
-import { Config, Context, Effect, Layer, Option, Redacted, Schema } from "effect"
+import { Config, Context, Effect, Layer, Option, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
+import { ServerUnreachable } from "../config/ServerUnreachable.ts"
 import * as Database from "./Database.ts"
 import { EmbeddedPostgres } from "./EmbeddedPostgres.ts"
 import * as RunningPostgres from "./RunningPostgres.ts"
 import { lastCause } from "../runtime/LastCause.ts"
-
-/** A variable such as `DATABASE_URL` names no database that answers. Tells host and reason, never the password. */
-export class DatabaseUnreachable extends Schema.TaggedError<DatabaseUnreachable>()("DatabaseUnreachable", {
-  variable: Schema.String,
-  /** With its port; empty when the variable does not tell. */
-  host: Schema.String,
-  reason: Schema.String
-}) {
-  override get message() {
-    return `${this.variable} cannot be used: ${this.host === "" ? "" : `${this.host}: `}${this.reason}`
-  }
-}
 
 /** Where the data is: the server of `DATABASE_URL`, or the embedded one. */
 export class DatabaseUrl extends Context.Service<DatabaseUrl, { readonly url: Redacted.Redacted }>()(
@@ -53,7 +42,7 @@ export class DatabaseUrl extends Context.Service<DatabaseUrl, { readonly url: Re
 export const check = Effect.fnUntraced(function* (url: Redacted.Redacted, variable = "DATABASE_URL") {
   const text = Redacted.value(url)
   const host = URL.canParse(text) ? new URL(text).host : ""
-  const unreachable = (reason: string) => new DatabaseUnreachable({ variable, host, reason })
+  const unreachable = (reason: string) => new ServerUnreachable({ variable, address: host, reason })
   if (!/^postgres(ql)?:\/\//.test(text) || host === "") {
     return yield* unreachable("expected postgres://user:password@host:port/database")
   }

@@ -1,19 +1,10 @@
 /** Kafka Connect's side of change data capture (ADR 27): a connector of Debezium's for each database. */
 import { type Duration, Effect, Layer, Option, type Redacted, Redacted as Secret, Schema } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest } from "effect/http"
+import { ServerUnreachable } from "../../config/ServerUnreachable.ts"
 import { Policies } from "../../policy/Policies.ts"
 import { lastCause } from "../../runtime/LastCause.ts"
 import { headers, messagePrefix, publication, slotOf } from "./Capture.ts"
-
-/** `CONNECT_URL` names no Kafka Connect that answers, or one that does not take our connector. */
-export class ConnectUnreachable extends Schema.TaggedError<ConnectUnreachable>()("ConnectUnreachable", {
-  address: Schema.String,
-  reason: Schema.String
-}) {
-  override get message() {
-    return `CONNECT_URL cannot be used: ${this.address === "" ? "" : `${this.address}: `}${this.reason}`
-  }
-}
 
 const text = "org.apache.kafka.connect.storage.StringConverter"
 
@@ -83,10 +74,10 @@ const make = Effect.fnUntraced(function* (connectUrl: string) {
     ? new URL(connectUrl)
     : { protocol: "", origin: "", pathname: "" }
   if (!/^https?:$/.test(protocol))
-    return yield* new ConnectUnreachable({ address: "", reason: "expected http://host:port" })
+    return yield* new ServerUnreachable({ variable: "CONNECT_URL", address: "", reason: "expected http://host:port" })
   const http = yield* HttpClient.HttpClient
   const { guard } = yield* Policies
-  const failed = (reason: string) => new ConnectUnreachable({ address: origin, reason })
+  const failed = (reason: string) => new ServerUnreachable({ variable: "CONNECT_URL", address: origin, reason })
 
   const ask = (method: "GET" | "POST" | "PUT", path: string, body?: Settings) => {
     const request = HttpClientRequest.make(method)(`${origin}${pathname.replace(/\/+$/, "")}/connectors/${path}`)
@@ -101,7 +92,7 @@ const make = Effect.fnUntraced(function* (connectUrl: string) {
       return answer
     }).pipe(
       guard("relay.configure", { transient: () => true }),
-      Effect.mapError((error) => (error._tag === "ConnectUnreachable" ? error : failed(lastCause(error)))),
+      Effect.mapError((error) => (error._tag === "ServerUnreachable" ? error : failed(lastCause(error)))),
       Effect.withTracerEnabled(false)
     )
   }

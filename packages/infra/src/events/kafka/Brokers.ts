@@ -1,25 +1,29 @@
 import { Effect } from "effect"
 import { Admin, type Broker } from "@platformatic/kafka"
+import { ServerUnreachable } from "../../config/ServerUnreachable.ts"
 import { lastCause } from "../../runtime/LastCause.ts"
-import { KafkaUnreachable } from "./KafkaUnreachable.ts"
 
 /** Reads `host:port,host:port`. */
 export const parse = Effect.fnUntraced(function* (
   text: string
-): Effect.fn.Return<ReadonlyArray<Broker>, KafkaUnreachable> {
+): Effect.fn.Return<ReadonlyArray<Broker>, ServerUnreachable> {
   const brokers = text.split(",").flatMap((part) => {
     const [, host, port] = /^\s*([A-Za-z0-9._-]+|\[[0-9a-f:]+\]):(\d{1,5})\s*$/i.exec(part) ?? []
     return host === undefined || Number(port) > 65_535 ? [] : [{ host: host.replace(/[[\]]/g, ""), port: Number(port) }]
   })
   if (brokers.length < text.split(",").length) {
     // Not repeated: it may hold a secret.
-    return yield* new KafkaUnreachable({ brokers: "", reason: "expected host:port, or several separated by commas" })
+    return yield* new ServerUnreachable({
+      variable: "KAFKA_BROKERS",
+      address: "",
+      reason: "expected host:port, or several separated by commas"
+    })
   }
   return brokers
 })
 
 /** Fails early, and in a sentence, when none of them answers. */
-export const check = (brokers: ReadonlyArray<Broker>): Effect.Effect<void, KafkaUnreachable> => {
+export const check = (brokers: ReadonlyArray<Broker>): Effect.Effect<void, ServerUnreachable> => {
   const named = brokers.map(({ host, port }) => `${host}:${port}`).join(",")
   return Effect.acquireUseRelease(
     Effect.sync(
@@ -35,13 +39,16 @@ export const check = (brokers: ReadonlyArray<Broker>): Effect.Effect<void, Kafka
     (admin) =>
       Effect.tryPromise({
         try: () => admin.metadata({ topics: [] }),
-        catch: (error) => new KafkaUnreachable({ brokers: named, reason: lastCause(error) })
+        catch: (error) => new ServerUnreachable({ variable: "KAFKA_BROKERS", address: named, reason: lastCause(error) })
       }),
     (admin) => Effect.ignore(Effect.tryPromise(() => admin.close()))
   ).pipe(
     Effect.timeoutOrElse({
       duration: "10 seconds",
-      orElse: () => Effect.fail(new KafkaUnreachable({ brokers: named, reason: "no answer within 10 seconds" }))
+      orElse: () =>
+        Effect.fail(
+          new ServerUnreachable({ variable: "KAFKA_BROKERS", address: named, reason: "no answer within 10 seconds" })
+        )
     }),
     Effect.asVoid
   )

@@ -1,9 +1,9 @@
 import { Effect, Layer, Option, Schema } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientRequest } from "effect/http"
+import { ServerUnreachable } from "../../config/ServerUnreachable.ts"
 import { Policies } from "../../policy/Policies.ts"
 import { lastCause } from "../../runtime/LastCause.ts"
 import { RegistryUnavailable, SchemaRefused, SchemaRegistry } from "./SchemaRegistry.ts"
-import { RegistryUnreachable } from "./RegistryUnreachable.ts"
 
 const contentType = "application/vnd.schemaregistry.v1+json"
 
@@ -63,7 +63,11 @@ export const layer = (url: string) =>
     Effect.gen(function* () {
       const place = parse(url)
       if (place === undefined)
-        return yield* new RegistryUnreachable({ address: "", reason: "expected http://host:port" })
+        return yield* new ServerUnreachable({
+          variable: "SCHEMA_REGISTRY_URL",
+          address: "",
+          reason: "expected http://host:port"
+        })
       const { base, address, user } = place
       const http = yield* HttpClient.HttpClient
       const { guard } = yield* Policies
@@ -105,7 +109,10 @@ export const layer = (url: string) =>
           return yield* new RegistryUnavailable({ reason: `its compatibility level stays ${now} and is not BACKWARD` })
         }
       })
-      yield* Effect.mapError(insist, ({ reason }) => new RegistryUnreachable({ address, reason }))
+      yield* Effect.mapError(
+        insist,
+        ({ reason }) => new ServerUnreachable({ variable: "SCHEMA_REGISTRY_URL", address, reason })
+      )
 
       const subjectPath = (subject: string) => `/subjects/${encodeURIComponent(subject)}/versions`
       const refused = (subject: string, answer: Answer) => new SchemaRefused({ subject, reason: reasonOf(answer) })
