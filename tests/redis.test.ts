@@ -26,6 +26,56 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     client.close()
     return Number(version)
   }
+  const ask = async <A>(question: (client: RedisClient) => Promise<A>) => {
+    const client = new RedisClient(url)
+    try {
+      return await question(client)
+    } finally {
+      client.close()
+    }
+  }
+  const levels = async (productId: string) => (await shop().anyone.get(`/api/v1/inventory/${productId}`)).body
+  const stockKey = (productId: string) => `inventory:${productId}`
+  const snapshotSays = (productId: string, column: string, value: number) =>
+    until(
+      () => ask((client) => client.hget(stockKey(productId), `MAIN.${column}`)),
+      (kept) => kept === String(value)
+    )
+  const replay = (name: string, ...args: ReadonlyArray<string>) =>
+    runToEnd("merkato", ["replay", name, ...args], shop().settings)
+
+  test("tells stock as Redis has it from the events; damaged there, a replay finds and mends it", async () => {
+    const [wrong, gone] = [await shop().product({}, 10), await shop().product({}, 5)]
+    await snapshotSays(wrong, "on_hand", 10)
+    await snapshotSays(gone, "on_hand", 5)
+    const ada = await shop().as("ADA")
+    const placed = await ada.post("/api/v1/orders", { items: [{ productId: wrong, qty: 3 }] }, { key: "held" })
+    expect(placed.status).toBe(201)
+    await snapshotSays(wrong, "reserved", 3)
+    await ask((client) => client.hset(stockKey(wrong), { "MAIN.on_hand": "9" }))
+    await ask((client) => client.del(stockKey(gone)))
+    await until(
+      () => levels(wrong),
+      (told) => told["onHand"] === 9
+    )
+    expect(await levels(wrong)).toEqual({ productId: wrong, onHand: 9, reserved: 3, available: 6 })
+    expect(await levels(gone)).toEqual({ productId: gone, onHand: 5, reserved: 0, available: 5 })
+    expect(await levels("nothing")).toEqual({ productId: "nothing", onHand: 0, reserved: 0, available: 0 })
+
+    const mended = await replay("inventory_snapshot")
+    expect(mended.code).toBe(1)
+    expect(mended.stdout).toMatch(/^rebuilt in Redis: 2 rows compared, 0 differences$/m)
+    expect(mended.stdout).toMatch(/^live in Redis: 2 rows compared, 2 differences:$/m)
+    expect(mended.stdout).toContain(`product_id=${wrong} warehouse_id=MAIN: on_hand is 9, Postgres says 10\n`)
+    expect(mended.stdout).toContain(`product_id=${gone} warehouse_id=MAIN: missing, Postgres has it\n`)
+    expect(await levels(wrong)).toMatchObject({ onHand: 10, reserved: 3 })
+    const again = await replay("inventory_snapshot", "--check")
+    expect([again.code, again.stdout]).toEqual([
+      0,
+      expect.stringMatching(/^live in Redis: 2 rows compared, 0 differences$/m)
+    ])
+  }, 60_000)
+
   test("keeps what it read there, and takes from there what another process has read", async () => {
     const productId = await shop().product()
     expect((await get(productId)).status).toBe(200)
@@ -60,6 +110,7 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     redis?.freeze()
     try {
       expect(nameOf(await get(unknown))).toBe("Unread")
+      expect(await levels(unknown)).toMatchObject({ onHand: 0 })
       await rename(known, "New")
       await until(
         () => get(known),
@@ -76,9 +127,13 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
   }, 60_000)
 
   test("reads on while Redis is dead, and uses it again when it is back", async () => {
-    const productId = await shop().product()
+    const productId = await shop().product({}, 7)
+    await snapshotSays(productId, "on_hand", 7)
+    // As if it had lost what it was told last: a stock of before.
+    await ask((client) => client.hset(stockKey(productId), { "MAIN.on_hand": "1" }))
     redis?.kill()
     expect((await get(productId)).status).toBe(200)
+    expect(await levels(productId)).toMatchObject({ onHand: 7 })
     await rename(productId, "While it was away")
     await until(
       () => get(productId),
@@ -97,6 +152,9 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
       },
       (version) => version === 1
     )
+    // What another process of Redis has is not believed, and built anew.
+    expect(await levels(productId)).toMatchObject({ onHand: 7 })
+    await snapshotSays(productId, "on_hand", 7)
   }, 60_000)
 
   test("is told by the policies of the edge and by a gauge", async () => {
@@ -105,6 +163,8 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     expect(items.find(({ operation }) => operation === "cache.shared")).toMatchObject({ usedBy: "the edge" })
     const metrics = await (await fetch(`${shop().url}/metrics`)).text()
     expect(metrics).toMatch(/^product_shared_cache_hit_ratio\S* [01]/m)
+    expect(metrics).toMatch(/^inventory_cache_hit_ratio\S* [01]/m)
+    expect(metrics).toMatch(/^consumer_group_lag\{[^}]*inventory\.inventory_snapshot[^}]*\} \d/m)
   })
 })
 

@@ -148,16 +148,9 @@ const schemasRegistered = Layer.unwrap(
   })
 )
 
-/** The cache that processes share: Redis where `REDIS_URL` names one, else none. */
-const sharedCache = Layer.unwrap(
-  Effect.map(Config.option(Config.String("REDIS_URL")), (url) =>
-    Option.isSome(url) ? RedisWhereNamed.layer(url.value) : Layer.empty
-  )
-)
-
 /** The caches of the edge, kept right through the bus. */
 export const caches = (bus: Redacted.Redacted) =>
-  ProductCache.layer.pipe(Layer.provide(sharedCache), Layer.provide(eventBus(bus)))
+  ProductCache.layer.pipe(Layer.provide(RedisWhereNamed.sharedCache), Layer.provide(eventBus(bus)))
 
 /** What live connections are told, off the bus. */
 export const live = (bus: Redacted.Redacted) => Live.layer.pipe(Layer.provide(eventBus(bus)))
@@ -229,7 +222,11 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
   )
 
 /** Servers on which read models lie, where they are named. */
-export const readModelServers = Layer.merge(OpenSearchWhereNamed.layer, CassandraWhereNamed.layer)
+export const readModelServers = Layer.mergeAll(
+  OpenSearchWhereNamed.layer,
+  CassandraWhereNamed.layer,
+  RedisWhereNamed.connection
+)
 
 type ReadModelFailure = ServerUnreachable | Config.ConfigError
 
