@@ -1,7 +1,13 @@
 // The shop with a Redis behind its caches: what it takes from there, and that a Redis that is away makes nothing wrong.
 import { afterAll, describe, expect, test } from "bun:test"
+import { writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { RedisClient } from "bun"
+import { DateTime, Effect, Logger, Schedule } from "effect"
+import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { product } from "../packages/services/test/OrderHistory.contract.ts"
 import { type Answer, text } from "./support/Client.ts"
+import { as, inShop } from "./support/InProcess.ts"
 import { freePort, runToEnd, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { restShop } from "./support/RestShop.ts"
@@ -11,8 +17,14 @@ const redis = await realServer("redis", "the shop with a Redis")
 afterAll(() => redis?.stop(), 30_000)
 const url = redis?.settings["REDIS_URL"] ?? ""
 
+const folder = temporaryFolder()
+const limits = join(folder.path, "limits.json")
+// A sale that is not made within a second is refused, and the machine may be busy.
+writeFileSync(limits, JSON.stringify({ "flash_sale.price": { deadlineMs: 60_000, attemptTimeoutMs: 60_000 } }))
+afterAll(folder.remove)
+
 describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", () => {
-  const shop = restShop({ REDIS_URL: url })
+  const shop = restShop({ REDIS_URL: url, MERKATO_POLICIES: limits })
 
   const get = (productId: string) => shop().anyone.get(`/api/v1/products/${productId}`)
   const rename = async (productId: string, name: string) => {
@@ -73,6 +85,38 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     expect([again.code, again.stdout]).toEqual([
       0,
       expect.stringMatching(/^live in Redis: 2 rows compared, 0 differences$/m)
+    ])
+  }, 60_000)
+
+  test("keeps prices of sales there until these are over; damaged there, a replay finds and mends them", async () => {
+    const productId = await shop().product({ price: 2 })
+    const admin = await shop().as("ADMIN", "admin")
+    const endsAt = new Date(Date.now() + 3_600_000).toISOString()
+    const startsAt = new Date(Date.now() - 1_000).toISOString()
+    const sale = { productId, price: 1.5, currency: "USD", startsAt, endsAt }
+    const made = await admin.post("/api/v1/flash-sales", sale)
+    expect(made.status).toBe(201)
+    const [key, column] = [`flash_price:${productId}`, `${text(made, "saleId")}.price_minor`]
+    const kept = () => ask((client) => client.hget(key, column))
+    await until(kept, (price) => price === "150")
+    expect(await ask((client) => client.pexpiretime(key))).toBe(Date.parse(endsAt))
+
+    await ask((client) => client.hset(key, { [column]: "1" }))
+    const mended = await replay("flash_sale_price_map")
+    expect(mended.code).toBe(1)
+    expect(mended.stdout).toMatch(/^rebuilt in Redis: 1 row compared, 0 differences$/m)
+    expect(mended.stdout).toContain(`sale_id=${text(made, "saleId")}: price_minor is 1, Postgres says 150\n`)
+    expect(await kept()).toBe("150")
+    // What was called off counts for nothing, on either side.
+    expect((await admin.request("DELETE", `/api/v1/flash-sales/${text(made, "saleId")}`)).status).toBe(204)
+    await until(
+      () => ask((client) => client.hget(key, `${text(made, "saleId")}.state`)),
+      (state) => state === "CANCELED"
+    )
+    const after = await replay("flash_sale_price_map", "--check")
+    expect([after.code, after.stdout]).toEqual([
+      0,
+      expect.stringMatching(/^live in Redis: 0 rows compared, 0 differences$/m)
     ])
   }, 60_000)
 
@@ -167,6 +211,57 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     expect(metrics).toMatch(/^consumer_group_lag\{[^}]*inventory\.inventory_snapshot[^}]*\} \d/m)
   })
 })
+
+test.skipIf(redis === undefined)(
+  "who shows the prices of sales is told what Redis has of them, and orders are priced by Postgres",
+  () =>
+    inShop(
+      Effect.gen(function* () {
+        const pricing = yield* PricingRpc
+        const productId = yield* product("PLUM", 200)
+        const nowMs = Date.now()
+        const { answer } = yield* as(
+          "ADMIN",
+          "admin"
+        )(
+          pricing.ScheduleFlashSale({
+            productId,
+            priceMinor: 150,
+            currency: "USD",
+            startsAt: DateTime.makeUnsafe(nowMs - 1_000),
+            endsAt: DateTime.makeUnsafe(nowMs + 3_600_000)
+          })
+        )
+        const client = new RedisClient(`${url}/1`)
+        const [key, column] = [`flash_price:${productId}`, `${answer.saleId}.price_minor`]
+        yield* Effect.promise(() =>
+          until(
+            () => client.hget(key, column),
+            (price) => price === "150"
+          )
+        )
+        yield* Effect.promise(() => client.hset(key, { [column]: "120" }))
+        const shown = Effect.map(pricing.PriceMap({ productIds: [productId, productId], limit: 10 }), ({ items }) =>
+          items.map(({ saleId, priceMinor }) => [saleId, priceMinor])
+        )
+        expect<unknown>(yield* shown).toEqual([[answer.saleId, 120]])
+        expect((yield* pricing.Quote({ items: [{ productId, qty: 1 }] })).lines[0]?.priceMinor).toBe(150)
+        // What is not whole is no price; and without all of it Postgres is asked.
+        yield* Effect.promise(() => client.hdel(key, column))
+        expect(yield* shown).toEqual([])
+        yield* Effect.promise(() => client.send("FLUSHDB", []))
+        yield* Effect.repeat(shown, {
+          until: ([first]) => first?.[1] === 150,
+          times: 200,
+          schedule: Schedule.spaced("50 millis")
+        })
+        expect<unknown>(yield* shown).toEqual([[answer.saleId, 150]])
+        client.close()
+      }).pipe(Effect.provide(Logger.layer([]))),
+      { REDIS_URL: `${url}/1`, MERKATO_POLICIES: limits }
+    ),
+  60_000
+)
 
 test("says in a sentence that no Redis answers there", async () => {
   const { path, remove } = temporaryFolder()

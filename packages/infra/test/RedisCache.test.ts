@@ -104,18 +104,22 @@ describe.skipIf(redis === undefined)("rows in Redis", () => {
           false,
           false
         ])
-        expect((yield* Effect.flip(read("C.1")))._tag).toBe("NotBuilt")
+        expect((yield* Effect.flip(read(["C.1"])))._tag).toBe("NotBuilt")
         yield* store.begin
         expect([yield* store.isBuilt, yield* store.write("next", rows)]).toEqual([false, true])
         yield* store.swap
         expect([yield* store.isBuilt, yield* store.write("next", rows)]).toEqual([true, false])
-        expect<unknown>([yield* live(store), yield* read("C.1"), yield* read("C.2")]).toEqual([rows, rows, []])
+        expect<unknown>([yield* live(store), yield* read(["C.1"]), yield* read(["C.2"])]).toEqual([rows, rows, []])
         // Another one in its place: what it does not have is gone.
         yield* store.begin
         yield* store.write("next", [other])
-        expect<unknown>([yield* live(store), yield* read("C.2")]).toEqual([rows, []])
+        expect<unknown>([yield* live(store), yield* read(["C.2"])]).toEqual([rows, []])
         yield* store.swap
-        expect<unknown>([yield* live(store), yield* read("C.1"), yield* read("C.2")]).toEqual([[other], [], [other]])
+        expect<unknown>([yield* live(store), yield* read(["C.1"]), yield* read(["C.2"])]).toEqual([
+          [other],
+          [],
+          [other]
+        ])
         yield* store.begin
         yield* store.write("next", rows)
         yield* store.abandon
@@ -157,14 +161,14 @@ describe.skipIf(redis === undefined)("rows in Redis", () => {
           yield* store.write("next", story)
           yield* store.swap
           const read = RedisRows.reader(drawers, shape, redis_)
-          expect((yield* read("C.1")).length).toBe(1)
+          expect((yield* read(["C.1"])).length).toBe(1)
           redis?.kill()
           yield* until(Effect.result(store.isBuilt), ({ _tag }) => _tag === "Failure")
           yield* Effect.promise(async () => redis?.start())
           expect(yield* until(Effect.result(store.isBuilt), ({ _tag }) => _tag === "Success")).toMatchObject({
             success: false
           })
-          yield* until(Effect.flip(read("C.1")), ({ _tag }) => _tag === "NotBuilt")
+          yield* until(Effect.flip(read(["C.1"])), ({ _tag }) => _tag === "NotBuilt")
           yield* store.begin
           yield* store.write("next", story)
           yield* store.swap

@@ -16,9 +16,6 @@ export interface Shape {
   readonly until?: string
 }
 
-/** The key of the rows of a projection that have this in the first column of their key. */
-export const keyOf = ({ prefix }: Shape, partition: string): string => prefix + partition
-
 /**
  * Columns of which one event alone knows the value are set once, the others by a higher version. A key of which every row has
  * its end is forgotten with the last of them. A row without a known end is kept: it may be the memory that a sale was
@@ -261,7 +258,7 @@ export class NotBuilt extends Data.TaggedError("NotBuilt") {}
 /** How long it is believed that live rows are still there; so long may they be wrong after Redis has lost some. */
 const believedMs = 1_000
 
-/** Reads the live rows of a key, as long as there are some. One trip, and a second one every second. */
+/** Reads the live rows of some keys, all of the same moment. One trip, and another one every second. */
 export const reader = (projection: Projection, shape: Shape, redis: typeof Redis.Redis.Service) => {
   let believedUntil = 0
   const believing = Effect.gen(function* () {
@@ -270,9 +267,16 @@ export const reader = (projection: Projection, shape: Shape, redis: typeof Redis
     if (!(yield* isBuilt(projection, redis))) return yield* new NotBuilt()
     believedUntil = now + believedMs
   })
-  return (partition: string) =>
-    Effect.andThen(believing, redis.send<unknown>("HGETALL", keyOf(shape, partition))).pipe(
-      Effect.map((fields) => rowsOf(projection, partition, fields)),
+  const hashes = (partitions: ReadonlyArray<string>): Effect.Effect<ReadonlyArray<unknown>, Redis.RedisError> => {
+    const [one] = partitions
+    if (one === undefined || partitions.length > 1) {
+      return redis.eval(read)(stateOf(projection), shape.prefix, JSON.stringify(partitions))
+    }
+    return Effect.map(redis.send<unknown>("HGETALL", shape.prefix + one), (hash) => [hash])
+  }
+  return (partitions: ReadonlyArray<string>) =>
+    Effect.andThen(believing, hashes(partitions)).pipe(
+      Effect.map((found) => partitions.flatMap((partition, nth) => rowsOf(projection, partition, found[nth]))),
       Effect.tapError(() => Effect.sync(() => (believedUntil = 0)))
     )
 }

@@ -147,6 +147,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "pricing.map": {
+    about: "prices of sales that run in Redis, then in Postgres",
+    usedBy: "pricing",
+    deadlineMs: 250,
+    attemptTimeoutMs: 250,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "object.store": {
     about: "object store: the archive of events and the warehouse, in the operators' command",
     usedBy: "analytics",

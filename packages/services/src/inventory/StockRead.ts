@@ -1,8 +1,9 @@
-import { Context, Effect, Layer, Metric, Option, Schema } from "effect"
+import { Context, Effect, Layer, Option, Schema } from "effect"
 import { Redis } from "effect/persistence"
 import { StockLevels } from "@merkato/domain/inventory/Stock"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import type { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
+import * as HitRatio from "@merkato/infra/cache/HitRatio"
 import * as RedisRows from "@merkato/infra/cache/RedisRows"
 import { Policies } from "@merkato/infra/policy/Policies"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
@@ -17,10 +18,6 @@ export class StockRead extends Context.Service<
     readonly levels: (productId: Ids.ProductId) => Effect.Effect<StockLevels, ServiceUnavailable>
   }
 >()("merkato/inventory/StockRead") {}
-
-const ratio = Metric.gauge("inventory_cache_hit_ratio", {
-  description: "Share of the reads of stock that were answered from Redis"
-})
 
 const decodeLevels = Schema.decodeUnknownOption(StockLevels)
 
@@ -45,15 +42,10 @@ const behindRedis = Effect.fnUntraced(function* (
   const guarded = (yield* Policies).guard<Redis.RedisError | RedisRows.NotBuilt>("inventory.snapshot", {
     transient: ({ _tag }) => _tag === "RedisError"
   })
-  let [hits, reads] = [0, 0]
-  const count = (hit: boolean) => {
-    reads += 1
-    if (hit) hits += 1
-    return (reads & 63) === 0 || reads === 1 ? Metric.update(ratio, hits / reads) : Effect.void
-  }
+  const count = HitRatio.make("inventory", "Share of the reads of stock that were answered from Redis")
   return StockRead.of({
     levels: (productId) =>
-      guarded(read(productId)).pipe(
+      guarded(read([productId])).pipe(
         Tracing.withSpan("StockRead.levels"),
         Effect.map((rows) => levelsOf(productId, rows)),
         Effect.orElseSucceed(() => undefined),
