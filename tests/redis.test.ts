@@ -64,13 +64,19 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     const placed = await ada.post("/api/v1/orders", { items: [{ productId: wrong, qty: 3 }] }, { key: "held" })
     expect(placed.status).toBe(201)
     await snapshotSays(wrong, "reserved", 3)
+    const orderId = text(placed, "orderId")
+    const status = () => ask((client) => client.hmget(`order_status:${orderId}`, "version", "value"))
+    await until(status, ([version, value]) => version === "1" && /"status":"PENDING"/.test(String(value)))
+    expect((await ada.post(`/api/v1/orders/${orderId}/cancel`)).status).toBe(200)
+    await until(status, ([version, value]) => version === "2" && value === null)
+    await snapshotSays(wrong, "reserved", 0)
     await ask((client) => client.hset(stockKey(wrong), { "MAIN.on_hand": "9" }))
     await ask((client) => client.del(stockKey(gone)))
     await until(
       () => levels(wrong),
       (told) => told["onHand"] === 9
     )
-    expect(await levels(wrong)).toEqual({ productId: wrong, onHand: 9, reserved: 3, available: 6 })
+    expect(await levels(wrong)).toEqual({ productId: wrong, onHand: 9, reserved: 0, available: 9 })
     expect(await levels(gone)).toEqual({ productId: gone, onHand: 5, reserved: 0, available: 5 })
     expect(await levels("nothing")).toEqual({ productId: "nothing", onHand: 0, reserved: 0, available: 0 })
 
@@ -80,7 +86,7 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     expect(mended.stdout).toMatch(/^live in Redis: 2 rows compared, 2 differences:$/m)
     expect(mended.stdout).toContain(`product_id=${wrong} warehouse_id=MAIN: on_hand is 9, Postgres says 10\n`)
     expect(mended.stdout).toContain(`product_id=${gone} warehouse_id=MAIN: missing, Postgres has it\n`)
-    expect(await levels(wrong)).toMatchObject({ onHand: 10, reserved: 3 })
+    expect(await levels(wrong)).toMatchObject({ onHand: 10, reserved: 0 })
     const again = await replay("inventory_snapshot", "--check")
     expect([again.code, again.stdout]).toEqual([
       0,

@@ -49,6 +49,7 @@ import { Health } from "./gateway/Health.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
 import * as Live from "./gateway/live/Live.ts"
+import * as OrderStatuses from "./gateway/OrderStatuses.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
 import { PaymentGateways } from "./payments/PaymentGateways.ts"
 import * as RestGateway from "./payments/RestGateway.ts"
@@ -150,7 +151,10 @@ const schemasRegistered = Layer.unwrap(
 
 /** The caches of the edge, kept right through the bus. */
 export const caches = (bus: Redacted.Redacted) =>
-  ProductCache.layer.pipe(Layer.provide(RedisWhereNamed.sharedCache), Layer.provide(eventBus(bus)))
+  Layer.merge(ProductCache.layer, OrderStatuses.layer).pipe(
+    Layer.provide(RedisWhereNamed.sharedCache),
+    Layer.provide(eventBus(bus))
+  )
 
 /** What live connections are told, off the bus. */
 export const live = (bus: Redacted.Redacted) => Live.layer.pipe(Layer.provide(eventBus(bus)))
