@@ -138,7 +138,7 @@ export const operations = {
   "inventory.snapshot": {
     about: "stock of a product in Redis, then in Postgres",
     usedBy: "inventory",
-    deadlineMs: 250,
+    deadlineMs: null,
     attemptTimeoutMs: 250,
     attempts: 1,
     backoff: null,
@@ -150,7 +150,7 @@ export const operations = {
   "pricing.map": {
     about: "prices of sales that run in Redis, then in Postgres",
     usedBy: "pricing",
-    deadlineMs: 250,
+    deadlineMs: null,
     attemptTimeoutMs: 250,
     attempts: 1,
     backoff: null,
