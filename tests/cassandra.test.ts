@@ -251,5 +251,5 @@ describe.skipIf(server === undefined)("a replay of customers' orders in Cassandr
     expect(code).toBe(1)
     expect(stdout).toContain("rebuilt in Cassandra: 1 row compared, 0 differences\n")
     expect(stdout).toContain(`product_id=${productId} warehouse_id=MAIN: on_hand is 11, Postgres says 10\n`)
-  }, 60_000)
+  }, 120_000)
 })
