@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { Effect, Layer, Logger, Redacted } from "effect"
+import { Admin } from "@platformatic/kafka"
+import { Context, Effect, Layer, Logger, Metric, Option, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import { allEvents } from "@merkato/domain/events"
 import { Topic } from "@merkato/domain/kernel/Event"
@@ -9,23 +10,30 @@ import { EventBus } from "@merkato/infra/events/EventBus"
 import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
 import * as Brokers from "@merkato/infra/events/kafka/Brokers"
 import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
+import * as Lag from "@merkato/infra/events/Lag"
 import { Policies } from "@merkato/infra/policy/Policies"
+import * as Database from "@merkato/infra/postgres/Database"
+import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contextNames, contexts } from "@merkato/services/contexts"
+import { message } from "../packages/infra/test/EventBus.contract.ts"
 import { schemaRegistryContract } from "../packages/infra/test/SchemaRegistry.contract.ts"
 import { lookInto, wrongAtRest } from "./support/Audit.ts"
 import { settled } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
-import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
+import { Client, text, tokenFor } from "./support/Client.ts"
+import * as Consumers from "./support/ConsumerProcesses.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
 import { type Link, links } from "./support/Links.ts"
 import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { openFor, stockUp } from "./support/Shoppers.ts"
 
-/** How long each outage lasts, and how often Kafka is killed. `MERKATO_OUTAGES=long` is for the night. */
-const { outageMs, kills } =
-  process.env["MERKATO_OUTAGES"] === "long" ? { outageMs: 30_000, kills: 2 } : { outageMs: 2_000, kills: 1 }
+/** How long each outage lasts, and how often Kafka and consumers are killed. `MERKATO_OUTAGES=long` is for the night. */
+const { outageMs, kills, consumerKills } =
+  process.env["MERKATO_OUTAGES"] === "long"
+    ? { outageMs: 30_000, kills: 2, consumerKills: 10 }
+    : { outageMs: 2_000, kills: 1, consumerKills: 3 }
 
 const portBeforeKafka = await freePort()
 const [kafka, redis, between, registry] = await Promise.all([
@@ -35,6 +43,7 @@ const [kafka, redis, between, registry] = await Promise.all([
   realServer("apicurio", "the schemas of the shop's events in a registry")
 ])
 afterAll(() => Promise.all([kafka?.stop(), redis?.stop(), between?.stop(), registry?.stop()]), 60_000)
+const toKafka = kafka && (await between?.to("kafka", kafka.brokers, portBeforeKafka))
 const redisUrl = redis?.settings["REDIS_URL"] ?? ""
 const registryUrl = registry?.settings["SCHEMA_REGISTRY_URL"] ?? ""
 
@@ -120,7 +129,7 @@ if (registry !== undefined) {
 }
 
 /** Asks until the answer is good; the last one when it never is. */
-const until = async (ask: () => Promise<Answer>, good: (answer: Answer) => boolean): Promise<Answer> => {
+const until = async <A>(ask: () => Promise<A>, good: (answer: A) => boolean): Promise<A> => {
   for (const deadline = Date.now() + 60_000; ; await Bun.sleep(50)) {
     const answer = await ask()
     if (good(answer) || Date.now() > deadline) return answer
@@ -183,7 +192,127 @@ const through = (url: string, { address }: Link): string => {
 
 const hostOf = (url: string) => new URL(url).host
 
-if (kafka !== undefined && redis !== undefined && between !== undefined && registry !== undefined) {
+if (kafka !== undefined && toKafka !== undefined) {
+  test(
+    "consumers in three processes come, are killed in the midst of a batch and are replaced: each event has its effect, once and in order",
+    () =>
+      Effect.gen(function* () {
+        const database = (yield* TestDatabase.fresh).url
+        const { group, schema, topic } = Consumers
+        const brokers = yield* Brokers.parse(kafka.brokers)
+        const bus = yield* Effect.map(Layer.build(KafkaEventBus.layer({ brokers, topics: [topic] })), (services) =>
+          Context.get(services, EventBus)
+        )
+        const sql = yield* Effect.map(
+          Layer.build(Database.layer({ url: database, maxConnections: 1, applicationName: "test" })),
+          (services) => Context.get(services, SqlClient.SqlClient)
+        )
+        yield* Effect.provideService(
+          Migrations.run({ schema, folder: undefined, common: true }),
+          SqlClient.SqlClient,
+          sql
+        )
+        const effects = sql(`${schema}.effects`)
+        yield* sql`create table ${effects} (nth serial, event_id text, key text, version int)`
+
+        let published = 0
+        const publish = (count: number) =>
+          bus.publish(
+            Array.from({ length: count }, () => {
+              const nth = published++
+              return message(topic, `KEY-${nth % 20}`, Math.floor(nth / 20) + 1)
+            })
+          )
+
+        const admin = yield* Effect.acquireRelease(
+          Effect.sync(() => new Admin({ clientId: "test", bootstrapBrokers: [...brokers] })),
+          (admin) => Effect.promise(() => admin.close())
+        )
+        const running = new Set<Consumers.ConsumerProcess>()
+        yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...running].map((each) => each.kill()))))
+        const start = () => {
+          running.add(Consumers.startConsumer({ DATABASE_URL: Redacted.value(database), KAFKA_BROKERS: kafka.brokers }))
+        }
+        /** Until so many share the partitions. */
+        const shared = (members: number) =>
+          Effect.promise(() =>
+            until(
+              async () => (await admin.describeGroups({ groups: [group] })).get(group),
+              (told) => told?.state === "Stable" && told.members.size === members
+            )
+          )
+        const told = Metric.withAttributes(Lag.lag, { group, topic })
+        /** What the gauge says of the group, once it says something like that. */
+        const lagIs = (wanted: (lag: number) => boolean) =>
+          Effect.gen(function* () {
+            for (let tries = 0; tries < 300; tries++) {
+              // It looks as it begins.
+              yield* Effect.timeoutOption(Lag.watch([{ group, topic }]), "500 millis")
+              const { value } = yield* Metric.value(told)
+              if (wanted(value)) return value
+            }
+            return (yield* Metric.value(told)).value
+          }).pipe(Effect.provideService(EventBus, bus))
+        /** How often each event had its effect, and what came out of order. */
+        const story = Effect.gen(function* () {
+          const [counts] = yield* sql<{ events: number; effects: number; unordered: number }>`
+            select count(distinct event_id)::int as events, count(*)::int as effects,
+              (count(*) filter (where version <> before + 1))::int as unordered
+            from (select *, lag(version, 1, 0) over (partition by key order by nth) as before from ${effects}) as e`
+          return counts
+        })
+        const allDone = () => ({ events: published, effects: published, unordered: 0 })
+        const caughtUp = Effect.gen(function* () {
+          expect(yield* lagIs((lag) => lag === 0)).toBe(0)
+          expect(yield* story).toEqual(allDone())
+        })
+
+        // One, then three, then two again, with events all the while.
+        for (const members of [1, 3]) {
+          while (running.size < members) start()
+          yield* publish(200)
+          yield* shared(members)
+          yield* publish(200)
+        }
+        const [first] = running
+        if (first !== undefined) {
+          running.delete(first)
+          yield* Effect.all([Effect.promise(first.end), publish(200)], { concurrency: 2 })
+        }
+        yield* caughtUp
+
+        let killed = 0
+        for (let round = 0; killed < consumerKills; round++) {
+          while (running.size < Math.min(3, consumerKills - killed)) start()
+          yield* shared(running.size)
+          const stopping = yield* Effect.promise(() =>
+            Promise.all([...running].map((each, nth) => each.stopAt((round + nth) % 2 === 0 ? "amid" : "after")))
+          )
+          yield* publish(200)
+          yield* Effect.promise(() => Promise.all(stopping.map(({ stands }) => stands)))
+          killed += running.size
+          yield* Effect.promise(() => Promise.all([...running].map((each) => each.kill())))
+          running.clear()
+          yield* publish(100)
+          expect(yield* lagIs((lag) => lag === 300)).toBe(300)
+          start()
+          yield* caughtUp
+        }
+        expect(killed).toBe(consumerKills)
+        expect(yield* bus.deadLetters({ topic: Option.some(topic), limit: 1 })).toEqual([])
+        console.log(`${killed} consumers killed in the midst of a batch; ${published} events, each with one effect`)
+      }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
+    consumerKills * 10_000 + 60_000
+  )
+}
+
+if (
+  kafka !== undefined &&
+  toKafka !== undefined &&
+  redis !== undefined &&
+  between !== undefined &&
+  registry !== undefined
+) {
   test(
     "people shop, over two processes, while Kafka is killed and each link is slow, silent and cut: nothing is lost, and nothing done twice",
     () =>
@@ -191,7 +320,6 @@ if (kafka !== undefined && redis !== undefined && between !== undefined && regis
         const database = (yield* TestDatabase.fresh).url
         const { path } = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
         patientCircuits(path)
-        const toKafka = yield* Effect.promise(() => between.to("kafka", kafka.brokers, portBeforeKafka))
         const toRedis = yield* Effect.promise(async () => between.to("redis", hostOf(redisUrl), await freePort()))
         const toPostgres = yield* Effect.promise(async () =>
           between.to("postgres", hostOf(Redacted.value(database)), await freePort())
