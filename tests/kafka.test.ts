@@ -22,6 +22,7 @@ import { lookInto, wrongAtRest } from "./support/Audit.ts"
 import { settled } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
 import { Client, text, tokenFor } from "./support/Client.ts"
+import { type Exported, startCollector } from "./support/Collector.ts"
 import * as Consumers from "./support/ConsumerProcesses.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
 import { type Link, links } from "./support/Links.ts"
@@ -190,6 +191,34 @@ const through = (url: string, { address }: Link): string => {
   return copy.href
 }
 
+/** Statements that are made, and messages that are sent, on the way of an order; and what each of them is done in, nearest first. */
+const wayOfAnOrder = {
+  reserved: [["postgres", "Inventory.reserve", "Orders.place", "POST"]],
+  written: [["postgres", "OrdersStore.place", "Orders.place", "POST"]],
+  published: [["publish order.events", "Orders.place", "POST"]],
+  projected: [["postgres", "consume order.events", "Orders.place", "POST"]]
+}
+const landmarks = new Set(Object.values(wayOfAnOrder).flat(2))
+
+/** The same, as the spans of a trace tell it. */
+const wayOf = (spans: ReadonlyArray<Exported>): typeof wayOfAnOrder => {
+  const byId = new Map(spans.map((span) => [span.spanId, span]))
+  const above = ({ parentId }: Exported): ReadonlyArray<string> => {
+    const parent = byId.get(parentId)
+    return parent === undefined ? [] : [parent.name, ...above(parent)]
+  }
+  const where = (isIt: (span: Exported) => boolean) =>
+    spans.filter(isIt).map((span) => [span.name, ...above(span).filter((name) => landmarks.has(name))])
+  const stating = (text: string) =>
+    where(({ attributes }) => (attributes["db.query.text"] ?? "").toLowerCase().includes(text))
+  return {
+    reserved: stating("insert into inventory.reservations"),
+    written: stating("insert into orders.orders"),
+    published: where(({ name }) => name === "publish order.events"),
+    projected: stating(`insert into "orders"."orders_by_customer"`)
+  }
+}
+
 const hostOf = (url: string) => new URL(url).host
 
 if (kafka !== undefined && toKafka !== undefined) {
@@ -320,6 +349,7 @@ if (
         const database = (yield* TestDatabase.fresh).url
         const { path } = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
         patientCircuits(path)
+        const collector = yield* Effect.acquireRelease(Effect.sync(startCollector), ({ stop }) => Effect.promise(stop))
         const toRedis = yield* Effect.promise(async () => between.to("redis", hostOf(redisUrl), await freePort()))
         const toPostgres = yield* Effect.promise(async () =>
           between.to("postgres", hostOf(Redacted.value(database)), await freePort())
@@ -331,7 +361,9 @@ if (
               KAFKA_BROKERS: toKafka.address,
               REDIS_URL: through(redisUrl, toRedis),
               SCHEMA_REGISTRY_URL: registryUrl,
-              MERKATO_TRACE_SAMPLING: "0"
+              MERKATO_TRACE_SAMPLING: "0",
+              OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${collector.url}/v1/traces`,
+              OTEL_BSP_SCHEDULE_DELAY: "100"
             })
           ),
           (shop) => Effect.promise(() => shop.end("SIGTERM"))
@@ -365,6 +397,18 @@ if (
           }
           await buy()
           expect(await told()).toHaveLength(2)
+          const traceId = Bun.randomUUIDv7("hex").replaceAll("-", "")
+          const headers = { traceparent: `00-${traceId}-b7ad6b7169203331-01` }
+          const traced = { items: [{ productId: products[0], qty: 1 }] }
+          expect((await ada.post("/api/v1/orders", traced, { key: "traced", headers })).status).toBe(201)
+          const ofTrace = () => collector.spans.filter((span) => span.traceId === traceId)
+          // A span may be sent before the one above it has ended.
+          expect(
+            await until(
+              async () => wayOf(ofTrace()),
+              (way) => Bun.deepEquals(way, wayOfAnOrder)
+            )
+          ).toEqual(wayOfAnOrder)
 
           const people = await openFor({ url: shop.url, dataDir: path, admin, products, shoppers: 4 })
           await Bun.sleep(1_500)
