@@ -25,25 +25,34 @@ import { Client, text, tokenFor } from "./support/Client.ts"
 import { type Exported, startCollector } from "./support/Collector.ts"
 import * as Consumers from "./support/ConsumerProcesses.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
-import { type Link, links } from "./support/Links.ts"
+import { type Link, type Links, links } from "./support/Links.ts"
 import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { openFor, stockUp } from "./support/Shoppers.ts"
 
-/** How long each outage lasts, and how often Kafka and consumers are killed. `MERKATO_OUTAGES=long` is for the night. */
-const { outageMs, kills, consumerKills } =
-  process.env["MERKATO_OUTAGES"] === "long"
-    ? { outageMs: 30_000, kills: 2, consumerKills: 10 }
-    : { outageMs: 2_000, kills: 1, consumerKills: 3 }
+/**
+ * How long each outage lasts, and how often Kafka and consumers are killed. `MERKATO_OUTAGES=long` is for the night, when the
+ * read models on other servers take part as well.
+ */
+const night = process.env["MERKATO_OUTAGES"] === "long"
+const { outageMs, kills, consumerKills } = night
+  ? { outageMs: 30_000, kills: 2, consumerKills: 10 }
+  : { outageMs: 2_000, kills: 1, consumerKills: 3 }
 
 const portBeforeKafka = await freePort()
-const [kafka, redis, between, registry] = await Promise.all([
+const readModels = "read models on other servers than Postgres"
+const [kafka, redis, between, registry, opensearch, cassandra] = await Promise.all([
   kafkaBroker("the shop on Kafka", `127.0.0.1:${portBeforeKafka}`),
   realServer("redis", "the shop on Kafka"),
   links("the shop on Kafka"),
-  realServer("apicurio", "the schemas of the shop's events in a registry")
+  realServer("apicurio", "the schemas of the shop's events in a registry"),
+  night ? realServer("opensearch", readModels) : undefined,
+  night ? realServer("cassandra", readModels) : undefined
 ])
-afterAll(() => Promise.all([kafka?.stop(), redis?.stop(), between?.stop(), registry?.stop()]), 60_000)
+afterAll(
+  () => Promise.all([kafka, redis, between, registry, opensearch, cassandra].map((server) => server?.stop())),
+  60_000
+)
 const toKafka = kafka && (await between?.to("kafka", kafka.brokers, portBeforeKafka))
 const redisUrl = redis?.settings["REDIS_URL"] ?? ""
 const registryUrl = registry?.settings["SCHEMA_REGISTRY_URL"] ?? ""
@@ -219,6 +228,22 @@ const wayOf = (spans: ReadonlyArray<Exported>): typeof wayOfAnOrder => {
   }
 }
 
+/** A link to each server with a read model, and what the shop and its commands are told of it. */
+const linksToReadModels = async (between: Links) => {
+  const searched = opensearch?.settings["OPENSEARCH_URL"]
+  const contactPoints = cassandra?.settings["CASSANDRA_CONTACT_POINTS"]
+  if (searched === undefined || contactPoints === undefined) return { links: [], settings: {}, replayed: [] }
+  const links = [
+    await between.to("opensearch", hostOf(searched), await freePort()),
+    await between.to("cassandra", contactPoints, await freePort())
+  ] as const
+  return {
+    links,
+    settings: { OPENSEARCH_URL: through(searched, links[0]).slice(0, -1), CASSANDRA_CONTACT_POINTS: links[1].address },
+    replayed: ["product_search_index", "orders_by_customer_cassandra"]
+  }
+}
+
 const hostOf = (url: string) => new URL(url).host
 
 if (kafka !== undefined && toKafka !== undefined) {
@@ -354,11 +379,17 @@ if (
         const toPostgres = yield* Effect.promise(async () =>
           between.to("postgres", hostOf(Redacted.value(database)), await freePort())
         )
+        const toReadModels = yield* Effect.promise(() => linksToReadModels(between))
+        const settings = {
+          DATABASE_URL: through(Redacted.value(database), toPostgres),
+          KAFKA_BROKERS: toKafka.address,
+          ...toReadModels.settings
+        }
+        const profile = night ? ["--profile", "full"] : []
         const shop = yield* Effect.acquireRelease(
           Effect.promise(() =>
-            startApp("shop", ["--profile", "full", "--processes", "2", "--no-seed", "--data-dir", path], {
-              DATABASE_URL: through(Redacted.value(database), toPostgres),
-              KAFKA_BROKERS: toKafka.address,
+            startApp("shop", [...profile, "--processes", "2", "--no-seed", "--data-dir", path], {
+              ...settings,
               REDIS_URL: through(redisUrl, toRedis),
               SCHEMA_REGISTRY_URL: registryUrl,
               MERKATO_TRACE_SAMPLING: "0",
@@ -375,10 +406,11 @@ if (
           const products = await stockUp(new Client(shop.url, admin))
           const ada = new Client(shop.url, await tokenFor(path, "ADA", "shopper"))
           let orders = 0
-          const buy = async () => {
+          const buy = async (headers = {}) => {
             const nth = ++orders
+            const basket = { items: [{ productId: products[0], qty: 1 }] }
             const placed = await until(
-              () => ada.post("/api/v1/orders", { items: [{ productId: products[0], qty: 1 }] }, { key: `o${nth}` }),
+              () => ada.post("/api/v1/orders", basket, { key: `o${nth}`, headers }),
               ({ status }) => status === 201
             )
             const order = `/api/v1/orders/${text(placed, "orderId")}`
@@ -395,12 +427,9 @@ if (
             )
             return feed.body["items"]
           }
-          await buy()
+          const traceId = crypto.randomUUID().replaceAll("-", "")
+          await buy({ traceparent: `00-${traceId}-b7ad6b7169203331-01` })
           expect(await told()).toHaveLength(2)
-          const traceId = Bun.randomUUIDv7("hex").replaceAll("-", "")
-          const headers = { traceparent: `00-${traceId}-b7ad6b7169203331-01` }
-          const traced = { items: [{ productId: products[0], qty: 1 }] }
-          expect((await ada.post("/api/v1/orders", traced, { key: "traced", headers })).status).toBe(201)
           const ofTrace = () => collector.spans.filter((span) => span.traceId === traceId)
           // A span may be sent before the one above it has ended.
           expect(
@@ -420,9 +449,15 @@ if (
             await buy()
             expect(await told()).toHaveLength(2 * orders)
           }
-          for (const link of [toKafka, toRedis, toPostgres]) {
-            for (const worsen of [() => link.slow(100), link.silence, link.cut]) {
+          const shelf = new Client(shop.url, admin)
+          for (const link of [toKafka, toRedis, toPostgres, ...toReadModels.links]) {
+            for (const [nth, worsen] of [() => link.slow(100), link.silence, link.cut].entries()) {
               await worsen()
+              if (toReadModels.links.some((each) => each === link)) {
+                const renamed = { body: { name: `Product of outage ${nth}` } }
+                expect((await shelf.request("PATCH", `/api/v1/products/${products[nth]}`, renamed)).status).toBe(200)
+                await buy()
+              }
               await Bun.sleep(outageMs)
               await link.mend()
             }
@@ -446,6 +481,15 @@ if (
         expect(copied).toBeGreaterThan(20)
         expect(yield* Effect.promise(() => lookInto(database, wrongAtRest))).toEqual([])
         expect(yield* Effect.promise(() => people.contradictions(database, "at the end"))).toEqual([])
+        for (const name of ["orders_by_customer", "daily_revenue", ...toReadModels.replayed]) {
+          const replay = () => runToEnd("merkato", ["replay", name, "--check", "--data-dir", path], settings)
+          const parity = yield* Effect.promise(() => (night ? until(replay, ({ code }) => code === 0) : replay()))
+          expect([parity.code, parity.stdout]).toEqual([
+            0,
+            expect.stringMatching(/^(live in \w+: )?[\d,]+ rows compared, 0 differences$/m)
+          ])
+          console.log(parity.stdout)
+        }
         const errors = shop
           .output()
           .split("\n")
@@ -453,6 +497,6 @@ if (
         expect(errors).toEqual([])
         console.log(`${people.summary}; ${copied} events on Kafka`)
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
-    outageMs * 20 + 240_000
+    outageMs * 26 + 240_000
   )
 }
