@@ -208,8 +208,8 @@ const through = (url: string, { address }: Link): string => {
 const wayOfAnOrder = {
   reserved: [["postgres", "Inventory.reserve", "Orders.place", "POST"]],
   written: [["postgres", "OrdersStore.place", "Orders.place", "POST"]],
-  published: [["publish order.events", "Orders.place", "POST"]],
-  projected: [["postgres", "consume order.events", "Orders.place", "POST"]]
+  published: [["publish order.events", "OrdersStore.place", "Orders.place", "POST"]],
+  projected: [["postgres", "consume order.events", "OrdersStore.place", "Orders.place", "POST"]]
 }
 const landmarks = new Set(Object.values(wayOfAnOrder).flat(2))
 
