@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, test } from "bun:test"
-import { Effect, Layer, Logger, Redacted } from "effect"
+import { Admin } from "@platformatic/kafka"
+import { Context, Effect, Layer, Logger, Metric, Option, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import { allEvents } from "@merkato/domain/events"
 import { Topic } from "@merkato/domain/kernel/Event"
@@ -9,32 +10,50 @@ import { EventBus } from "@merkato/infra/events/EventBus"
 import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
 import * as Brokers from "@merkato/infra/events/kafka/Brokers"
 import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
+import * as Lag from "@merkato/infra/events/Lag"
 import { Policies } from "@merkato/infra/policy/Policies"
+import * as Database from "@merkato/infra/postgres/Database"
+import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contextNames, contexts } from "@merkato/services/contexts"
+import { message } from "../packages/infra/test/EventBus.contract.ts"
 import { schemaRegistryContract } from "../packages/infra/test/SchemaRegistry.contract.ts"
 import { lookInto, wrongAtRest } from "./support/Audit.ts"
 import { settled } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
-import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
+import { Client, text, tokenFor } from "./support/Client.ts"
+import { type Exported, startCollector } from "./support/Collector.ts"
+import * as Consumers from "./support/ConsumerProcesses.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
-import { type Link, links } from "./support/Links.ts"
+import { type Link, type Links, links } from "./support/Links.ts"
 import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { openFor, stockUp } from "./support/Shoppers.ts"
 
-/** How long each outage lasts, and how often Kafka is killed. `MERKATO_OUTAGES=long` is for the night. */
-const { outageMs, kills } =
-  process.env["MERKATO_OUTAGES"] === "long" ? { outageMs: 30_000, kills: 2 } : { outageMs: 2_000, kills: 1 }
+/**
+ * How long each outage lasts, and how often Kafka and consumers are killed. `MERKATO_OUTAGES=long` is for the night, when the
+ * read models on other servers take part as well.
+ */
+const night = process.env["MERKATO_OUTAGES"] === "long"
+const { outageMs, kills, consumerKills } = night
+  ? { outageMs: 30_000, kills: 2, consumerKills: 10 }
+  : { outageMs: 2_000, kills: 1, consumerKills: 3 }
 
 const portBeforeKafka = await freePort()
-const [kafka, redis, between, registry] = await Promise.all([
+const readModels = "read models on other servers than Postgres"
+const [kafka, redis, between, registry, opensearch, cassandra] = await Promise.all([
   kafkaBroker("the shop on Kafka", `127.0.0.1:${portBeforeKafka}`),
   realServer("redis", "the shop on Kafka"),
   links("the shop on Kafka"),
-  realServer("apicurio", "the schemas of the shop's events in a registry")
+  realServer("apicurio", "the schemas of the shop's events in a registry"),
+  night ? realServer("opensearch", readModels) : undefined,
+  night ? realServer("cassandra", readModels) : undefined
 ])
-afterAll(() => Promise.all([kafka?.stop(), redis?.stop(), between?.stop(), registry?.stop()]), 60_000)
+afterAll(
+  () => Promise.all([kafka, redis, between, registry, opensearch, cassandra].map((server) => server?.stop())),
+  60_000
+)
+const toKafka = kafka && (await between?.to("kafka", kafka.brokers, portBeforeKafka))
 const redisUrl = redis?.settings["REDIS_URL"] ?? ""
 const registryUrl = registry?.settings["SCHEMA_REGISTRY_URL"] ?? ""
 
@@ -42,15 +61,19 @@ describe("--profile full", () => {
   test("wants to know where its servers are", async () => {
     const args = ["--profile", "full", "--no-seed"]
     const said = "; scripts/servers up starts what is named there, and prints it"
-    const neither = await runToEnd("shop", args)
-    expect([neither.code, neither.stderr.trim()]).toEqual([
+    const none = await runToEnd("shop", args)
+    expect([none.code, none.stderr.trim()]).toEqual([
       1,
-      `--profile full wants KAFKA_BROKERS, REDIS_URL and SCHEMA_REGISTRY_URL${said}`
+      `--profile full wants KAFKA_BROKERS, REDIS_URL, SCHEMA_REGISTRY_URL, OPENSEARCH_URL and CASSANDRA_CONTACT_POINTS${said}`
     ])
-    const one = await runToEnd("shop", args, { REDIS_URL: "redis://127.0.0.1:1" })
-    expect([one.code, one.stderr.trim()]).toEqual([
+    const some = await runToEnd("shop", args, {
+      REDIS_URL: "redis://127.0.0.1:1",
+      KAFKA_BROKERS: "127.0.0.1:1",
+      OPENSEARCH_URL: "http://127.0.0.1:1"
+    })
+    expect([some.code, some.stderr.trim()]).toEqual([
       1,
-      `--profile full wants KAFKA_BROKERS and SCHEMA_REGISTRY_URL${said}`
+      `--profile full wants SCHEMA_REGISTRY_URL and CASSANDRA_CONTACT_POINTS${said}`
     ])
   })
 
@@ -58,7 +81,7 @@ describe("--profile full", () => {
     const { path, remove } = temporaryFolder()
     const nobody = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } })
     nobody.stop(true)
-    const args = ["--profile", "full", "--no-seed", "--data-dir", path, "--port", String(await freePort())]
+    const args = ["--no-seed", "--data-dir", path, "--port", String(await freePort())]
     const { code, stderr } = await runToEnd("shop", args, {
       KAFKA_BROKERS: `127.0.0.1:${nobody.port}`,
       REDIS_URL: redisUrl,
@@ -120,7 +143,7 @@ if (registry !== undefined) {
 }
 
 /** Asks until the answer is good; the last one when it never is. */
-const until = async (ask: () => Promise<Answer>, good: (answer: Answer) => boolean): Promise<Answer> => {
+const until = async <A>(ask: () => Promise<A>, good: (answer: A) => boolean): Promise<A> => {
   for (const deadline = Date.now() + 60_000; ; await Bun.sleep(50)) {
     const answer = await ask()
     if (good(answer) || Date.now() > deadline) return answer
@@ -181,9 +204,173 @@ const through = (url: string, { address }: Link): string => {
   return copy.href
 }
 
+/** Statements that are made, and messages that are sent, on the way of an order; and what each of them is done in, nearest first. */
+const wayOfAnOrder = {
+  reserved: [["postgres", "Inventory.reserve", "Orders.place", "POST"]],
+  written: [["postgres", "OrdersStore.place", "Orders.place", "POST"]],
+  published: [["publish order.events", "OrdersStore.place", "Orders.place", "POST"]],
+  projected: [["postgres", "consume order.events", "OrdersStore.place", "Orders.place", "POST"]]
+}
+const landmarks = new Set(Object.values(wayOfAnOrder).flat(2))
+
+/** The same, as the spans of a trace tell it. */
+const wayOf = (spans: ReadonlyArray<Exported>): typeof wayOfAnOrder => {
+  const byId = new Map(spans.map((span) => [span.spanId, span]))
+  const above = ({ parentId }: Exported): ReadonlyArray<string> => {
+    const parent = byId.get(parentId)
+    return parent === undefined ? [] : [parent.name, ...above(parent)]
+  }
+  const where = (isIt: (span: Exported) => boolean) =>
+    spans.filter(isIt).map((span) => [span.name, ...above(span).filter((name) => landmarks.has(name))])
+  const stating = (text: string) =>
+    where(({ attributes }) => (attributes["db.query.text"] ?? "").toLowerCase().includes(text))
+  return {
+    reserved: stating("insert into inventory.reservations"),
+    written: stating("insert into orders.orders"),
+    published: where(({ name }) => name === "publish order.events"),
+    projected: stating(`insert into "orders"."orders_by_customer"`)
+  }
+}
+
+/** A link to each server with a read model, and what the shop and its commands are told of it. */
+const linksToReadModels = async (between: Links) => {
+  const searched = opensearch?.settings["OPENSEARCH_URL"]
+  const contactPoints = cassandra?.settings["CASSANDRA_CONTACT_POINTS"]
+  if (searched === undefined || contactPoints === undefined) return { links: [], settings: {}, replayed: [] }
+  const links = [
+    await between.to("opensearch", hostOf(searched), await freePort()),
+    await between.to("cassandra", contactPoints, await freePort())
+  ] as const
+  return {
+    links,
+    settings: { OPENSEARCH_URL: through(searched, links[0]).slice(0, -1), CASSANDRA_CONTACT_POINTS: links[1].address },
+    replayed: ["product_search_index", "orders_by_customer_cassandra"]
+  }
+}
+
 const hostOf = (url: string) => new URL(url).host
 
-if (kafka !== undefined && redis !== undefined && between !== undefined && registry !== undefined) {
+if (kafka !== undefined && toKafka !== undefined) {
+  test(
+    "consumers in three processes come, are killed in the midst of a batch and are replaced: each event has its effect, once and in order",
+    () =>
+      Effect.gen(function* () {
+        const database = (yield* TestDatabase.fresh).url
+        const { group, schema, topic } = Consumers
+        const brokers = yield* Brokers.parse(kafka.brokers)
+        const bus = yield* Effect.map(Layer.build(KafkaEventBus.layer({ brokers, topics: [topic] })), (services) =>
+          Context.get(services, EventBus)
+        )
+        const sql = yield* Effect.map(
+          Layer.build(Database.layer({ url: database, maxConnections: 1, applicationName: "test" })),
+          (services) => Context.get(services, SqlClient.SqlClient)
+        )
+        yield* Effect.provideService(
+          Migrations.run({ schema, folder: undefined, common: true }),
+          SqlClient.SqlClient,
+          sql
+        )
+        const effects = sql(`${schema}.effects`)
+        yield* sql`create table ${effects} (nth serial, event_id text, key text, version int)`
+
+        let published = 0
+        const publish = (count: number) =>
+          bus.publish(
+            Array.from({ length: count }, () => {
+              const nth = published++
+              return message(topic, `KEY-${nth % 20}`, Math.floor(nth / 20) + 1)
+            })
+          )
+
+        const admin = yield* Effect.acquireRelease(
+          Effect.sync(() => new Admin({ clientId: "test", bootstrapBrokers: [...brokers] })),
+          (admin) => Effect.promise(() => admin.close())
+        )
+        const running = new Set<Consumers.ConsumerProcess>()
+        yield* Effect.addFinalizer(() => Effect.promise(() => Promise.all([...running].map((each) => each.kill()))))
+        const start = () => {
+          running.add(Consumers.startConsumer({ DATABASE_URL: Redacted.value(database), KAFKA_BROKERS: kafka.brokers }))
+        }
+        /** Until so many share the partitions. */
+        const shared = (members: number) =>
+          Effect.promise(() =>
+            until(
+              async () => (await admin.describeGroups({ groups: [group] })).get(group),
+              (told) => told?.state === "Stable" && told.members.size === members
+            )
+          )
+        const told = Metric.withAttributes(Lag.lag, { group, topic })
+        /** What the gauge says of the group, once it says something like that. */
+        const lagIs = (wanted: (lag: number) => boolean) =>
+          Effect.gen(function* () {
+            for (let tries = 0; tries < 300; tries++) {
+              // It looks as it begins.
+              yield* Effect.timeoutOption(Lag.watch([{ group, topic }]), "500 millis")
+              const { value } = yield* Metric.value(told)
+              if (wanted(value)) return value
+            }
+            return (yield* Metric.value(told)).value
+          }).pipe(Effect.provideService(EventBus, bus))
+        /** How often each event had its effect, and what came out of order. */
+        const story = Effect.gen(function* () {
+          const [counts] = yield* sql<{ events: number; effects: number; unordered: number }>`
+            select count(distinct event_id)::int as events, count(*)::int as effects,
+              (count(*) filter (where version <> before + 1))::int as unordered
+            from (select *, lag(version, 1, 0) over (partition by key order by nth) as before from ${effects}) as e`
+          return counts
+        })
+        const allDone = () => ({ events: published, effects: published, unordered: 0 })
+        const caughtUp = Effect.gen(function* () {
+          expect(yield* lagIs((lag) => lag === 0)).toBe(0)
+          expect(yield* story).toEqual(allDone())
+        })
+
+        // One, then three, then two again, with events all the while.
+        for (const members of [1, 3]) {
+          while (running.size < members) start()
+          yield* publish(200)
+          yield* shared(members)
+          yield* publish(200)
+        }
+        const [first] = running
+        if (first !== undefined) {
+          running.delete(first)
+          yield* Effect.all([Effect.promise(first.end), publish(200)], { concurrency: 2 })
+        }
+        yield* caughtUp
+
+        let killed = 0
+        for (let round = 0; killed < consumerKills; round++) {
+          while (running.size < Math.min(3, consumerKills - killed)) start()
+          yield* shared(running.size)
+          const stopping = yield* Effect.promise(() =>
+            Promise.all([...running].map((each, nth) => each.stopAt((round + nth) % 2 === 0 ? "amid" : "after")))
+          )
+          yield* publish(200)
+          yield* Effect.promise(() => Promise.all(stopping.map(({ stands }) => stands)))
+          killed += running.size
+          yield* Effect.promise(() => Promise.all([...running].map((each) => each.kill())))
+          running.clear()
+          yield* publish(100)
+          expect(yield* lagIs((lag) => lag === 300)).toBe(300)
+          start()
+          yield* caughtUp
+        }
+        expect(killed).toBe(consumerKills)
+        expect(yield* bus.deadLetters({ topic: Option.some(topic), limit: 1 })).toEqual([])
+        console.log(`${killed} consumers killed in the midst of a batch; ${published} events, each with one effect`)
+      }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
+    consumerKills * 30_000 + 120_000
+  )
+}
+
+if (
+  kafka !== undefined &&
+  toKafka !== undefined &&
+  redis !== undefined &&
+  between !== undefined &&
+  registry !== undefined
+) {
   test(
     "people shop, over two processes, while Kafka is killed and each link is slow, silent and cut: nothing is lost, and nothing done twice",
     () =>
@@ -191,19 +378,27 @@ if (kafka !== undefined && redis !== undefined && between !== undefined && regis
         const database = (yield* TestDatabase.fresh).url
         const { path } = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
         patientCircuits(path)
-        const toKafka = yield* Effect.promise(() => between.to("kafka", kafka.brokers, portBeforeKafka))
+        const collector = yield* Effect.acquireRelease(Effect.sync(startCollector), ({ stop }) => Effect.promise(stop))
         const toRedis = yield* Effect.promise(async () => between.to("redis", hostOf(redisUrl), await freePort()))
         const toPostgres = yield* Effect.promise(async () =>
           between.to("postgres", hostOf(Redacted.value(database)), await freePort())
         )
+        const toReadModels = yield* Effect.promise(() => linksToReadModels(between))
+        const settings = {
+          DATABASE_URL: through(Redacted.value(database), toPostgres),
+          KAFKA_BROKERS: toKafka.address,
+          ...toReadModels.settings
+        }
+        const profile = night ? ["--profile", "full"] : []
         const shop = yield* Effect.acquireRelease(
           Effect.promise(() =>
-            startApp("shop", ["--profile", "full", "--processes", "2", "--no-seed", "--data-dir", path], {
-              DATABASE_URL: through(Redacted.value(database), toPostgres),
-              KAFKA_BROKERS: toKafka.address,
+            startApp("shop", [...profile, "--processes", "2", "--no-seed", "--data-dir", path], {
+              ...settings,
               REDIS_URL: through(redisUrl, toRedis),
               SCHEMA_REGISTRY_URL: registryUrl,
-              MERKATO_TRACE_SAMPLING: "0"
+              MERKATO_TRACE_SAMPLING: "0",
+              OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${collector.url}/v1/traces`,
+              OTEL_BSP_SCHEDULE_DELAY: "100"
             })
           ),
           (shop) => Effect.promise(() => shop.end("SIGTERM"))
@@ -215,10 +410,11 @@ if (kafka !== undefined && redis !== undefined && between !== undefined && regis
           const products = await stockUp(new Client(shop.url, admin))
           const ada = new Client(shop.url, await tokenFor(path, "ADA", "shopper"))
           let orders = 0
-          const buy = async () => {
+          const buy = async (headers = {}) => {
             const nth = ++orders
+            const basket = { items: [{ productId: products[0], qty: 1 }] }
             const placed = await until(
-              () => ada.post("/api/v1/orders", { items: [{ productId: products[0], qty: 1 }] }, { key: `o${nth}` }),
+              () => ada.post("/api/v1/orders", basket, { key: `o${nth}`, headers }),
               ({ status }) => status === 201
             )
             const order = `/api/v1/orders/${text(placed, "orderId")}`
@@ -235,8 +431,17 @@ if (kafka !== undefined && redis !== undefined && between !== undefined && regis
             )
             return feed.body["items"]
           }
-          await buy()
+          const traceId = crypto.randomUUID().replaceAll("-", "")
+          await buy({ traceparent: `00-${traceId}-b7ad6b7169203331-01` })
           expect(await told()).toHaveLength(2)
+          const ofTrace = () => collector.spans.filter((span) => span.traceId === traceId)
+          // A span may be sent before the one above it has ended.
+          expect(
+            await until(
+              async () => wayOf(ofTrace()),
+              (way) => Bun.deepEquals(way, wayOfAnOrder)
+            )
+          ).toEqual(wayOfAnOrder)
 
           const people = await openFor({ url: shop.url, dataDir: path, admin, products, shoppers: 4 })
           await Bun.sleep(1_500)
@@ -248,9 +453,15 @@ if (kafka !== undefined && redis !== undefined && between !== undefined && regis
             await buy()
             expect(await told()).toHaveLength(2 * orders)
           }
-          for (const link of [toKafka, toRedis, toPostgres]) {
-            for (const worsen of [() => link.slow(100), link.silence, link.cut]) {
+          const shelf = new Client(shop.url, admin)
+          for (const link of [toKafka, toRedis, toPostgres, ...toReadModels.links]) {
+            for (const [nth, worsen] of [() => link.slow(100), link.silence, link.cut].entries()) {
               await worsen()
+              if (toReadModels.links.some((each) => each === link)) {
+                const renamed = { body: { name: `Product of outage ${nth}` } }
+                expect((await shelf.request("PATCH", `/api/v1/products/${products[nth]}`, renamed)).status).toBe(200)
+                await buy()
+              }
               await Bun.sleep(outageMs)
               await link.mend()
             }
@@ -274,6 +485,15 @@ if (kafka !== undefined && redis !== undefined && between !== undefined && regis
         expect(copied).toBeGreaterThan(20)
         expect(yield* Effect.promise(() => lookInto(database, wrongAtRest))).toEqual([])
         expect(yield* Effect.promise(() => people.contradictions(database, "at the end"))).toEqual([])
+        for (const name of ["orders_by_customer", "daily_revenue", ...toReadModels.replayed]) {
+          const replay = () => runToEnd("merkato", ["replay", name, "--check", "--data-dir", path], settings)
+          const parity = yield* Effect.promise(() => (night ? until(replay, ({ code }) => code === 0) : replay()))
+          expect([parity.code, parity.stdout]).toEqual([
+            0,
+            expect.stringMatching(/^(live in \w+: )?[\d,]+ rows compared, 0 differences$/m)
+          ])
+          console.log(parity.stdout)
+        }
         const errors = shop
           .output()
           .split("\n")
@@ -281,6 +501,6 @@ if (kafka !== undefined && redis !== undefined && between !== undefined && regis
         expect(errors).toEqual([])
         console.log(`${people.summary}; ${copied} events on Kafka`)
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Effect.runPromise),
-    outageMs * 20 + 240_000
+    outageMs * 26 + 300_000
   )
 }

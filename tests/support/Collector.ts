@@ -6,6 +6,8 @@ export interface Exported {
   readonly traceId: string
   readonly spanId: string
   readonly parentId: string
+  /** Those that are strings. */
+  readonly attributes: Readonly<Record<string, string>>
   readonly events: ReadonlyArray<{ readonly name: string; readonly attributes: Readonly<Record<string, string>> }>
 }
 
@@ -59,7 +61,7 @@ const attributesIn = (message: Uint8Array, field: number): Readonly<Record<strin
 
 /**
  * ExportTraceServiceRequest: resource_spans (1); of each its resource (1) with attributes (1), and scope_spans (2) with
- * spans (2): trace_id (1), span_id (2), parent (4), name (5), events (11) with name (2) and attributes (3).
+ * spans (2): trace_id (1), span_id (2), parent (4), name (5), attributes (9), events (11) with name (2) and attributes (3).
  */
 const spansIn = (request: Uint8Array): ReadonlyArray<Exported> =>
   inField(request, 1).flatMap((ofResource) => {
@@ -75,6 +77,7 @@ const spansIn = (request: Uint8Array): ReadonlyArray<Exported> =>
           traceId: id(1),
           spanId: id(2),
           parentId: id(4),
+          attributes: attributesIn(span, 9),
           events: inField(span, 11).map((event) => ({ name: textIn(event, 2), attributes: attributesIn(event, 3) }))
         }
       })

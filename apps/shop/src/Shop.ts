@@ -59,8 +59,8 @@ const flags = {
   ),
   profile: Flag.Literals("profile", ["embedded", "full"]).pipe(
     Flag.withDescription(
-      "embedded: everything in one process on an embedded Postgres; full: on the servers that are named, events over " +
-        "Kafka, a cache in Redis, schemas in a registry (MERKATO_PROFILE; embedded)"
+      "embedded: everything in one process on an embedded Postgres; full: events over Kafka, a cache in " +
+        "Redis, schemas in a registry, read models in OpenSearch and Cassandra, all of them named (MERKATO_PROFILE; embedded)"
     ),
     Flag.optional
   ),
@@ -82,7 +82,13 @@ const settings = {
 }
 
 /** What the full profile runs on besides Postgres. */
-const serversOfFull = ["KAFKA_BROKERS", "REDIS_URL", "SCHEMA_REGISTRY_URL"] as const
+const serversOfFull = [
+  "KAFKA_BROKERS",
+  "REDIS_URL",
+  "SCHEMA_REGISTRY_URL",
+  "OPENSEARCH_URL",
+  "CASSANDRA_CONTACT_POINTS"
+] as const
 
 const inWords = (names: ReadonlyArray<string>) =>
   [names.slice(0, -1).join(", "), names.at(-1)].filter((part) => part !== "").join(" and ")

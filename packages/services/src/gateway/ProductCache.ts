@@ -116,12 +116,11 @@ const dropFromShared = (cache: typeof SharedCache.Service, bus: typeof EventBus.
     handle: (batch) =>
       Effect.forEach(
         batch,
-        ({ envelope }) => cache.drop(sharedKey(envelope.partitionKey), envelope.aggregateVersion, ttlMs),
+        // Each in its time: a busy process would never come to the end of a big batch in one, and begin it again and again.
+        ({ envelope }) =>
+          Effect.timeout(cache.drop(sharedKey(envelope.partitionKey), envelope.aggregateVersion, ttlMs), "5 seconds"),
         { discard: true }
-      ).pipe(
-        Effect.timeout("5 seconds"),
-        Effect.mapError((cause) => new BusUnavailable({ cause }))
-      )
+      ).pipe(Effect.mapError((cause) => new BusUnavailable({ cause })))
   })
 
 /**
