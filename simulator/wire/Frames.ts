@@ -31,6 +31,24 @@ export const cancelRequestCode = 80_877_102
 
 export const char = (type: string): number => type.charCodeAt(0)
 
+export const parse = char("P")
+export const bind = char("B")
+export const close = char("C")
+
+/** A message of these parts. */
+export const message = (type: number, ...parts: ReadonlyArray<Uint8Array>): Buffer => {
+  const length = parts.reduce((sum, part) => sum + part.length, 4)
+  const bytes = Buffer.allocUnsafe(1 + length)
+  bytes[0] = type
+  bytes.writeUInt32BE(length, 1)
+  let at = 5
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}
+
 /** Each message of a reply: its type and its bytes, header included. */
 export function* messages(reply: Buffer): Generator<readonly [type: number, message: Buffer]> {
   for (let at = 0; at + 5 <= reply.length; ) {

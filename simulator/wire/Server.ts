@@ -44,14 +44,32 @@ export class Server {
     return Frames.rowsOf(reply)
   }
 
+  /** What the server says about itself to whoever connects. */
+  get greeting(): ReadonlyArray<Buffer> {
+    return this.control.greeting
+  }
+
+  /** A session that nobody else has until it is given back. */
   async take(): Promise<Backend> {
     return this.free.pop() ?? (await Backend.open(this.target))
   }
 
-  /** What the server does when a client's connection breaks, without the price of a new process. */
-  async give(backend: Backend): Promise<void> {
-    await backend.ask(Buffer.concat([Frames.simpleQuery("rollback"), Frames.simpleQuery("discard all")]), 2)
+  give(backend: Backend): void {
     this.free.push(backend)
+  }
+
+  /** What the server does with a transaction whose client's connection breaks, without the price of a new process. */
+  async rollBack(backend: Backend): Promise<void> {
+    await backend.ask(Frames.simpleQuery("rollback"))
+    this.give(backend)
+  }
+
+  /** How a statement is executed must not depend on how full the tables were in the run before, when it was planned. */
+  async forgetPlans(): Promise<void> {
+    for (const backend of this.free) {
+      await backend.ask(Frames.simpleQuery(backend.prepared.full ? "deallocate all" : "discard plans"))
+      if (backend.prepared.full) backend.prepared.forget()
+    }
   }
 
   close(): void {
