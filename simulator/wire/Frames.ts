@@ -1,5 +1,4 @@
 /** Frames of Postgres' protocol, version 3: as much of them as the gate looks at. */
-import { createHash } from "node:crypto"
 
 const int32 = (value: number) => {
   const bytes = Buffer.alloc(4)
@@ -58,15 +57,24 @@ export function* messages(reply: Buffer): Generator<readonly [type: number, mess
   }
 }
 
-export const digest = (bytes: Uint8Array): string => createHash("md5").update(bytes).digest("hex").slice(0, 12)
+export const digest = (bytes: Uint8Array): string => Bun.CryptoHasher.hash("md5", bytes, "hex").slice(0, 12)
+
+const dataRow = char("D")
+const commandComplete = char("C")
+const readyForQuery = char("Z")
+
+/** Empty again after each digest. */
+const replies = new Bun.CryptoHasher("md5")
 
 /** Rows, command tags and the state of the transaction; not RowDescription, whose OIDs differ between databases. */
 export const digestOfReply = (reply: Buffer): string => {
-  const hash = createHash("md5")
-  for (const [type, message] of messages(reply)) {
-    if (type === char("D") || type === char("C") || type === char("Z")) hash.update(message)
+  for (let at = 0; at + 5 <= reply.length; ) {
+    const end = at + 1 + reply.readUInt32BE(at + 1)
+    const type = reply[at]
+    if (type === dataRow || type === commandComplete || type === readyForQuery) replies.update(reply.subarray(at, end))
+    at = end
   }
-  return hash.digest("hex").slice(0, 12)
+  return replies.digest("hex").slice(0, 12)
 }
 
 /** A field of an ErrorResponse: `C` is the SQLSTATE, `M` the message. */

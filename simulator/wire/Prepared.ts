@@ -15,6 +15,10 @@ const parseComplete = Buffer.from([Frames.char("1"), 0, 0, 0, 4])
 const closeComplete = Buffer.from([Frames.char("3"), 0, 0, 0, 4])
 const nothing = Buffer.alloc(0)
 
+/** What a statement leaves in its session beyond the transaction, and would be missing where the next one runs. */
+const outlivesTransaction =
+  /\bpg_(try_)?advisory_lock|\bset_config\([^()]*\bfalse\s*\)|\bwith\s+hold\b|^\s*(set\s+(?!local\b|transaction\b|constraints\b)|(un)?listen\b|prepare\b|create\s+temp)/i
+
 /** Statements that a session keeps; beyond that, it forgets all of them before the next run. */
 const mostStatements = 1_000
 
@@ -34,6 +38,7 @@ export class Prepared {
     let parsed: string | undefined
     let unasked = false
     const parse = (key: string) => {
+      if (outlivesTransaction.test(key)) throw new Error(`This needs a session of its own: ${key.slice(0, 500)}`)
       parsed = key
       bytes.push(Frames.message(Frames.parse, this.nameOf(key), Buffer.from(key, "latin1")))
     }
