@@ -17,7 +17,9 @@ export const thaw = (pid: number) => signal(pid, "SIGCONT")
 
 /** The real server as the gate uses it: a session for the gate itself, and sessions for simulated connections. */
 export class Server {
+  /** Oldest first: who is handed out most has most of what is needed prepared already. */
   private readonly free: Array<Backend> = []
+  private readonly order = new Map<Backend, number>()
 
   private constructor(
     private readonly target: Target,
@@ -51,11 +53,19 @@ export class Server {
 
   /** A session that nobody else has until it is given back. */
   async take(): Promise<Backend> {
-    return this.free.pop() ?? (await Backend.open(this.target))
+    return this.free.shift() ?? (await this.another())
+  }
+
+  private async another(): Promise<Backend> {
+    const backend = await Backend.open(this.target)
+    this.order.set(backend, this.order.size)
+    return backend
   }
 
   give(backend: Backend): void {
-    this.free.push(backend)
+    const place = (each: Backend) => this.order.get(each) ?? 0
+    const next = this.free.findIndex((each) => place(each) > place(backend))
+    this.free.splice(next < 0 ? this.free.length : next, 0, backend)
   }
 
   /** What the server does with a transaction whose client's connection breaks, without the price of a new process. */
