@@ -1,9 +1,9 @@
 import type { Duplex } from "node:stream"
-import { real, wait } from "../kernel/RealTime.ts"
+import { real, turn, wait } from "../kernel/RealTime.ts"
 import type { SimProcess, World } from "../kernel/World.ts"
 import * as Frames from "./Frames.ts"
 import type { Translated } from "./Prepared.ts"
-import { freeze, type Server, thaw } from "./Server.ts"
+import { freeze, mayWait, type Server, thaw } from "./Server.ts"
 import { type Batch, WireSocket } from "./WireSocket.ts"
 
 /** A statement that waits for a lock; its backend is stopped until the lock is granted and the seed lets it go on. */
@@ -136,6 +136,13 @@ export class Gate {
         }
       })
       if (waiter.reply !== undefined || waiter.failure !== undefined) continue
+      // On a busy machine the time was over because this process had no CPU, or the backend had none: no need to ask.
+      await turn()
+      if (waiter.reply !== undefined || waiter.failure !== undefined) continue
+      if (!mayWait(pid)) {
+        calm = 0
+        continue
+      }
       const blockers = await this.locks([...this.waiters.keys(), pid])
       const blocked = !canceled && (blockers.get(pid)?.length ?? 0) > 0
       if (!blocked) {

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs"
 import { wait } from "../kernel/RealTime.ts"
 import { Backend, type Target } from "./Backend.ts"
 import * as Frames from "./Frames.ts"
@@ -14,6 +15,19 @@ const signal = (pid: number, name: "SIGSTOP" | "SIGCONT") => {
 
 export const freeze = (pid: number) => signal(pid, "SIGSTOP")
 export const thaw = (pid: number) => signal(pid, "SIGCONT")
+
+/**
+ * Whether a backend may be waiting: one that computes, or would if it were given a CPU, waits for no lock. Where the system
+ * does not tell (it has no /proc), it may.
+ */
+export const mayWait = (pid: number): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
+    return stat[stat.lastIndexOf(")") + 2] !== "R"
+  } catch {
+    return true
+  }
+}
 
 /** The real server as the gate uses it: a session for the gate itself, and sessions for simulated connections. */
 export class Server {
