@@ -189,7 +189,7 @@ describe.skipIf(server === undefined)("customers' orders in Cassandra", () => {
 describe.skipIf(server === undefined)("a replay of customers' orders in Cassandra", () => {
   const shop = restShop(environment("replay"))
 
-  test("finds damaged rows and mends them", async () => {
+  test("finds damaged rows and mends them; of the stock there, too", async () => {
     const productId = await shop().product({}, 10)
     const ada = await shop().as("ADA")
     const ids: Array<string> = []
@@ -233,5 +233,23 @@ describe.skipIf(server === undefined)("a replay of customers' orders in Cassandr
       0,
       true
     ])
-  }, 60_000)
+
+    const stock = (body: (table: string) => string) =>
+      Effect.gen(function* () {
+        const cassandra = yield* connected("replay")
+        const table = yield* CassandraRows.liveTable(cassandra, "inventory_snapshot")
+        return yield* cassandra.run({ cql: body(table ?? ""), values: [] })
+      }).pipe(Effect.scoped, Effect.runPromise)
+    await until(
+      () => stock((table) => `select reserved from ${table}`).catch(() => []),
+      (rows) => rows[0]?.["reserved"] === 3
+    )
+    await stock(
+      (table) => `update ${table} set on_hand = 11 where product_id = '${productId}' and warehouse_id = 'MAIN'`
+    )
+    const { code, stdout } = await runToEnd("merkato", ["replay", "inventory_snapshot_cassandra"], shop().settings)
+    expect(code).toBe(1)
+    expect(stdout).toContain("rebuilt in Cassandra: 1 row compared, 0 differences\n")
+    expect(stdout).toContain(`product_id=${productId} warehouse_id=MAIN: on_hand is 11, Postgres says 10\n`)
+  }, 120_000)
 })

@@ -113,6 +113,8 @@ describe("retry", () => {
     ["cache.shared", [0]],
     ["search.products", [0]],
     ["orders.history", [0]],
+    ["inventory.snapshot", [0]],
+    ["pricing.map", [0]],
     ["object.store", [0, 200, 600, 1_400, 3_000]],
     ["schema.registry", [0, 200, 600]],
     ["relay.configure", [0, 500, 1_500, 3_500, 7_500]],

@@ -49,6 +49,7 @@ import { Health } from "./gateway/Health.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
 import * as Live from "./gateway/live/Live.ts"
+import * as OrderStatuses from "./gateway/OrderStatuses.ts"
 import * as ProductCache from "./gateway/ProductCache.ts"
 import { PaymentGateways } from "./payments/PaymentGateways.ts"
 import * as RestGateway from "./payments/RestGateway.ts"
@@ -148,16 +149,12 @@ const schemasRegistered = Layer.unwrap(
   })
 )
 
-/** The cache that processes share: Redis where `REDIS_URL` names one, else none. */
-const sharedCache = Layer.unwrap(
-  Effect.map(Config.option(Config.String("REDIS_URL")), (url) =>
-    Option.isSome(url) ? RedisWhereNamed.layer(url.value) : Layer.empty
-  )
-)
-
 /** The caches of the edge, kept right through the bus. */
 export const caches = (bus: Redacted.Redacted) =>
-  ProductCache.layer.pipe(Layer.provide(sharedCache), Layer.provide(eventBus(bus)))
+  Layer.merge(ProductCache.layer, OrderStatuses.layer).pipe(
+    Layer.provide(RedisWhereNamed.sharedCache),
+    Layer.provide(eventBus(bus))
+  )
 
 /** What live connections are told, off the bus. */
 export const live = (bus: Redacted.Redacted) => Live.layer.pipe(Layer.provide(eventBus(bus)))
@@ -229,7 +226,11 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
   )
 
 /** Servers on which read models lie, where they are named. */
-export const readModelServers = Layer.merge(OpenSearchWhereNamed.layer, CassandraWhereNamed.layer)
+export const readModelServers = Layer.mergeAll(
+  OpenSearchWhereNamed.layer,
+  CassandraWhereNamed.layer,
+  RedisWhereNamed.connection
+)
 
 type ReadModelFailure = ServerUnreachable | Config.ConfigError
 

@@ -135,6 +135,30 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "inventory.snapshot": {
+    about: "stock of a product in Redis, then in Postgres",
+    usedBy: "inventory",
+    deadlineMs: null,
+    attemptTimeoutMs: 250,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
+  "pricing.map": {
+    about: "prices of sales that run in Redis, then in Postgres",
+    usedBy: "pricing",
+    deadlineMs: null,
+    attemptTimeoutMs: 250,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "object.store": {
     about: "object store: the archive of events and the warehouse, in the operators' command",
     usedBy: "analytics",

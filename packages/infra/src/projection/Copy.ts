@@ -3,7 +3,7 @@ import { Clock, Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import * as Consumer from "../events/Consumer.ts"
-import { eventTypesOf, type ProjectedEvent, type Projection, rowsOf } from "./Projection.ts"
+import { eventTypesOf, type ProjectedEvent, type Projection, type Row, rowsOf } from "./Projection.ts"
 import type { RowStore } from "./RowStore.ts"
 
 /**
@@ -16,6 +16,8 @@ export interface Copy {
   readonly projection: Projection
   /** The table or view with the same rows, under the names of the projection's columns. */
   readonly truth: string
+  /** Rows that count for nothing any more at a moment, in milliseconds: either side may have forgotten them. */
+  readonly isOver?: (row: Row, nowMs: number) => boolean
   /** The environment variable that names the server. */
   readonly variable: string
   /** Where it lies; none where no such server is named. */

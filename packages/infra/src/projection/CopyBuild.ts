@@ -59,7 +59,7 @@ export const swap = Effect.fnUntraced(function* (build: CopyBuild) {
 })
 
 /** How often one looks whether there are live rows. */
-const lookEvery = "10 seconds"
+const lookEvery = "5 seconds"
 
 /** Builds the live rows where there are none: on a new server, or on one that has lost all it had. */
 export const keepBuilt = (kept: Kept) => {

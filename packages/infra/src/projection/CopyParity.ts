@@ -1,5 +1,5 @@
 /** Compares a copy with the rows that Postgres has, row by row. */
-import { Effect, Stream } from "effect"
+import { Clock, Effect, Stream } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { groupOf, type Kept } from "./Copy.ts"
 import * as Build from "./Build.ts"
@@ -15,11 +15,15 @@ const chunk = 1_000
 type Pair = Parity.Difference & { readonly key: Row }
 
 const same = (projection: Projection, left: Row | undefined, right: Row | undefined): boolean =>
-  left !== undefined &&
-  right !== undefined &&
-  Object.keys(columnsOf(projection)).every((column) => (left[column] ?? null) === (right[column] ?? null))
+  left === undefined || right === undefined
+    ? left === right
+    : Object.keys(columnsOf(projection)).every((column) => (left[column] ?? null) === (right[column] ?? null))
 
 const keyOf = ({ key }: Projection, row: Row): string => JSON.stringify(Object.keys(key).map((column) => row[column]))
+
+/** A row that counts for something now. */
+const counted = ({ copy: { isOver } }: Kept, row: Row | undefined) =>
+  Effect.map(Clock.currentTimeMillis, (now) => (row !== undefined && isOver?.(row, now) === true ? undefined : row))
 
 const byKey = (projection: Projection, rows: ReadonlyArray<Row>) =>
   new Map(rows.map((row) => [keyOf(projection, row), row]))
@@ -83,10 +87,10 @@ export const compare = Effect.fnUntraced(function* (
     const rows = yield* select(projection, sql`${sql(truth)} t where ${beyond} order by ${order} limit ${chunk}`)
     const found = byKey(projection, yield* store.find(place, rows))
     for (const row of rows) {
-      const mine = found.get(keyOf(projection, row))
-      if (!same(projection, mine, row)) suspect(mine, row)
+      const [mine, theirs] = [yield* counted(kept, found.get(keyOf(projection, row))), yield* counted(kept, row)]
+      if (mine !== undefined || theirs !== undefined) compared += 1
+      if (!same(projection, mine, theirs)) suspect(mine, theirs)
     }
-    compared += rows.length
     tells(compared)
     const last = rows.at(-1)
     if (last === undefined || rows.length < chunk) break
@@ -99,7 +103,7 @@ export const compare = Effect.fnUntraced(function* (
     Effect.fnUntraced(function* (rows) {
       const known = byKey(projection, yield* truthOf(kept, rows))
       for (const row of rows) {
-        if (known.has(keyOf(projection, row))) continue
+        if (known.has(keyOf(projection, row)) || (yield* counted(kept, row)) === undefined) continue
         compared += 1
         suspect(row, undefined)
       }
@@ -125,12 +129,13 @@ export const compare = Effect.fnUntraced(function* (
           before.map(({ key }) => key)
         )
       )
-      return before.flatMap(({ key }) => {
-        const [live, rebuilt] = [mine.get(keyOf(projection, key)), theirs.get(keyOf(projection, key))]
-        return same(projection, live, rebuilt) || (live === undefined && rebuilt === undefined)
-          ? []
-          : [{ live: live ?? null, rebuilt: rebuilt ?? null, key }]
-      })
+      const left: Array<Pair> = []
+      for (const { key } of before) {
+        const live = yield* counted(kept, mine.get(keyOf(projection, key)))
+        const rebuilt = yield* counted(kept, theirs.get(keyOf(projection, key)))
+        if (!same(projection, live, rebuilt)) left.push({ live: live ?? null, rebuilt: rebuilt ?? null, key })
+      }
+      return left
     })
   )
   return {

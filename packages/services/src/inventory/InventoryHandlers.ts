@@ -1,12 +1,14 @@
 import { Effect } from "effect"
 import { InventoryGroup } from "@merkato/rpc/inventory/InventoryRpc"
 import { Inventory } from "./Inventory.ts"
+import { StockRead } from "./StockRead.ts"
 
 export const InventoryHandlers = InventoryGroup.toLayer(
   Effect.gen(function* () {
     const inventory = yield* Inventory
+    const stock = yield* StockRead
     return InventoryGroup.of({
-      Levels: ({ productId }) => inventory.levels(productId),
+      Levels: ({ productId }) => stock.levels(productId),
       Adjust: (adjustment) => inventory.adjust(adjustment),
       Reserve: (request) => inventory.reserve(request),
       Extend: (request) => inventory.extend(request),

@@ -36,6 +36,7 @@ import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { ScheduleRefusal } from "@merkato/rpc/pricing/PricingRpc"
+import * as FlashPriceMap from "./FlashPriceMap.ts"
 import * as PricingStore from "./PricingStore.ts"
 
 type NewSale = Pick<FlashSale, "productId" | "priceMinor" | "currency" | "startsAt" | "endsAt">
@@ -94,6 +95,7 @@ export class FlashSales extends Context.Service<
       const events = yield* EventStore
       const idempotency = yield* Idempotency
       const catalogue = yield* CatalogueRpc
+      const running = yield* FlashPriceMap.reading
       const { guard } = yield* Policies
       const provided = yield* Provided.provided
       const orAway = orUnavailable("pricing")
@@ -252,7 +254,10 @@ export class FlashSales extends Context.Service<
         productIds
       }: Cursor.Paging & { readonly productIds?: ReadonlyArray<Ids.ProductId> }) {
         const after = (yield* saleCursor.decode(cursor))?.saleId
-        const rows = yield* store.windows({ productIds, after, now: yield* now, limit: limit + 1 })
+        const known = productIds === undefined ? undefined : yield* running(productIds)
+        const rows =
+          known?.filter(({ saleId }) => after === undefined || saleId > after).slice(0, limit + 1) ??
+          (yield* store.windows({ productIds, after, now: yield* now, limit: limit + 1 }))
         return Cursor.page(rows, limit, ({ saleId }) => saleCursor.encode({ saleId }))
       }, orAway)
 

@@ -2,6 +2,7 @@ import { Layer } from "effect"
 import * as BoundedContext from "@merkato/infra/context/BoundedContext"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { flashSalePriceMapCopy } from "./FlashPriceMap.ts"
 import { FlashSales, telling } from "./FlashSales.ts"
 import { Pricing as PricingUseCases } from "./Pricing.ts"
 import { PricingHandlers } from "./PricingHandlers.ts"
@@ -14,5 +15,6 @@ export const Pricing = BoundedContext.make("pricing", {
   topic: "promo.events",
   migrations: new URL("./migrations", import.meta.url),
   needs: [CatalogueRpc],
+  copies: [flashSalePriceMapCopy],
   background: telling
 })
