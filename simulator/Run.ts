@@ -68,6 +68,7 @@ const reset = async (server: Server) => {
      where last_value is not null order by 1`
   )
   await server.query("vacuum pg_class")
+  await server.forgetPlans()
 }
 
 /** One life of the shop: furnished, used while everything goes wrong, healed, come to rest, and audited. */

@@ -1,16 +1,13 @@
-import { createHash } from "node:crypto"
-
 /**
  * Everything that happened in a run, as one hash. The lines are kept until its end, since only then it is known whether
  * somebody has to read them: a run that broke once need not break again.
  */
 export class History {
-  private readonly hash = createHash("sha256")
+  private readonly hash = new Bun.CryptoHasher("sha256")
   private readonly kept: Array<string> = []
 
   add(line: string): void {
-    this.hash.update(line)
-    this.hash.update("\n")
+    this.hash.update(`${line}\n`)
     this.kept.push(line)
   }
 

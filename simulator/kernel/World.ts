@@ -75,6 +75,8 @@ export class World {
   afterOperation: () => Promise<void> = () => Promise.resolve()
   private readonly draw: Draw
   private order = 0
+  /** Virtual time after which nobody is paused. */
+  private pausesEnd = 0
   private tasks: Array<Task> = []
   private operations: Array<Operation> = []
   private timers: Array<Timer> = []
@@ -143,6 +145,7 @@ export class World {
   pause(process: SimProcess, ms: number): void {
     this.log(`  pause ${process.name} for ${ms} ms`)
     process.pausedUntil = this.now + ms
+    this.pausesEnd = Math.max(this.pausesEnd, process.pausedUntil)
     this.timer(this.outside, ms, () => {})
   }
 
@@ -173,11 +176,11 @@ export class World {
 
   /** Takes one of those whose process runs. */
   private pick<A extends { readonly process: SimProcess }>(list: Array<A>): A | undefined {
+    if (list.length === 0) return undefined
     const now = this.now
-    const anyPaused = this.processes.some((process) => process.alive && process.pausedUntil > now)
-    if (!anyPaused) {
-      return list.length === 0 ? undefined : list.splice(Math.floor(this.draw() * list.length), 1)[0]
-    }
+    const anyPaused =
+      this.pausesEnd > now && this.processes.some((process) => process.alive && process.pausedUntil > now)
+    if (!anyPaused) return list.splice(Math.floor(this.draw() * list.length), 1)[0]
     const running = list.filter((each) => each.process.pausedUntil <= now)
     const chosen = running.length === 0 ? undefined : running[Math.floor(this.draw() * running.length)]
     if (chosen !== undefined) list.splice(list.indexOf(chosen), 1)

@@ -4,6 +4,7 @@ import { randomBytes } from "node:crypto"
 import type { Socket, SocketHandler } from "bun"
 import { real } from "../kernel/RealTime.ts"
 import * as Frames from "./Frames.ts"
+import { Prepared } from "./Prepared.ts"
 
 /** Where the real server is. */
 export interface Target {
@@ -32,6 +33,7 @@ export class Backend {
   pid = 0
   /** What the server said about itself when the session began: each simulated connection is told the same. */
   greeting: ReadonlyArray<Buffer> = []
+  readonly prepared = new Prepared()
   private buffered: Buffer = Buffer.alloc(0)
   private answers: Array<Buffer> = []
   private batchesLeft = 0

@@ -1,5 +1,4 @@
 /** Frames of Postgres' protocol, version 3: as much of them as the gate looks at. */
-import { createHash } from "node:crypto"
 
 const int32 = (value: number) => {
   const bytes = Buffer.alloc(4)
@@ -31,6 +30,24 @@ export const cancelRequestCode = 80_877_102
 
 export const char = (type: string): number => type.charCodeAt(0)
 
+export const parse = char("P")
+export const bind = char("B")
+export const close = char("C")
+
+/** A message of these parts. */
+export const message = (type: number, ...parts: ReadonlyArray<Uint8Array>): Buffer => {
+  const length = parts.reduce((sum, part) => sum + part.length, 4)
+  const bytes = Buffer.allocUnsafe(1 + length)
+  bytes[0] = type
+  bytes.writeUInt32BE(length, 1)
+  let at = 5
+  for (const part of parts) {
+    bytes.set(part, at)
+    at += part.length
+  }
+  return bytes
+}
+
 /** Each message of a reply: its type and its bytes, header included. */
 export function* messages(reply: Buffer): Generator<readonly [type: number, message: Buffer]> {
   for (let at = 0; at + 5 <= reply.length; ) {
@@ -40,15 +57,24 @@ export function* messages(reply: Buffer): Generator<readonly [type: number, mess
   }
 }
 
-export const digest = (bytes: Uint8Array): string => createHash("md5").update(bytes).digest("hex").slice(0, 12)
+export const digest = (bytes: Uint8Array): string => Bun.CryptoHasher.hash("md5", bytes, "hex").slice(0, 12)
+
+const dataRow = char("D")
+const commandComplete = char("C")
+const readyForQuery = char("Z")
+
+/** Empty again after each digest. */
+const replies = new Bun.CryptoHasher("md5")
 
 /** Rows, command tags and the state of the transaction; not RowDescription, whose OIDs differ between databases. */
 export const digestOfReply = (reply: Buffer): string => {
-  const hash = createHash("md5")
-  for (const [type, message] of messages(reply)) {
-    if (type === char("D") || type === char("C") || type === char("Z")) hash.update(message)
+  for (let at = 0; at + 5 <= reply.length; ) {
+    const end = at + 1 + reply.readUInt32BE(at + 1)
+    const type = reply[at]
+    if (type === dataRow || type === commandComplete || type === readyForQuery) replies.update(reply.subarray(at, end))
+    at = end
   }
-  return hash.digest("hex").slice(0, 12)
+  return replies.digest("hex").slice(0, 12)
 }
 
 /** A field of an ErrorResponse: `C` is the SQLSTATE, `M` the message. */

@@ -1,8 +1,9 @@
 import type { Duplex } from "node:stream"
-import { real, wait } from "../kernel/RealTime.ts"
+import { real, turn, wait } from "../kernel/RealTime.ts"
 import type { SimProcess, World } from "../kernel/World.ts"
 import * as Frames from "./Frames.ts"
-import { freeze, type Server, thaw } from "./Server.ts"
+import type { Translated } from "./Prepared.ts"
+import { freeze, mayWait, type Server, thaw } from "./Server.ts"
 import { type Batch, WireSocket } from "./WireSocket.ts"
 
 /** A statement that waits for a lock; its backend is stopped until the lock is granted and the seed lets it go on. */
@@ -24,9 +25,14 @@ const rescueAfterMs = 2_000
 const statementTimeoutMs = 10_000
 
 /** Ends a statement as statement_timeout does, by real SQL, so that the session's transaction is in the state it would be. */
-const timeOut = Frames.simpleQuery(
-  `do $$ begin raise exception using errcode = '57014', message = 'canceling statement due to statement timeout'; end $$`
-)
+const timeOut: Translated = {
+  bytes: Frames.simpleQuery(
+    `do $$ begin raise exception using errcode = '57014', message = 'canceling statement due to statement timeout'; end $$`
+  ),
+  known: Buffer.alloc(0),
+  parsed: undefined,
+  unasked: false
+}
 
 export interface GateCounts {
   statements: number
@@ -77,9 +83,7 @@ export class Gate {
 
   async execute(socket: WireSocket, batch: Batch): Promise<void> {
     if (socket.broken) return
-    if (batch.kind === "connect") return await this.open(socket)
-    const { backend } = socket
-    if (backend === undefined) throw new Error(`Connection c${socket.id} has no backend`)
+    if (batch.kind === "connect") return this.open(socket)
     const { faults } = this.world
     const ending = batch.kind === "commit"
     if (faults.happens(ending ? "dropBeforeCommit" : "dropBeforeStatement")) {
@@ -91,10 +95,13 @@ export class Gate {
     if (canceled) this.counts.cancels++
     this.counts.statements++
     socket.busy = true
+    const backend = (socket.backend ??= await this.server.take())
+    const { prepared } = backend
+    const asked = canceled ? timeOut : prepared.translate((name) => socket.statements.get(name)?.key, batch.messages)
     const waiter: Waiter = { socket, batch, reply: undefined, failure: undefined, wake: undefined }
-    backend.ask(canceled ? timeOut : batch.bytes).then(
+    backend.ask(asked.bytes).then(
       (reply) => {
-        waiter.reply = reply
+        waiter.reply = prepared.answered(asked, reply)
         waiter.wake?.()
       },
       (failure: unknown) => {
@@ -105,11 +112,11 @@ export class Gate {
     await this.settle(waiter, backend.pid, false)
   }
 
-  private async open(socket: WireSocket): Promise<void> {
-    socket.backend = await this.server.take()
+  private open(socket: WireSocket): void {
+    socket.connected = true
     const ok = Buffer.from([Frames.char("R"), 0, 0, 0, 8, 0, 0, 0, 0])
     const ready = Buffer.from([Frames.char("Z"), 0, 0, 0, 5, Frames.char("I")])
-    socket.deliver(Buffer.concat([ok, ...socket.backend.greeting, Frames.backendKey(socket.id), ready]))
+    socket.deliver(Buffer.concat([ok, ...this.server.greeting, Frames.backendKey(socket.id), ready]))
   }
 
   /**
@@ -129,6 +136,13 @@ export class Gate {
         }
       })
       if (waiter.reply !== undefined || waiter.failure !== undefined) continue
+      // On a busy machine the time was over because this process had no CPU, or the backend had none: no need to ask.
+      await turn()
+      if (waiter.reply !== undefined || waiter.failure !== undefined) continue
+      if (!mayWait(pid)) {
+        calm = 0
+        continue
+      }
       const blockers = await this.locks([...this.waiters.keys(), pid])
       const blocked = !canceled && (blockers.get(pid)?.length ?? 0) > 0
       if (!blocked) {
@@ -161,6 +175,7 @@ export class Gate {
 
   private ended({ socket, batch }: Waiter, reply: Buffer, granted: boolean): void {
     socket.busy = false
+    if (!Frames.inTransaction(reply)) this.release(socket)
     if (granted || batch.kind === "rollback" || !Frames.inTransaction(reply)) this.released = true
     const error = Frames.errorOf(reply)
     if (error === undefined) {
@@ -184,16 +199,23 @@ export class Gate {
 
   /** The client's end is gone: the server rolls back, once its statement has ended. */
   abandoned(socket: WireSocket): void {
-    if (socket.backend === undefined || socket.busy) return
+    if (!socket.connected || socket.busy) return
     this.world.operation(this.world.outside, `c${socket.id} is closed by the server`, () => this.giveBack(socket))
   }
 
   private async giveBack(socket: WireSocket): Promise<void> {
     const { backend } = socket
-    if (backend === undefined) return
+    socket.connected = false
     socket.backend = undefined
     this.released = true
-    await this.rescued(this.server.give(backend))
+    if (backend !== undefined) await this.rescued(this.server.rollBack(backend))
+  }
+
+  /** Nothing of a connection is left in the session after a transaction, so others may have it. */
+  private release(socket: WireSocket): void {
+    const { backend } = socket
+    socket.backend = undefined
+    if (backend !== undefined) this.server.give(backend)
   }
 
   /** A CancelRequest meets its statement only when that waits for a lock; else it comes too early or too late. */

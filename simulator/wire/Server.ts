@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs"
 import { wait } from "../kernel/RealTime.ts"
 import { Backend, type Target } from "./Backend.ts"
 import * as Frames from "./Frames.ts"
@@ -15,9 +16,24 @@ const signal = (pid: number, name: "SIGSTOP" | "SIGCONT") => {
 export const freeze = (pid: number) => signal(pid, "SIGSTOP")
 export const thaw = (pid: number) => signal(pid, "SIGCONT")
 
+/**
+ * Whether a backend may be waiting: one that computes, or would if it were given a CPU, waits for no lock. Where the system
+ * does not tell (it has no /proc), it may.
+ */
+export const mayWait = (pid: number): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, "latin1")
+    return stat[stat.lastIndexOf(")") + 2] !== "R"
+  } catch {
+    return true
+  }
+}
+
 /** The real server as the gate uses it: a session for the gate itself, and sessions for simulated connections. */
 export class Server {
+  /** Oldest first: who is handed out most has most of what is needed prepared already. */
   private readonly free: Array<Backend> = []
+  private readonly order = new Map<Backend, number>()
 
   private constructor(
     private readonly target: Target,
@@ -44,14 +60,40 @@ export class Server {
     return Frames.rowsOf(reply)
   }
 
-  async take(): Promise<Backend> {
-    return this.free.pop() ?? (await Backend.open(this.target))
+  /** What the server says about itself to whoever connects. */
+  get greeting(): ReadonlyArray<Buffer> {
+    return this.control.greeting
   }
 
-  /** What the server does when a client's connection breaks, without the price of a new process. */
-  async give(backend: Backend): Promise<void> {
-    await backend.ask(Buffer.concat([Frames.simpleQuery("rollback"), Frames.simpleQuery("discard all")]), 2)
-    this.free.push(backend)
+  /** A session that nobody else has until it is given back. */
+  async take(): Promise<Backend> {
+    return this.free.shift() ?? (await this.another())
+  }
+
+  private async another(): Promise<Backend> {
+    const backend = await Backend.open(this.target)
+    this.order.set(backend, this.order.size)
+    return backend
+  }
+
+  give(backend: Backend): void {
+    const place = (each: Backend) => this.order.get(each) ?? 0
+    const next = this.free.findIndex((each) => place(each) > place(backend))
+    this.free.splice(next < 0 ? this.free.length : next, 0, backend)
+  }
+
+  /** What the server does with a transaction whose client's connection breaks, without the price of a new process. */
+  async rollBack(backend: Backend): Promise<void> {
+    await backend.ask(Frames.simpleQuery("rollback"))
+    this.give(backend)
+  }
+
+  /** How a statement is executed must not depend on how full the tables were in the run before, when it was planned. */
+  async forgetPlans(): Promise<void> {
+    for (const backend of this.free) {
+      await backend.ask(Frames.simpleQuery(backend.prepared.full ? "deallocate all" : "discard plans"))
+      if (backend.prepared.full) backend.prepared.forget()
+    }
   }
 
   close(): void {

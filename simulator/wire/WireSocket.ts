@@ -8,7 +8,7 @@ import type { Gate } from "./Gate.ts"
 
 /** What the driver sent in one go and waits for as a whole. */
 export interface Batch {
-  readonly bytes: Buffer
+  readonly messages: ReadonlyArray<Buffer>
   /** The statement's text, and a digest of its parameters. */
   readonly label: string
   readonly kind: "connect" | "begin" | "commit" | "rollback" | "statement"
@@ -22,9 +22,25 @@ const kindOf = (sql: string): Batch["kind"] => {
   return word === "commit" || word === "rollback" || word === "begin" ? word : "statement"
 }
 
+const terminate = Frames.char("X")
+const query = Frames.char("Q")
+const sync = Frames.char("S")
+
+/** A statement that the driver has sent to be parsed. */
+export interface Statement {
+  readonly sql: string
+  /** Text and types of the parameters, byte by byte. */
+  readonly key: string
+}
+
 /** One client's end of a connection: the driver writes its protocol here, and every batch becomes an operation of the world. */
 export class WireSocket extends EventEmitter implements Breakable {
+  /** The real session, as long as it has something of this connection's: a statement that runs, or an open transaction. */
   backend: Backend | undefined
+  /** Statements that the driver has named, by name. */
+  readonly statements = new Map<string, Statement>()
+  /** Signed in. */
+  connected = false
   /** A batch is on the server, and its answer has not come. */
   busy = false
   broken = false
@@ -35,7 +51,6 @@ export class WireSocket extends EventEmitter implements Breakable {
   private underWay = false
   private sql = ""
   private parameters = ""
-  private readonly statements = new Map<string, string>()
 
   constructor(
     private readonly gate: Gate,
@@ -52,19 +67,24 @@ export class WireSocket extends EventEmitter implements Breakable {
     return this as unknown as Duplex
   }
 
+  /** The driver never writes again into what it has sent. */
   write(chunk: Uint8Array): boolean {
     if (this.broken || !this.process.alive) return true
-    this.pending = Buffer.concat([this.pending, chunk])
+    const sent = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength)
+    const bytes = this.pending.length === 0 ? sent : Buffer.concat([this.pending, sent])
+    let at = 0
     for (;;) {
       const head = this.greeted ? 1 : 0
-      if (this.pending.length < head + 4) return true
-      const length = head + this.pending.readUInt32BE(head)
-      if (this.pending.length < length) return true
-      const message = Buffer.from(this.pending.subarray(0, length))
-      this.pending = this.pending.subarray(length)
+      if (bytes.length < at + head + 4) break
+      const end = at + head + bytes.readUInt32BE(at + head)
+      if (bytes.length < end) break
+      const message = bytes.subarray(at, end)
+      at = end
       if (this.greeted) this.receive(message)
       else this.greet(message)
     }
+    this.pending = bytes.subarray(at)
+    return true
   }
 
   private greet(message: Buffer): void {
@@ -73,38 +93,40 @@ export class WireSocket extends EventEmitter implements Breakable {
       return
     }
     this.greeted = true
-    this.submit({ bytes: message, label: "connect", kind: "connect" })
+    this.submit({ messages: [message], label: "connect", kind: "connect" })
   }
 
   private receive(message: Buffer): void {
-    switch (String.fromCharCode(message[0] ?? 0)) {
-      case "X":
+    switch (message[0]) {
+      case terminate:
         this.destroy()
         return
-      case "Q":
+      case query:
         this.sql = message.toString("utf8", 5, message.length - 1)
         this.parameters = ""
         break
-      case "P": {
+      case Frames.parse: {
         const name = message.indexOf(0, 5)
         this.sql = message.toString("utf8", name + 1, message.indexOf(0, name + 1))
-        this.statements.set(message.toString("utf8", 5, name), this.sql)
+        this.statements.set(message.toString("latin1", 5, name), {
+          sql: this.sql,
+          key: message.toString("latin1", name + 1)
+        })
         break
       }
-      case "B": {
+      case Frames.bind: {
         const portal = message.indexOf(0, 5)
         const name = message.indexOf(0, portal + 1)
-        this.sql = this.statements.get(message.toString("utf8", portal + 1, name)) ?? this.sql
+        this.sql = this.statements.get(message.toString("latin1", portal + 1, name))?.sql ?? this.sql
         this.parameters = Frames.digest(message.subarray(name))
         break
       }
     }
     this.messages.push(message)
-    const last = message[0]
-    if (last !== Frames.char("S") && last !== Frames.char("Q")) return
-    const bytes = Buffer.concat(this.messages)
+    if (message[0] !== sync && message[0] !== query) return
+    const { messages } = this
     this.messages = []
-    this.submit({ bytes, label: `${this.sql} ${this.parameters}`, kind: kindOf(this.sql) })
+    this.submit({ messages, label: `${this.sql} ${this.parameters}`, kind: kindOf(this.sql) })
   }
 
   /** One batch after the other: a connection is a pipe. */
