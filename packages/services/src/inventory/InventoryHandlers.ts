@@ -7,6 +7,7 @@ export const InventoryHandlers = InventoryGroup.toLayer(
     const inventory = yield* Inventory
     return InventoryGroup.of({
       Levels: ({ productId }) => inventory.levels(productId),
+      LevelsOf: ({ productIds }) => inventory.levelsOf(productIds),
       Adjust: (adjustment) => inventory.adjust(adjustment),
       Reserve: (request) => inventory.reserve(request),
       Extend: (request) => inventory.extend(request),
