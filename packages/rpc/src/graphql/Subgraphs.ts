@@ -4,8 +4,6 @@ import inventory from "../inventory/inventory.graphql" with { type: "text" }
 import orders from "../orders/orders.graphql" with { type: "text" }
 import supergraph from "./supergraph.graphql" with { type: "text" }
 
-export const path = "/graphql"
-
 /** What each context has of the graph, in the language of Apollo Federation 2. */
 export const subgraphs = { catalogue, inventory, orders, cart } as const
 export type SubgraphName = keyof typeof subgraphs
