@@ -114,6 +114,9 @@ export const make = ({ supergraph, subgraphs, introspection, refusalOf, extensio
     const tooMuch = excess(measure(schema, document, operation, asked.variables))
     if (tooMuch !== undefined) return yield* refuse(tooMuch)
 
+    if (operation.name !== undefined) {
+      yield* Effect.annotateCurrentSpan("graphql.operation.name", operation.name.value)
+    }
     const contextValue = yield* asking
     const result = yield* Effect.promise(async () =>
       execute({
@@ -127,12 +130,5 @@ export const make = ({ supergraph, subgraphs, introspection, refusalOf, extensio
     return result.errors === undefined ? result : { ...result, errors: yield* toldOfAll(result.errors) }
   }, Effect.scoped)
 
-  return {
-    answer: (asked: Asked) =>
-      answer(asked).pipe(
-        Tracing.withSpan("GraphQL.query", {
-          attributes: asked.operationName === undefined ? {} : { "graphql.operation.name": asked.operationName }
-        })
-      )
-  }
+  return { answer: (asked: Asked) => answer(asked).pipe(Tracing.withSpan("GraphQL.query")) }
 }
