@@ -27,7 +27,7 @@ const watchEvery = Duration.millis(200)
 const sleepAtMost = Duration.seconds(2)
 
 /** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
-const gatherFor = Duration.millis(25)
+const gatherFor = Duration.millis(100)
 
 /** Events of a partition that a group passes over at a time. */
 const lookAhead = 1_000
@@ -279,8 +279,9 @@ export const layer = Layer.effect(
               registered = row?.count ?? 0
             }
             const more = (wanted || (yield* passOver(options))) && (yield* consume(options))
+            if (more) return
             yield* Effect.sleep(gatherFor)
-            if (!more) yield* self.sleep
+            yield* self.sleep
           })
           return yield* turnForever(`Consumer group ${consumerGroup}`, turn)
         })

@@ -16,13 +16,13 @@ export const producerOf = (context: string): string => `${context}-service`
 const batchSize = 500
 
 /**
- * Milliseconds. `gatherMs`: how long events gather before they are published; under load, a few bigger batches instead of
- * many small ones. `pollMs`: how long the relay sleeps when nobody wakes it, as long as what a killed process left behind
+ * Milliseconds. `gatherMs`: how long events gather after some were published; the first one after a pause goes at once, and under
+ * load there are a few bigger batches instead of many small ones. `pollMs`: how long the relay sleeps when nobody wakes it, as long as what a killed process left behind
  * may have to wait.
  */
 export const Pace = Context.Reference<{ readonly gatherMs: number; readonly pollMs: number }>(
   "merkato/infra/RelayPace",
-  { defaultValue: () => ({ gatherMs: 20, pollMs: 2_000 }) }
+  { defaultValue: () => ({ gatherMs: 50, pollMs: 2_000 }) }
 )
 
 /** How long it sleeps when it was woken and got nothing: another process's relay may have been at it, and passed it over. */
@@ -158,8 +158,8 @@ export const layer = (options: Parameters<typeof make>[0]) =>
         const sleepMs = told && published === 0 ? lookAgainMs : pollMs
         told = published === batchSize
         if (told) return
+        if (published > 0) yield* Effect.sleep(gatherMs)
         told = yield* Effect.raceFirst(Effect.as(work.await, true), Effect.as(Effect.sleep(sleepMs), false))
-        yield* Effect.sleep(gatherMs)
       })
       yield* Effect.forkScoped(Effect.forever(turn))
       return RelaySignal.of({ wake: Effect.sync(() => work.openUnsafe()) })

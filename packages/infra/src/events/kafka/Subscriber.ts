@@ -9,7 +9,7 @@ import * as Reading from "./Reading.ts"
 import { type Fetched, type KafkaFailure, type Place, placeName, type Wire } from "./Wire.ts"
 
 /** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
-const gatherFor = Duration.millis(25)
+const gatherFor = Duration.millis(100)
 
 /** Milliseconds between two tries to handle a batch: these at first, then twice as long each time, at most `longest`. */
 const pauses = { first: 100, longest: 5_000 } as const
