@@ -81,7 +81,7 @@ const library = ({ introspection }: { readonly introspection: boolean }) => {
 describe("a composed graph", () => {
   test("asks the subgraph that has a field, each entity once, and many together", async () => {
     const { ask, reads } = library({ introspection: true })
-    expect(await ask(`{ books { author { id name } } person(id: "eve") { name friend { name } } }`)).toEqual({
+    expect(await ask(`{ books { author { id name } } person(id: "eve") { id name friend { name } } }`)).toEqual({
       data: {
         books: [
           { author: { id: "ada", name: "Name of ada" } },
@@ -89,7 +89,7 @@ describe("a composed graph", () => {
           { author: { id: "ada", name: "Name of ada" } },
           { author: null }
         ],
-        person: { name: "Name of eve", friend: { name: "Name of friend-of-eve" } }
+        person: { id: "eve", name: "Name of eve", friend: { name: "Name of friend-of-eve" } }
       },
       errors: [
         {
