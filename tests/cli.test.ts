@@ -6,6 +6,7 @@ import { ConfigProvider, Console, Effect, Exit, Layer, Option, Schedule, Schema,
 import { SqlClient } from "effect/sql"
 import type { Command } from "effect/cli"
 import * as fc from "fast-check"
+import { buildASTSchema, parse } from "graphql"
 import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Topic } from "@merkato/domain/kernel/Event"
@@ -16,6 +17,7 @@ import { Tokens } from "@merkato/infra/auth/Tokens"
 import { type BusMessage, EventBus } from "@merkato/infra/events/EventBus"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as RunningPostgres from "@merkato/infra/postgres/RunningPostgres"
+import { subgraphs, supergraph } from "@merkato/rpc/graphql/Subgraphs"
 import { shelf } from "@merkato/services/seed"
 import * as Baskets from "../apps/merkato/src/Baskets.ts"
 import * as Bus from "../apps/merkato/src/Bus.ts"
@@ -234,10 +236,12 @@ describe("doctor", () => {
   })
 })
 
-test("contracts export writes the description of the REST surface, of the bus, and the schema of each event", async () => {
+test("contracts export writes the description of the REST surface, of the bus, of the graph, and the schema of each event", async () => {
   const dir = join(folder.path, "contracts")
   const { ok, stdout } = await run("contracts", "export", dir)
-  const files = ["openapi.json", "asyncapi.json", ...allEvents.map(({ type }) => `events/${type}.json`)]
+  const graphs = { supergraph, ...subgraphs }
+  const graphFiles = Object.keys(graphs).map((name) => `graphql/${name}.graphql`)
+  const files = ["openapi.json", "asyncapi.json", ...graphFiles, ...allEvents.map(({ type }) => `events/${type}.json`)]
   expect({ ok, files: stdout.split("\n") }).toEqual({ ok: true, files: files.map((file) => join(dir, file)) })
   const read = (file: string): unknown => JSON.parse(readFileSync(join(dir, file), "utf8"))
   expect(read("openapi.json")).toMatchObject({
@@ -245,6 +249,10 @@ test("contracts export writes the description of the REST surface, of the bus, a
     paths: { "/api/v1/orders": { post: {} } }
   })
   expect(read("asyncapi.json")).toMatchObject({ asyncapi: "3.0.0", channels: { order_events: {} } })
+  for (const [name, sdl] of Object.entries(graphs)) {
+    expect(readFileSync(join(dir, `graphql/${name}.graphql`), "utf8")).toBe(sdl)
+    expect(buildASTSchema(parse(sdl), { assumeValidSDL: true }).getQueryType()?.name).toBe("Query")
+  }
   for (const { type } of allEvents) {
     expect(read(`events/${type}.json`)).toMatchObject({ title: type, type: "object", additionalProperties: false })
   }

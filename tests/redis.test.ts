@@ -154,6 +154,25 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     )
   })
 
+  test("keeps what the graph asks for as well, and drops it in the same way", async () => {
+    const productId = await shop().product({ name: "Old" })
+    // The event of its making would drop what is kept before it.
+    await shop().settled()
+    const named = (name: string) => ({ data: { product: { name } } })
+    const ask = () => shop().anyone.post("/graphql", { query: `{ product(id: "${productId}") { name } }` })
+    const kept = async () => {
+      const client = new RedisClient(url)
+      const [version, value] = await client.hmget(`gql:product:${productId}`, "version", "value")
+      client.close()
+      return { version: Number(version), value }
+    }
+    expect((await ask()).body).toEqual(named("Old"))
+    expect(await kept()).toEqual({ version: 1, value: expect.stringContaining('"Old"') })
+    await rename(productId, "New")
+    await until(ask, ({ body }) => Bun.deepEquals(body, named("New")))
+    await until(kept, ({ version }) => version === 2)
+  })
+
   test("reads on while Redis hangs, and a Redis that comes back does not bring back what has changed", async () => {
     const [known, unknown] = [await shop().product({ name: "Old" }), await shop().product({ name: "Unread" })]
     await get(known)

@@ -80,7 +80,10 @@ beforeAll(
       )
     }).pipe(
       Effect.provideService(Tracer.Tracer, memory.tracer),
-      Effect.provide(Logger.layer([])),
+      Effect.provide([
+        Logger.layer([]),
+        ConfigProvider.layerAdd(ConfigProvider.fromUnknown({ NODE_ENV: "production" }), { asPrimary: true })
+      ]),
       Scope.provide(scope),
       Effect.runPromise
     ),
@@ -236,6 +239,70 @@ describe("a sampled request", () => {
     // Stock that was reserved is an event, too.
     expect(spans.map(({ name }) => name)).toContain("publish inventory.events")
     expect(spans.filter(({ status }) => status._tag !== "Ended").map(({ name }) => name)).toEqual([])
+  })
+
+  test("to the graph is one trace, and each context is asked once for all that lies beside each other", async () => {
+    const ids = [await stocked("GRAPH-1"), await stocked("GRAPH-2"), await stocked("GRAPH-3")]
+    const quiet = { traceparent: traceparent(hex(32), "00") }
+    const ada = shop.as(await tokenOf("GRAPH-ADA", "shopper"))
+    const items = ids.map((productId) => ({ productId, qty: 1 }))
+    await ada.post("/api/v1/orders", { items }, { key: hex(8), headers: quiet })
+    await ada.post("/api/v1/orders", { items: items.slice(1) }, { key: hex(8), headers: quiet })
+
+    const traceId = hex(32)
+    const stock = "inventory { available }"
+    const query = `query Lists {
+      products(filter: { limit: 50 }) { id ${stock} }
+      orders { items { items { product { name ${stock} } } } }
+      ${ids.map((id, nth) => `p${nth}: product(id: "${id}") { sku ${stock} }`).join(" ")}
+      ${ids.map((id, nth) => `s${nth}: productInventory(id: "${id}") { reserved }`).join(" ")}
+    }`
+    const answer = await ada.post("/graphql", { query }, { headers: { traceparent: traceparent(traceId, "01") } })
+    expect(answer.body).toMatchObject({
+      data: {
+        orders: { items: [{ items: [{}, {}] }, { items: [{}, {}, {}] }] },
+        p2: { sku: "GRAPH-3", inventory: { available: 98 } },
+        s0: { reserved: 1 }
+      }
+    })
+    const spans = memory.ofTrace(traceId)
+    const [server] = spans.filter(({ kind }) => kind === "server")
+    const [asked] = spans.filter(({ name }) => name === "GraphQL.query")
+    expect(asked?.attributes.get("graphql.operation.name")).toBe("Lists")
+    expect(asked === undefined ? [] : above(asked)).toContain(server?.name ?? "no span of the request")
+    const statements = spans.filter((span) => span.attributes.has("db.query.text"))
+    expect(statements.map((span) => above(span).includes("GraphQL.query"))).toEqual(statements.map(() => true))
+    // The list, the products by id, the orders, and stock twice: of what is at the top, and of what came with lists and orders.
+    const tables = statements.map((span) => /(?:from|join) (\w+\.\w+)/.exec(statement(span))?.[1] ?? "")
+    expect(tables.filter((table) => table.startsWith("catalogue.")).length).toBeLessThanOrEqual(2)
+    expect(tables.filter((table) => table.startsWith("inventory.")).length).toBeLessThanOrEqual(3)
+    expect(tables.filter((table) => table.startsWith("orders.")).length).toBeLessThanOrEqual(2)
+    expect(tables.length).toBeGreaterThanOrEqual(4)
+
+    // Products are kept for a while, stock is not. Soon, that is: the event of its making may still drop a product.
+    const readAgain = async () => {
+      const again = hex(32)
+      const one = `{ product(id: "${ids[0]}") { sku ${stock} } }`
+      await ada.post("/graphql", { query: one }, { headers: { traceparent: traceparent(again, "01") } })
+      const read = memory.ofTrace(again).filter((span) => span.attributes.has("db.query.text"))
+      return read.map((span) => /from (\w+)\./.exec(statement(span))?.[1])
+    }
+    expect(await until(readAgain, (contexts) => !contexts.includes("catalogue"))).toEqual(["inventory"])
+  })
+
+  test("in production is not told what the graph is made of", async () => {
+    const ask = (query: string) => shop.post("/graphql", { query })
+    const schema = await ask("{ __schema { types { name } } }")
+    expect([schema.status, schema.body]).toEqual([
+      200,
+      {
+        errors: expect.arrayContaining([
+          expect.objectContaining({ extensions: expect.objectContaining({ code: "validation_failed" }) })
+        ])
+      }
+    ])
+    const { body } = await ask(`{ product(id: "P") { nam } }`)
+    expect(body).toMatchObject({ errors: [{ message: 'Cannot query field "nam" on type "Product".' }] })
   })
 
   test("pays in one trace as well, the gateway and the order process in it", async () => {

@@ -222,6 +222,15 @@ export const journey = async (url: string, adminToken: string): Promise<Readonly
   await ask(visitor, "GET", `/api/v1/inventory/${milkId}`)
 
   // What one can read afterwards.
+  const graph = {
+    query: `query ($order: ID!) {
+      product(id: "nothing") { id }
+      order(id: $order) { status totalAmount items { qty product { name price inventory { onHand available } } } }
+      orders(limit: 2) { items { id } nextCursor }
+    }`,
+    variables: { order: order.slice("/api/v1/orders/".length) }
+  }
+  for (const who of [shopper, bob, visitor]) await ask(who, "POST", "/graphql", graph)
   await ask(shopper, "GET", order)
   await ask(shopper, "GET", "/api/v1/orders")
   await ask(shopper, "GET", "/api/v1/orders?limit=1")

@@ -59,6 +59,7 @@ const withOrders = <A, E>(run: (shop: Shop) => Effect.Effect<A, E, Scope.Scope>)
       Release: ({ reservationId }) => Effect.sync(() => void released.push(reservationId)),
       Commit: notAsked,
       Levels: notAsked,
+      LevelsOf: notAsked,
       Adjust: notAsked
     })
     const answers = Layer.effect(

@@ -7,6 +7,7 @@ import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/Conflue
 import { checkAll, registerAll } from "@merkato/infra/events/registry/SchemaRegistry"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { asyncApi } from "@merkato/rpc/events/AsyncApi"
+import { subgraphs, supergraph } from "@merkato/rpc/graphql/Subgraphs"
 import { Api } from "@merkato/rpc/rest/Api"
 import { CommandFailed } from "../Failure.ts"
 
@@ -14,6 +15,8 @@ import { CommandFailed } from "../Failure.ts"
 const exported = (): ReadonlyArray<readonly [string, unknown]> => [
   ["openapi.json", OpenApi.fromApi(Api)],
   ["asyncapi.json", asyncApi()],
+  ["graphql/supergraph.graphql", supergraph],
+  ...Object.entries(subgraphs).map(([name, sdl]) => [`graphql/${name}.graphql`, sdl] as const),
   ...allEvents.map((definition) => [`events/${definition.type}.json`, writtenSchema(definition)] as const)
 ]
 
@@ -30,16 +33,19 @@ const exporting = Command.make(
     const dir = Option.getOrElse(folder, () => named)
     const files = yield* FileSystem.FileSystem
     const path = yield* Path.Path
-    yield* files.makeDirectory(path.join(dir, "events"), { recursive: true })
     for (const [name, content] of exported()) {
       const file = path.join(dir, name)
-      yield* files.writeFileString(file, `${JSON.stringify(content, null, 2)}\n`)
+      yield* files.makeDirectory(path.dirname(file), { recursive: true })
+      yield* files.writeFileString(
+        file,
+        typeof content === "string" ? content : `${JSON.stringify(content, null, 2)}\n`
+      )
       yield* Console.log(file)
     }
   })
 ).pipe(
   Command.withDescription(
-    "Write openapi.json (REST), asyncapi.json (events) and events/*.json (the schema of each event) to a folder"
+    "Write openapi.json (REST), asyncapi.json (events), events/*.json (the schema of each event) and graphql/*.graphql (the subgraphs, and the graph that they compose to) to a folder"
   )
 )
 

@@ -19,6 +19,15 @@ export interface VersionedCache<A> {
   readonly drop: (key: string, version: number) => Effect.Effect<void>
 }
 
+/** Keeps nothing. */
+export const none = <A>(): VersionedCache<A> => ({
+  get: () => Effect.undefined,
+  peek: () => undefined,
+  hit: () => {},
+  put: () => Effect.void,
+  drop: () => Effect.void
+})
+
 /** What stands behind a cache: slower, and shared with others. It fails as if it knew nothing. */
 export interface Behind<A> {
   readonly find: (key: string) => Effect.Effect<{ readonly version: number; readonly value: A } | undefined>

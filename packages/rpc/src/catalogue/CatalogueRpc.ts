@@ -19,7 +19,7 @@ import { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden, InvalidValue } from "@merkato/domain/kernel/Problem"
 import { optionalText, text } from "@merkato/domain/kernel/Text"
 import { Contract } from "../contract/Contract.ts"
-import { command, page, paging, query } from "../contract/Operation.ts"
+import { command, idsOf, page, paging, query } from "../contract/Operation.ts"
 
 const CategorySize = Schema.Struct({ category: Schema.String, products: Schema.Int })
 
@@ -53,6 +53,8 @@ export const CatalogueGroup = RpcGroup.make(
     errors: [Forbidden, ProductNotFound]
   }),
   query("GetProduct", { payload: { productId: ProductId }, success: Product, errors: [ProductNotFound] }),
+  /** Those of the products that exist, at once. */
+  query("ProductsOf", { payload: { productIds: idsOf(ProductId) }, success: Schema.Array(Product), errors: [] }),
   query("ListProducts", {
     payload: { ...paging, q: Schema.optionalKey(optionalText(200)), category: Schema.optionalKey(optionalText(100)) },
     /** `late`: of a read model that may not know yet what has changed, or in place of one that is away; not to be kept. */

@@ -44,6 +44,9 @@ export const query = <
 export const page = <Item extends Schema.Top>(item: Item) =>
   Schema.Struct({ items: Schema.Array(item), nextCursor: Schema.NullOr(Schema.String) })
 
+/** Which ones a list of many is asked for at a time: at most 100. */
+export const idsOf = <Id extends Schema.Top>(id: Id) => Schema.Array(id).check(Schema.isMaxLength(100))
+
 /** How lists are asked for: at most 100 items a page (contracts: REST), and a cursor from the page before. */
 export const paging = {
   limit: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 100 })),

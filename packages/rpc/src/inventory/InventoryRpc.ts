@@ -14,10 +14,12 @@ import { OrderId, ProductId, ReservationId } from "@merkato/domain/kernel/Ids"
 import { Forbidden } from "@merkato/domain/kernel/Problem"
 import { LineQuantity } from "@merkato/domain/pricing/Quote"
 import { Contract } from "../contract/Contract.ts"
-import { command, query } from "../contract/Operation.ts"
+import { command, idsOf, query } from "../contract/Operation.ts"
 
 export const InventoryGroup = RpcGroup.make(
   query("Levels", { payload: { productId: ProductId }, success: StockLevels, errors: [] }),
+  /** The levels of many at once, in their order; zeros for a product without stock. */
+  query("LevelsOf", { payload: { productIds: idsOf(ProductId) }, success: Schema.Array(StockLevels), errors: [] }),
   command("Adjust", {
     payload: { productId: ProductId, delta: Delta, reason: AdjustmentReason },
     success: StockLevels,

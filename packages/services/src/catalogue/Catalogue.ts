@@ -56,6 +56,7 @@ export class Catalogue extends Context.Service<
     change(change: Change): Effect.Effect<Product, Forbidden | ProductNotFound | VersionConflict | ServiceUnavailable>
     setPrice(price: NewPrice): Effect.Effect<Product, Forbidden | ProductNotFound | ServiceUnavailable>
     get(productId: Ids.ProductId): Effect.Effect<Product, ProductNotFound | ServiceUnavailable>
+    productsOf(productIds: ReadonlyArray<Ids.ProductId>): Effect.Effect<ReadonlyArray<Product>, ServiceUnavailable>
     list(
       options: Cursor.Paging & { readonly q?: string; readonly category?: string }
     ): Effect.Effect<Found, InvalidValue | ServiceUnavailable>
@@ -151,6 +152,9 @@ export class Catalogue extends Context.Service<
         return product ?? (yield* new ProductNotFound({ productIds: [productId] }))
       }, orAway)
 
+      const productsOf = (productIds: ReadonlyArray<Ids.ProductId>) =>
+        store.findAll(productIds).pipe(orAway, Tracing.withSpan("Catalogue.productsOf"))
+
       const list = Tracing.fn("Catalogue.list")(function* ({
         limit,
         cursor,
@@ -198,6 +202,7 @@ export class Catalogue extends Context.Service<
         change,
         setPrice,
         get,
+        productsOf,
         list,
         suggestNames,
         searchFacets,

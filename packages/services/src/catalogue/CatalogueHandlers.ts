@@ -10,6 +10,7 @@ export const CatalogueHandlers = CatalogueGroup.toLayer(
       ChangeProduct: (change) => catalogue.change(change),
       SetPrice: (price) => catalogue.setPrice(price),
       GetProduct: ({ productId }) => catalogue.get(productId),
+      ProductsOf: ({ productIds }) => catalogue.productsOf(productIds),
       ListProducts: (options) => catalogue.list(options),
       SuggestNames: (options) => catalogue.suggestNames(options),
       SearchFacets: (options) => catalogue.searchFacets(options),

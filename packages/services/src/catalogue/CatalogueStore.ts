@@ -46,6 +46,11 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeProducts(rows)))[0]
   })
 
+  const findAll = Tracing.fn("CatalogueStore.findAll")(function* (productIds: ReadonlyArray<string>) {
+    const rows = yield* sql`select ${fields} from catalogue.products where product_id = any(${productIds}::text[])`
+    return yield* Effect.orDie(decodeProducts(rows))
+  })
+
   /** Reads a product and keeps others from changing it until the transaction ends. */
   const lock = Tracing.fn("CatalogueStore.lock")(function* (productId: string) {
     const rows = yield* sql`select ${fields} from catalogue.products where product_id = ${productId} for update`
@@ -145,5 +150,5 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decodePeriods(rows))
   })
 
-  return { insert, find, lock, update, changePrice, pricesOf, list, categories, periods }
+  return { insert, find, findAll, lock, update, changePrice, pricesOf, list, categories, periods }
 })

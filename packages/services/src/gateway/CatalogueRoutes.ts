@@ -1,14 +1,13 @@
-import { Clock, Effect } from "effect"
+import { Effect } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
 import { Price, type Product } from "@merkato/domain/catalogue/Product"
 import type { ProductId } from "@merkato/domain/kernel/Ids"
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
 import * as SingleFlight from "@merkato/infra/cache/SingleFlight"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
-import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import { jsonWithTag, tagged } from "./Etags.ts"
-import { flashSaleJson, KeptFlashPrices } from "./FlashPrices.ts"
+import { flashSaleJson, KeptFlashPrices, makeSalesOf } from "./FlashPrices.ts"
 import { onSale, ProductCache, ProductPages } from "./ProductCache.ts"
 import { answering, json, pageJson, pricePeriodJson, priceOf, productJson } from "./Rest.ts"
 
@@ -46,18 +45,8 @@ export const CatalogueRoutes = HttpApiBuilder.group(
       Effect.flatMap(cache.get(productId), (known) =>
         known === undefined ? readOnce(productId) : Effect.succeed(known)
       )
-    const pricing = yield* PricingRpc
     const kept = yield* KeptFlashPrices
-    /** The sales that run now. Without a memory of them, pricing is asked; while it is away, there are none to be seen. */
-    const salesOf = Effect.fnUntraced(function* (productIds: ReadonlyArray<ProductId>) {
-      const now = yield* Clock.currentTimeMillis
-      if (kept !== undefined) return (productId: ProductId) => kept.at(productId, now)
-      if (productIds.length === 0) return () => undefined
-      const { items } = yield* pricing
-        .PriceMap({ productIds, limit: productIds.length })
-        .pipe(Effect.orElseSucceed(() => ({ items: [] })))
-      return (productId: ProductId) => items.find((sale) => sale.productId === productId)
-    })
+    const salesOf = yield* makeSalesOf
     const pages = yield* ProductPages
     const services = yield* Effect.context<never>()
     const withoutPages = <E, R>(change: Effect.Effect<Product, E, R>) =>

@@ -10,6 +10,7 @@ import {
 } from "@merkato/domain/pricing/PricingEvents"
 import { priceInSale } from "@merkato/domain/pricing/Quote"
 import type { Envelope } from "@merkato/domain/kernel/Event"
+import type { ProductId } from "@merkato/domain/kernel/Ids"
 import { fromDecimal, toDecimal } from "@merkato/domain/kernel/Money"
 import type * as Cursor from "@merkato/infra/paging/Cursor"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
@@ -84,6 +85,21 @@ export const make = (): FlashPrices => {
  */
 export const KeptFlashPrices = Context.Reference<FlashPrices | undefined>("merkato/gateway/FlashPrices", {
   defaultValue: () => undefined
+})
+
+/** The sales that run now. Without a memory of them, pricing is asked; while it is away, there are none to be seen. */
+export const makeSalesOf = Effect.gen(function* () {
+  const pricing = yield* PricingRpc
+  const kept = yield* KeptFlashPrices
+  return Effect.fnUntraced(function* (productIds: ReadonlyArray<ProductId>) {
+    const now = yield* Clock.currentTimeMillis
+    if (kept !== undefined) return (productId: ProductId) => kept.at(productId, now)
+    if (productIds.length === 0) return () => undefined
+    const { items } = yield* pricing
+      .PriceMap({ productIds, limit: productIds.length })
+      .pipe(Effect.orElseSucceed(() => ({ items: [] })))
+    return (productId: ProductId) => items.find((sale) => sale.productId === productId)
+  })
 })
 
 const types: ReadonlySet<string> = new Set(pricingEvents.map(({ type }) => type))

@@ -6,10 +6,10 @@ import { invalid, problem } from "./Problems.ts"
 import { faultOf } from "./StrictJson.ts"
 
 /** Whether a body is sent as JSON; one of which nothing is said is taken for it. */
-const isJson = (contentType: string | undefined) =>
+export const isJson = (contentType: string | undefined) =>
   contentType === undefined || /^application\/json\s*(?:;|$)/i.test(contentType.trim())
 
-const isPlain = (contentEncoding: string | undefined) =>
+export const isPlain = (contentEncoding: string | undefined) =>
   contentEncoding === undefined || contentEncoding.trim().toLowerCase() === "identity"
 
 const unsupported = (detail: string, headers: Record<string, string>) =>

@@ -1,5 +1,6 @@
 import { FindMyWay } from "effect/http"
 import { HttpApi } from "effect/http-api"
+import { path as graph } from "@merkato/rpc/graphql/Address"
 import { Api } from "@merkato/rpc/rest/Api"
 
 /** What answers to GET here besides the API. */
@@ -10,6 +11,7 @@ const isPath = (path: string): path is `/${string}` => path.startsWith("/")
 /** Every address of the edge with the methods it answers to, found in the same way as by the router. */
 const addresses = (() => {
   const methods = new Map<string, Set<string>>(pages.map((path) => [path, new Set(["GET"])]))
+  methods.set(graph, new Set(["GET", "POST"]))
   HttpApi.reflect(Api, {
     onGroup: () => {},
     onEndpoint: ({ endpoint: { path, method } }) => {

@@ -84,19 +84,20 @@ export const ofError = (error: Tagged, options: ErrorOptions = {}) =>
 /** What a 401 has to say (RFC 9110, section 15.5.2). */
 const challenge = { "www-authenticate": "Bearer" }
 
-export const unauthenticated = (detail: string) =>
-  problem({
-    status: 401,
-    code: "unauthenticated",
-    title: "Unauthenticated",
-    detail,
-    headers: challenge
-  })
+export const unauthenticatedOptions = (detail: string): ProblemOptions => ({
+  status: 401,
+  code: "unauthenticated",
+  title: "Unauthenticated",
+  detail,
+  headers: challenge
+})
+
+export const unauthenticated = (detail: string) => problem(unauthenticatedOptions(detail))
 
 const formatIssues = SchemaIssue.makeFormatterStandardSchemaV1()
 
 /** What of the input is wrong, by path: `items[0].qty`. */
-const issuesOf = (error: Schema.SchemaError) =>
+export const issuesOf = (error: Schema.SchemaError) =>
   formatIssues(error.issue)
     .issues.slice(0, 50)
     .map((issue) => ({

@@ -1,6 +1,6 @@
 import { Context, Effect, Latch, Layer, Metric, Option, Schema } from "effect"
 import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
-import { Price } from "@merkato/domain/catalogue/Product"
+import { Price, Product } from "@merkato/domain/catalogue/Product"
 import type { FlashPrice } from "@merkato/domain/pricing/FlashSale"
 import * as PageCache from "@merkato/infra/cache/PageCache"
 import { SharedCache } from "@merkato/infra/cache/SharedCache"
@@ -40,16 +40,15 @@ const capacity = 20_000
 /** Products as JSON, ready to be sent (`product:{id}` of the caches). Without a bus there is no cache: nothing would drop what is stale. */
 export const ProductCache = Context.Reference<VersionedCache.VersionedCache<CachedProduct>>(
   "merkato/gateway/ProductCache",
-  {
-    defaultValue: () => ({
-      get: () => Effect.undefined,
-      peek: () => undefined,
-      hit: () => {},
-      put: () => Effect.void,
-      drop: () => Effect.void
-    })
-  }
+  { defaultValue: () => VersionedCache.none<CachedProduct>() }
 )
+
+/** Products as the graph asks for them (`gql:product:{id}` of the caches), for half a minute. */
+export const GraphProducts = Context.Reference<VersionedCache.VersionedCache<Product>>(
+  "merkato/gateway/GraphProducts",
+  { defaultValue: () => VersionedCache.none<Product>() }
+)
+const graphTtlMs = 30_000
 
 /** Characters of cached pages: a few thousand of the usual size. */
 const pageCharacters = 16_000_000
@@ -62,13 +61,27 @@ export const ProductPages = Context.Reference<PageCache.PageCache<CachedJson>>("
   defaultValue: () => PageCache.none<CachedJson>()
 })
 
-const sharedKey = (productId: string) => `product:${productId}`
+/** What is kept of products in the cache that processes share: under which key, in which form, and for how long. */
+const sharedForms = {
+  rest: {
+    keyOf: (productId: string) => `product:${productId}`,
+    form: Schema.fromJsonString(Schema.Struct({ etag: Schema.String, body: Schema.String, shelf: Price })),
+    ttlMs
+  },
+  graph: {
+    keyOf: (productId: string) => `gql:product:${productId}`,
+    form: Schema.fromJsonString(Product),
+    ttlMs: graphTtlMs
+  }
+} as const
 
-const SharedProduct = Schema.fromJsonString(Schema.Struct({ etag: Schema.String, body: Schema.String, shelf: Price }))
-const encodeShared = Schema.encodeSync(SharedProduct)
-const decodeShared = Schema.decodeUnknownOption(SharedProduct)
+interface SharedForm<A> {
+  readonly keyOf: (productId: string) => string
+  readonly form: Schema.Codec<A, string>
+  readonly ttlMs: number
+}
 
-const shared = Metric.gauge("product_shared_cache_hit_ratio", {
+const sharedRatio = Metric.gauge("product_shared_cache_hit_ratio", {
   description: "Share of the reads that missed this process's cache and were answered from the shared one"
 })
 
@@ -76,28 +89,34 @@ const shared = Metric.gauge("product_shared_cache_hit_ratio", {
  * Products that other processes have read, under their policy: without an answer in time there is nothing behind. What is
  * there in a form that this release does not know is read anew.
  */
-const behind = (cache: typeof SharedCache.Service, policies: typeof Policies.Service) => {
-  let [hits, reads] = [0, 0]
+const behind = <A>(
+  { keyOf, form, ttlMs }: SharedForm<A>,
+  cache: typeof SharedCache.Service,
+  policies: typeof Policies.Service,
+  count: { hits: number; reads: number }
+) => {
+  const encode = Schema.encodeSync(form)
+  const decode = Schema.decodeUnknownOption(form)
   const guarded = policies.guard<unknown>("cache.shared", { transient: () => true })
   return {
     find: (productId: string) =>
-      cache.find(sharedKey(productId)).pipe(
+      cache.find(keyOf(productId)).pipe(
         guarded,
         Effect.orElseSucceed(() => undefined),
         Effect.map((found) => {
-          const value = found === undefined ? Option.none() : decodeShared(found.value)
+          const value = found === undefined ? Option.none() : decode(found.value)
           return found !== undefined && Option.isSome(value)
             ? { version: found.version, value: value.value }
             : undefined
         }),
         Effect.tap((found) => {
-          reads += 1
-          if (found !== undefined) hits += 1
-          return Metric.update(shared, hits / reads)
+          count.reads += 1
+          if (found !== undefined) count.hits += 1
+          return Metric.update(sharedRatio, count.hits / count.reads)
         })
       ),
-    put: (productId: string, version: number, product: CachedProduct) =>
-      cache.put(sharedKey(productId), version, encodeShared(product), ttlMs).pipe(guarded, Effect.ignore)
+    put: (productId: string, version: number, product: A) =>
+      cache.put(keyOf(productId), version, encode(product), ttlMs).pipe(guarded, Effect.ignore)
   }
 }
 
@@ -118,7 +137,12 @@ const dropFromShared = (cache: typeof SharedCache.Service, bus: typeof EventBus.
         batch,
         // Each in its time: a busy process would never come to the end of a big batch in one, and begin it again and again.
         ({ envelope }) =>
-          Effect.timeout(cache.drop(sharedKey(envelope.partitionKey), envelope.aggregateVersion, ttlMs), "5 seconds"),
+          Effect.forEach(
+            Object.values(sharedForms),
+            ({ keyOf }) =>
+              Effect.timeout(cache.drop(keyOf(envelope.partitionKey), envelope.aggregateVersion, ttlMs), "5 seconds"),
+            { discard: true }
+          ),
         { discard: true }
       ).pipe(Effect.mapError((cause) => new BusUnavailable({ cause })))
   })
@@ -132,11 +156,20 @@ export const layer = Layer.effectContext(
     const bus = yield* EventBus
     const sharedCache = yield* Effect.serviceOption(SharedCache)
     const policies = yield* Policies
+    const count = { hits: 0, reads: 0 }
+    const shared = <A>(form: SharedForm<A>) =>
+      Option.isSome(sharedCache) ? behind(form, sharedCache.value, policies, count) : undefined
     const cache = yield* VersionedCache.make<CachedProduct>({
       name: "product",
       capacity,
       ttlMs,
-      behind: Option.isSome(sharedCache) ? behind(sharedCache.value, policies) : undefined
+      behind: shared(sharedForms.rest)
+    })
+    const graph = yield* VersionedCache.make<Product>({
+      name: "graph_product",
+      capacity,
+      ttlMs: graphTtlMs,
+      behind: shared(sharedForms.graph)
     })
     if (Option.isSome(sharedCache)) {
       yield* Effect.forkScoped(dropFromShared(sharedCache.value, bus))
@@ -157,7 +190,10 @@ export const layer = Layer.effectContext(
                 topic === "promo.events"
                   ? Effect.ignore(FlashPrices.follow(flashPrices, envelope))
                   : envelope.eventType === ProductUpdated.type
-                    ? cache.drop(envelope.partitionKey, envelope.aggregateVersion)
+                    ? Effect.andThen(
+                        cache.drop(envelope.partitionKey, envelope.aggregateVersion),
+                        graph.drop(envelope.partitionKey, envelope.aggregateVersion)
+                      )
                     : Effect.void,
               { discard: true }
             ),
@@ -168,6 +204,7 @@ export const layer = Layer.effectContext(
     // Nothing may be cached before its changes are listened to.
     yield* following.await
     return Context.make(ProductCache, cache).pipe(
+      Context.add(GraphProducts, graph),
       Context.add(ProductPages, pages),
       Context.add(FlashPrices.KeptFlashPrices, flashPrices)
     )

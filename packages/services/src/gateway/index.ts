@@ -22,6 +22,7 @@ import { Health } from "./Health.ts"
 import { home } from "./Home.ts"
 import { IdentityRoutes } from "./IdentityRoutes.ts"
 import { InventoryRoutes } from "./InventoryRoutes.ts"
+import { GraphqlRoutes } from "./graphql/GraphqlRoutes.ts"
 import * as JsonBody from "./JsonBody.ts"
 import { LiveRoutes } from "./live/LiveRoutes.ts"
 import { NotificationRoutes } from "./NotificationRoutes.ts"
@@ -85,5 +86,6 @@ export const gateway = (contexts: ReadonlyArray<string>) =>
     ProductsAtHand,
     FlashPrices.looking,
     LiveRoutes,
+    GraphqlRoutes,
     Edge
   ).pipe(Layer.provide(clients))

@@ -40,6 +40,7 @@ export class Inventory extends Context.Service<
   Inventory,
   {
     levels(productId: Ids.ProductId): Effect.Effect<StockLevels, ServiceUnavailable>
+    levelsOf(productIds: ReadonlyArray<Ids.ProductId>): Effect.Effect<ReadonlyArray<StockLevels>, ServiceUnavailable>
     adjust(adjustment: {
       readonly productId: Ids.ProductId
       readonly delta: number
@@ -76,9 +77,16 @@ export class Inventory extends Context.Service<
       /** Tells the relay about events that a statement of the store wrote; at once, or when the transaction around it commits. */
       const wrote = sql.afterCommit(events.committed)
 
+      const nothing = (productId: Ids.ProductId) =>
+        new StockLevels({ productId, onHand: 0, reserved: 0, available: 0, version: 0 })
+
       const levels = Tracing.fn("Inventory.levels")(function* (productId: Ids.ProductId) {
-        const found = yield* store.levels(productId)
-        return found ?? new StockLevels({ productId, onHand: 0, reserved: 0, available: 0, version: 0 })
+        return (yield* store.levels(productId)) ?? nothing(productId)
+      }, orAway)
+
+      const levelsOf = Tracing.fn("Inventory.levelsOf")(function* (productIds: ReadonlyArray<Ids.ProductId>) {
+        const found = new Map((yield* store.levelsOf(productIds)).map((each) => [each.productId, each]))
+        return productIds.map((productId) => found.get(productId) ?? nothing(productId))
       }, orAway)
 
       const adjust = Tracing.fn("Inventory.adjust")(
@@ -209,7 +217,7 @@ export class Inventory extends Context.Service<
         return count
       }).pipe(orAway, Effect.withTracerEnabled(false))
 
-      return Inventory.of({ levels, adjust, reserve, extend, commit, release, expireDue })
+      return Inventory.of({ levels, levelsOf, adjust, reserve, extend, commit, release, expireDue })
     })
   )
 }

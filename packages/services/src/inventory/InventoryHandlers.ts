@@ -9,6 +9,7 @@ export const InventoryHandlers = InventoryGroup.toLayer(
     const stock = yield* StockRead
     return InventoryGroup.of({
       Levels: ({ productId }) => stock.levels(productId),
+      LevelsOf: ({ productIds }) => inventory.levelsOf(productIds),
       Adjust: (adjustment) => inventory.adjust(adjustment),
       Reserve: (request) => inventory.reserve(request),
       Extend: (request) => inventory.extend(request),

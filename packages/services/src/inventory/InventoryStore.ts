@@ -74,12 +74,20 @@ interface Close {
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
 
+  const inAllWarehouses = sql.literal(`product_id as "productId", sum(on_hand)::int as "onHand",
+    sum(reserved)::int as reserved, (sum(on_hand) - sum(reserved))::int as available, max(version) as version`)
+
   const levels = Tracing.fn("InventoryStore.levels")(function* (productId: string) {
     const rows = yield* sql`
-      select product_id as "productId", sum(on_hand)::int as "onHand", sum(reserved)::int as reserved,
-        (sum(on_hand) - sum(reserved))::int as available, max(version) as version
-      from inventory.inventory_stock where product_id = ${productId} group by product_id`
+      select ${inAllWarehouses} from inventory.inventory_stock where product_id = ${productId} group by product_id`
     return (yield* Effect.orDie(decodeLevels(rows)))[0]
+  })
+
+  const levelsOf = Tracing.fn("InventoryStore.levelsOf")(function* (productIds: ReadonlyArray<string>) {
+    const rows = yield* sql`
+      select ${inAllWarehouses} from inventory.inventory_stock
+      where product_id = any(${productIds}::text[]) group by product_id`
+    return yield* Effect.orDie(decodeLevels(rows))
   })
 
   const known = Tracing.fn("InventoryStore.known")(function* (reservationId: string) {
@@ -362,5 +370,5 @@ export const make = Effect.gen(function* () {
         ${adjustment.by}, ${stock.onHand}, ${adjustment.at})`
   })
 
-  return { levels, known, reserve, close, extend, bury, due, adjust, recordAdjustment }
+  return { levels, levelsOf, known, reserve, close, extend, bury, due, adjust, recordAdjustment }
 })

@@ -1,0 +1,2 @@
+/** Where the graph is asked: by POST, or by GET. */
+export const path = "/graphql"
