@@ -89,7 +89,7 @@ const checks = [
 const testTimeoutMs = 60_000
 
 /** Files at a time: most of them wait for processes that start, stop and recover, and none may need a machine of its own. */
-const filesAtOnce = 2
+const filesAtOnce = 3
 
 const seconds = (sinceMs: number) => `${((performance.now() - sinceMs) / 1000).toFixed(1)} s`
 
