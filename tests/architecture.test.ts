@@ -261,7 +261,11 @@ const noCycles: Rule = (files) => {
 
 const services = "packages/services/src/"
 /** What composes contexts into deployments, and so knows them all; no context knows any of these. */
-const composition = new Set(["contexts.ts", "deployment.ts", "peers.ts"].map((file) => `${services}${file}`))
+const composition = new Set(
+  ["contexts.ts", "deployment.ts", "eventBackbone.ts", "paymentProviders.ts", "peers.ts"].map(
+    (file) => `${services}${file}`
+  )
+)
 
 /** `orders` of packages/services/src/orders/…; nothing for files beside the contexts and for folders like `_shared`. */
 const contextOf = (path: string): string | undefined => {

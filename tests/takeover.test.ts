@@ -24,7 +24,7 @@ import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
-import * as Deployment from "@merkato/services/deployment"
+import * as PaymentProviders from "@merkato/services/paymentProviders"
 import type { Conduct } from "@merkato/services/psp/Conduct"
 import { booksBalance } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
@@ -52,7 +52,7 @@ const inWorld = <A, E>(test: (world: World) => Effect.Effect<A, E, Shop | Scope.
     const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
     patientCircuits(folder.path)
     const { address } = Context.get(
-      yield* Layer.build(Deployment.testGateways(database.url, { port: 0, drainTimeout: Duration.millis(50) })),
+      yield* Layer.build(PaymentProviders.testGateways(database.url, { port: 0, drainTimeout: Duration.millis(50) })),
       HttpServer.HttpServer
     )
     const url = `http://127.0.0.1:${"port" in address ? address.port : 0}`

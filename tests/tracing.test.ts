@@ -22,6 +22,7 @@ import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { contextNames } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
+import * as PaymentProviders from "@merkato/services/paymentProviders"
 import { gateway } from "@merkato/services/gateway/index"
 import { type Answer, Client, text, tokenFor } from "./support/Client.ts"
 import { startCollector } from "./support/Collector.ts"
@@ -57,7 +58,7 @@ const everything = (dataDir: string, url: Redacted.Redacted) =>
       Layer.provide(Deployment.caches(url)),
       Layer.provide(Deployment.running(contextNames, { contexts: () => url, bus: url })),
       Layer.provide(Deployment.readiness(Deployment.needsOf(contextNames, true))),
-      Layer.provide(Deployment.paymentGateway(url)),
+      Layer.provide(PaymentProviders.paymentGateway(url)),
       Layer.provide(Deployment.policies(dataDir)),
       Layer.provide(Deployment.security(dataDir)),
       Layer.provide(Switchboard.layer)

@@ -19,6 +19,7 @@ import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { contextNames } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
+import * as PaymentProviders from "@merkato/services/paymentProviders"
 import { temporaryFolder } from "./Processes.ts"
 
 /** Typed clients of every context. */
@@ -44,7 +45,7 @@ export const contextsOn = (url: Redacted.Redacted, dataDir: string) =>
       clients.pipe(
         Layer.provideMerge(
           Deployment.running(contextNames, { contexts: () => url, bus: url }).pipe(
-            Layer.provide(Deployment.paymentGateway(url)),
+            Layer.provide(PaymentProviders.paymentGateway(url)),
             Layer.provide(Deployment.policies(dataDir)),
             Layer.provide(Deployment.security(dataDir))
           )

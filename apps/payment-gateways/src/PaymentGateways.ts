@@ -4,7 +4,7 @@ import { Command, Flag } from "effect/cli"
 import { DataFolder } from "@merkato/infra/postgres/DataFolder"
 import * as DatabaseUrl from "@merkato/infra/postgres/DatabaseUrl"
 import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
-import * as Deployment from "@merkato/services/deployment"
+import * as PaymentProviders from "@merkato/services/paymentProviders"
 
 const welcome = (port: number) => `
 Test payment gateways at http://localhost:${port}
@@ -31,7 +31,7 @@ const run = (options: {
   Effect.gen(function* () {
     const { hostname, port } = options
     const { url } = yield* DatabaseUrl.DatabaseUrl
-    yield* Layer.build(Deployment.testGateways(url, { port, hostname, drainTimeout: Duration.seconds(10) }))
+    yield* Layer.build(PaymentProviders.testGateways(url, { port, hostname, drainTimeout: Duration.seconds(10) }))
     yield* Console.log(welcome(port))
     return yield* Effect.never
   }).pipe(

@@ -7,6 +7,7 @@ import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import type { ContextName } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
+import * as PaymentProviders from "@merkato/services/paymentProviders"
 import { Health } from "@merkato/services/gateway/Health"
 import { BadTopology, parseContexts, parsePeer } from "@merkato/services/peers"
 
@@ -44,7 +45,7 @@ const run = Effect.fnUntraced(
         Layer.provide(Deployment.running(names, { contexts: (name) => urls.get(name) ?? bus, bus })),
         Layer.provide(Deployment.remote(peers)),
         Layer.provide(Deployment.readiness(Deployment.needsOf(names, false))),
-        Layer.provide(Deployment.paymentGateway(urls.get("payments") ?? bus)),
+        Layer.provide(PaymentProviders.paymentGateway(urls.get("payments") ?? bus)),
         Layer.provide(Deployment.policies(dataDir)),
         Layer.provide(Deployment.security(dataDir)),
         Layer.provide(Switchboard.layer)

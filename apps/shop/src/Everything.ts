@@ -3,6 +3,7 @@ import { KeepsHouse } from "@merkato/infra/context/BoundedContext"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { contextNames } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
+import * as PaymentProviders from "@merkato/services/paymentProviders"
 import { gateway } from "@merkato/services/gateway/index"
 import { seeding } from "@merkato/services/seed"
 
@@ -39,7 +40,7 @@ export const everything = (
       Layer.provide(Deployment.live(url)),
       Layer.provide(Deployment.running(contextNames, { contexts: () => url, bus: url, maxConnections })),
       Layer.provide(Deployment.readiness(Deployment.needsOf(contextNames, true))),
-      Layer.provide(Deployment.paymentGateway(url)),
+      Layer.provide(PaymentProviders.paymentGateway(url)),
       Layer.provide(Deployment.policies(dataDir)),
       Layer.provide(Deployment.security(dataDir)),
       Layer.provide(Switchboard.layer)

@@ -12,7 +12,7 @@ import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import * as Envelope from "@merkato/infra/soap/Envelope"
 import * as Soap from "@merkato/rpc/payments/PaymentGatewaySoap"
-import * as Deployment from "../src/deployment.ts"
+import * as PaymentProviders from "../src/paymentProviders.ts"
 import type { PaymentGateway } from "../src/payments/PaymentGateways.ts"
 import * as RestGateway from "../src/payments/RestGateway.ts"
 import * as SoapGateway from "../src/payments/SoapGateway.ts"
@@ -35,7 +35,7 @@ beforeAll(
     Effect.gen(function* () {
       const database = yield* TestDatabase.fresh
       url = database.url
-      const services = yield* Layer.build(Deployment.testGateways(database.url, { port: 0, drainTimeout: 200 }))
+      const services = yield* Layer.build(PaymentProviders.testGateways(database.url, { port: 0, drainTimeout: 200 }))
       const { address } = yield* Effect.provideContext(HttpServer.HttpServer, services)
       baseUrl = `http://127.0.0.1:${"port" in address ? address.port : 0}`
     }).pipe(Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Scope.provide(scope), Effect.runPromise),

@@ -19,6 +19,7 @@ import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { contextNames } from "../src/contexts.ts"
 import * as Deployment from "../src/deployment.ts"
+import * as PaymentProviders from "../src/paymentProviders.ts"
 import { as, clients } from "../../../tests/support/InProcess.ts"
 import { temporaryFolder } from "../../../tests/support/Processes.ts"
 
@@ -68,7 +69,7 @@ beforeAll(
         clients.pipe(
           Layer.provideMerge(
             Deployment.running(contextNames, { contexts: urlOf, bus: urlOf("bus"), maxConnections: 4 }).pipe(
-              Layer.provide(Deployment.paymentGateway(superuser)),
+              Layer.provide(PaymentProviders.paymentGateway(superuser)),
               Layer.provide(Deployment.policies(folder.path)),
               Layer.provideMerge(Deployment.security(folder.path))
             )

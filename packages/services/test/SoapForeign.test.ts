@@ -12,7 +12,7 @@ import { PaymentToken } from "@merkato/domain/payments/Payment"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { AttemptStatus } from "@merkato/rpc/payments/PaymentGatewayRest"
 import * as Soap from "@merkato/rpc/payments/PaymentGatewaySoap"
-import * as Deployment from "../src/deployment.ts"
+import * as PaymentProviders from "../src/paymentProviders.ts"
 import * as SoapGateway from "../src/payments/SoapGateway.ts"
 
 const scope = Scope.makeUnsafe()
@@ -22,7 +22,7 @@ beforeAll(
   () =>
     Effect.gen(function* () {
       const database = yield* TestDatabase.fresh
-      const services = yield* Layer.build(Deployment.testGateways(database.url, { port: 0, drainTimeout: 200 }))
+      const services = yield* Layer.build(PaymentProviders.testGateways(database.url, { port: 0, drainTimeout: 200 }))
       const { address } = yield* Effect.provideContext(HttpServer.HttpServer, services)
       endpoint = `http://127.0.0.1:${"port" in address ? address.port : 0}/soap/payments`
     }).pipe(Effect.provide(Logger.layer([])), Effect.withTracerEnabled(false), Scope.provide(scope), Effect.runPromise),
