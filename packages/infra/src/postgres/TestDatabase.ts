@@ -2,8 +2,8 @@
 import * as PgConnection from "@effect/sql-pg/PgConnection"
 import { Config, Effect, Layer, Option, Redacted, Scope } from "effect"
 import type { SqlClient } from "effect/sql"
-import { spawn } from "node:child_process"
-import { chmodSync, existsSync, mkdtempSync, readdirSync } from "node:fs"
+import { spawn, spawnSync } from "node:child_process"
+import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Database from "./Database.ts"
@@ -14,41 +14,51 @@ import { EmbeddedPostgres } from "./EmbeddedPostgres.ts"
 const notDurable = { fsync: "off", full_page_writes: "off", synchronous_commit: "off", max_connections: "300" }
 
 /**
- * Stops the server in a folder and deletes the folder, once this process has ended in whatever way: `bun test` runs no
- * exit handlers, but a pipe from it closes even when it is killed.
+ * Stops the server in a folder, if it still runs, and deletes the folder. Whose pid the file says may be somebody else's
+ * by now.
+ */
+const cleanUp = `
+  pid=$(head -n 1 "$1/postgres/postmaster.pid" 2>/dev/null)
+  runs() { [ -n "$pid" ] && ps -o args= -p "$pid" 2>/dev/null | grep -qF -- "$1/postgres"; }
+  if runs "$1"; then
+    kill -QUIT "$pid"
+    # Backends that are stopped (the simulator does that) are killed by the server itself, after 5 seconds.
+    for i in $(seq 70); do isOurs "$1" || break; sleep 0.1; done
+  fi
+  rm -rf "$1" || { sleep 2; rm -rf "$1"; }`
+
+/**
+ * Cleans up once this process has ended in whatever way: `bun test` runs no exit handlers, but a pipe from it closes even
+ * when it is killed.
  */
 const cleanUpAfterUs = (dataDir: string) => {
-  const script = `
-    cat >/dev/null
-    pid=$(head -n 1 "$1/postgres/postmaster.pid" 2>/dev/null) && kill -QUIT "$pid"
-    # Backends that are stopped (the simulator does that) are killed by the server itself, after 5 seconds.
-    for i in $(seq 70); do [ -e "$1/postgres/postmaster.pid" ] || break; sleep 0.1; done
-    rm -rf "$1" || { sleep 2; rm -rf "$1"; }`
-  const cleaner = spawn("/bin/sh", ["-c", script, "sh", dataDir], {
+  const cleaner = spawn("/bin/sh", ["-c", `cat >/dev/null; ${cleanUp}`, "sh", dataDir], {
     detached: true,
     stdio: ["pipe", "ignore", "ignore"]
   })
   cleaner.unref()
-  return cleaner
 }
 
-/** What the killed left, when even their cleaner did not live: folders whose owner is dead. */
+/**
+ * What the killed left, when even their cleaner did not live (test files that run at the same time are killed with all that
+ * they started): folders whose owner is dead.
+ */
 const sweep = Effect.fnUntraced(function* (prefix: string) {
   for (const name of readdirSync(tmpdir())) {
     const left = join(tmpdir(), name)
     if (!name.startsWith(prefix) || !existsSync(join(left, "lock"))) continue
-    const dead = yield* DataFolder.lock(left).pipe(
-      Effect.as(true),
+    yield* DataFolder.lock(left).pipe(
+      Effect.andThen(Effect.sync(() => spawnSync("/bin/sh", ["-c", cleanUp, "sh", left]))),
       Effect.scoped,
-      Effect.orElseSucceed(() => false)
+      // Somebody's, or already gone.
+      Effect.ignore
     )
-    if (dead) cleanUpAfterUs(left).stdin.end()
   }
 })
 
 /**
- * A server in a temporary folder, which goes when this process does. `prefix` is of the folder's name: those of the same
- * prefix that were left behind by killed processes are stopped and deleted first.
+ * A server in a temporary folder; both go with the scope, or when this process does. `prefix` is of the folder's name:
+ * those of the same prefix that were left behind by killed processes are stopped and deleted first.
  */
 export const temporary = Effect.fn("TestDatabase.temporary")(function* (
   prefix: string,
@@ -58,6 +68,8 @@ export const temporary = Effect.fn("TestDatabase.temporary")(function* (
   const dataDir = mkdtempSync(join(tmpdir(), prefix))
   chmodSync(dataDir, 0o755)
   cleanUpAfterUs(dataDir)
+  // After its server, where that is stopped before the process ends.
+  yield* Effect.addFinalizer(() => Effect.sync(() => rmSync(dataDir, { recursive: true, force: true })))
   return yield* EmbeddedPostgres.start({ dataDir, settings })
 })
 
