@@ -15,14 +15,13 @@ import {
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { Id, UserId } from "@merkato/domain/kernel/Ids"
-import { Forbidden, Unauthenticated } from "@merkato/domain/kernel/Problem"
-import { anonymous, Principal, RequestContext, Role, system } from "@merkato/domain/kernel/RequestContext"
+import { Unauthenticated } from "@merkato/domain/kernel/Problem"
+import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { showing } from "../../../tests/support/Clocks.ts"
 import { KeyRing, KeysUnreadable } from "../src/auth/KeyRing.ts"
 import { Passwords } from "../src/auth/Passwords.ts"
 import { Secrets } from "../src/auth/Secrets.ts"
 import { Tokens } from "../src/auth/Tokens.ts"
-import { type Action, authorize, Authorizer, decide } from "../src/authorizer/Authorizer.ts"
 
 const folders: Array<string> = []
 afterAll(() => folders.forEach((folder) => rmSync(folder, { recursive: true, force: true })))
@@ -433,81 +432,3 @@ test("a secret is 256 bits that come once", () =>
     expect(new Set(many).size).toBe(200)
     for (const one of many) expect(base64url.decode(one)).toHaveLength(32)
   }).pipe(Effect.provide(Secrets.layer), Effect.runPromise))
-
-/**
- * Who may do what. `yes`: to whatever. `own`: to what is theirs. What is not here is not allowed.
- */
-const may: Record<Action, Partial<Record<Role, "yes" | "own">>> = {
-  "product.write": { admin: "yes" },
-  "price.override": { admin: "yes" },
-  "flash_sale.write": { admin: "yes" },
-  "stock.adjust": { admin: "yes", service: "yes" },
-  "stock.reserve": { shopper: "yes", admin: "yes", service: "yes" },
-  "cart.create": { anonymous: "yes", guest: "yes", shopper: "yes", admin: "yes" },
-  "cart.use": { guest: "own", shopper: "own", admin: "own" },
-  "order.place": { shopper: "yes", admin: "yes" },
-  "order.read": { shopper: "own", admin: "yes", service: "yes" },
-  "order.list": { shopper: "yes", admin: "yes" },
-  "order.pay": { shopper: "own", admin: "own" },
-  "order.cancel": { shopper: "own", admin: "yes", service: "yes" },
-  "order.fulfil": { admin: "yes" },
-  "order.review": { admin: "yes" },
-  "payment.move": { shopper: "yes", admin: "yes", service: "yes" },
-  "notification.read": { shopper: "yes", admin: "yes" },
-  "webhook.write": { shopper: "yes", admin: "yes" },
-  "webhook.use": { shopper: "own", admin: "yes" },
-  "session.end": { shopper: "yes", admin: "yes" },
-  "risk.assess": { shopper: "yes", admin: "yes", service: "yes" },
-  "ops.read": { admin: "yes", service: "yes" }
-}
-
-const principalOf = (role: Role) =>
-  role === "anonymous"
-    ? anonymous
-    : role === "service"
-      ? system
-      : new Principal({ userId: UserId.make("ME"), role, region: "us" })
-
-describe("permission", () => {
-  const cases = Object.entries(may).flatMap(([action, roles]) =>
-    Role.literals.flatMap((role) =>
-      [
-        { what: "their own", ownerId: principalOf(role).userId },
-        { what: "somebody else's", ownerId: "SOMEBODY" },
-        { what: "nobody's", ownerId: undefined }
-      ].map(({ what, ownerId }) => ({
-        action,
-        role,
-        what,
-        resource: ownerId === undefined ? {} : { ownerId },
-        expected: roles[role] === "yes" || (roles[role] === "own" && what === "their own")
-      }))
-    )
-  )
-  const isAction = (action: string): action is Action => action in may
-
-  test("is given by role, action and owner, and denied to everything that is not in the table", () => {
-    expect(cases).toHaveLength(21 * 5 * 3)
-    for (const { action, role, what, resource, expected } of cases) {
-      if (!isAction(action)) throw new Error(action)
-      const answer = decide({ principal: principalOf(role), action, resource })
-      expect([role, action, what, answer]).toEqual([role, action, what, expected])
-    }
-  })
-
-  test("is asked for whoever calls, and what is denied is Forbidden, with the action in it", () =>
-    Effect.gen(function* () {
-      for (const { action, role, resource, expected } of cases) {
-        if (!isAction(action)) throw new Error(action)
-        const exit = yield* Effect.exit(authorize(action, resource)).pipe(
-          Effect.provideService(RequestContext, { principal: principalOf(role), correlationId: "", traceParent: "" })
-        )
-        expect(exit).toEqual(expected ? Exit.succeed(undefined) : Exit.fail(new Forbidden({ action })))
-      }
-    }).pipe(Effect.provide(Authorizer.layerRules), Effect.runPromise))
-
-  test("is nobody's for the asking: an owner without a name is not the same as no owner", () => {
-    const nameless = { principal: anonymous, action: "cart.use", resource: { ownerId: anonymous.userId } } as const
-    expect(decide(nameless)).toBe(false)
-  })
-})

@@ -110,6 +110,7 @@ describe("retry", () => {
     ["risk.assess", [0, 50]],
     ["webhook.dispatch", [0, 30_000, 150_000, 450_000, 1_350_000, 3_150_000]],
     ["flash_sale.price", [0]],
+    ["authorizer.decide", [0, 20]],
     ["cache.shared", [0]],
     ["search.products", [0]],
     ["orders.history", [0]],

@@ -3,7 +3,7 @@ import "effect/schema/SchemaJITCompiler/enable"
 import { type Config, Context, Effect, Layer, Redacted } from "effect"
 import { FetchHttpClient, HttpRouter } from "effect/http"
 import type { SqlClient } from "effect/sql"
-import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import * as AuthorizerWhereNamed from "@merkato/infra/authorizer/AuthorizerWhereNamed"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Encryption } from "@merkato/infra/auth/Encryption"
 import { Passwords } from "@merkato/infra/auth/Passwords"
@@ -150,7 +150,7 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
       Layer.provide(connectors(names.map(databases.contexts))),
       Layer.provide(eventBus(databases.bus)),
       Layer.provide(readModelServers),
-      Layer.provide(Authorizer.layerRules)
+      Layer.provide(AuthorizerWhereNamed.layer)
     )
 }
 
@@ -183,7 +183,7 @@ export const rpcRoutes = (names: ReadonlyArray<ContextName>) =>
 
 /** Lets the edge ask this process for its policies. */
 export const policyRoutes = (names: ReadonlyArray<ContextName>) =>
-  GatewayPolicies.route(names).pipe(Layer.provide(serviceTokens), Layer.provide(Authorizer.layerRules))
+  GatewayPolicies.route(names).pipe(Layer.provide(serviceTokens), Layer.provide(AuthorizerWhereNamed.layer))
 
 /** Whom the edge asks for the policies of other processes. */
 export const policyPeers = (peers: ReadonlyArray<Peer>) =>

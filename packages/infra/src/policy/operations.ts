@@ -99,6 +99,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "authorizer.decide": {
+    about: "decision by an OPA: without it nobody is let through",
+    usedBy: "every context",
+    deadlineMs: 1_000,
+    attemptTimeoutMs: 400,
+    attempts: 2,
+    backoff: exponential(20, 50),
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 256, waiting: 2_048 },
+    rateLimit: null,
+    retryBudget: { tokens: 200, refund: 0.1 }
+  },
   "cache.shared": {
     about: "shared cache: who reads goes on without it",
     usedBy: "the edge",

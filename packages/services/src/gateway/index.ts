@@ -1,6 +1,6 @@
 import { Layer } from "effect"
 import { HttpApiBuilder } from "effect/http-api"
-import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
+import * as AuthorizerWhereNamed from "@merkato/infra/authorizer/AuthorizerWhereNamed"
 import { AnalyticsRpc } from "@merkato/rpc/analytics/AnalyticsRpc"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
@@ -77,7 +77,7 @@ export const gateway = (contexts: ReadonlyArray<string>) =>
         NotificationRoutes,
         WebhookRoutes
       ]),
-      Layer.provide(opsRoutes(contexts).pipe(Layer.provide(Authorizer.layerRules))),
+      Layer.provide(opsRoutes(contexts).pipe(Layer.provide(AuthorizerWhereNamed.layer))),
       Layer.provide([JsonBody.layer, SignedIn.layer])
     ),
     docs,

@@ -159,19 +159,26 @@ export class OrderProcess extends Context.Service<
       })
 
       /** Why this order cannot be paid by the caller, as far as that is for good. */
-      const refusalOf = Effect.fnUntraced(function* (orderId: Ids.OrderId, order: Order | undefined) {
+      const refusalOf = (orderId: Ids.OrderId, order: Order | undefined, isAllowed: boolean) => {
         if (order === undefined) return new OrderNotFound({ orderId })
-        if (!(yield* allowed("order.pay", { ownerId: order.userId }))) return new NotYourOrder()
+        if (!isAllowed) return new NotYourOrder()
         return order.status === "PENDING" ? undefined : new NotPayable({ orderStatus: order.status })
+      }
+
+      /** Asked outside of the transaction: who decides may be another machine, and an owner never changes. */
+      const payable = Effect.fnUntraced(function* (orderId: Ids.OrderId) {
+        const order = yield* orders.find(orderId)
+        return order !== undefined && (yield* allowed("order.pay", { ownerId: order.userId }))
       })
 
       /** Claims the key, marks the order and begins the process, in one transaction. */
-      const beginPay = (keyed: Keyed, request: Pay) =>
-        transaction(
+      const beginPay = Effect.fnUntraced(function* (keyed: Keyed, request: Pay) {
+        const isAllowed = yield* payable(request.orderId)
+        return yield* transaction(
           Effect.gen(function* () {
             if (!(yield* idempotency.claim(keyed, SagaStore.leaseMs))) return undefined
             const order = yield* orders.lock(request.orderId)
-            const refusal = yield* refusalOf(request.orderId, order)
+            const refusal = refusalOf(request.orderId, order, isAllowed)
             if (order === undefined || refusal !== undefined) {
               const final = refusal ?? new OrderNotFound({ orderId: request.orderId })
               yield* idempotency.settle(keyed, encodeAnswer({ _tag: "Refused", refusal: final }))
@@ -198,6 +205,7 @@ export class OrderProcess extends Context.Service<
             })
           })
         )
+      })
 
       const sagaIdOf = ({ caller, operation, key }: Keyed) => derivedId("SAGA", caller, operation, key)
 

@@ -33,7 +33,7 @@ import {
   OrderReservationLost
 } from "@merkato/domain/orders/OrderEvents"
 import { type CurrencyNotSupported, type Item, type Quote } from "@merkato/domain/pricing/Quote"
-import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
+import { allowed, authorize, verdict } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import { derivedId } from "@merkato/infra/idempotency/Digest"
 import { answerOf, Idempotency, type Keyed, replay, type Replayed } from "@merkato/infra/idempotency/Idempotency"
@@ -258,13 +258,28 @@ export class Orders extends Context.Service<
           Effect.catchTag("ServiceUnavailable", (error) => Effect.logWarning("Stock comes back a little later", error))
         )
 
+      /** Asked outside of the transaction: who decides may be another machine, and an owner never changes. */
+      const cancelable = Effect.fnUntraced(function* (orderId: Ids.OrderId) {
+        const order = yield* store.find(orderId)
+        if (order === undefined) return yield* new OrderNotFound({ orderId })
+        switch (yield* verdict("order.cancel", { ownerId: order.userId, status: order.status })) {
+          case "allowed":
+            return
+          case "forbidden":
+            return yield* new NotYourOrder()
+          case "not_now":
+            return yield* new NotCancelable({ orderStatus: order.status })
+        }
+      })
+
       const cancel = Tracing.fn("Orders.cancel")(
         function* (orderId: Ids.OrderId) {
           yield* Effect.annotateCurrentSpan({ orderId })
+          yield* cancelable(orderId)
           const canceled = yield* changing(
             orderId,
             Effect.fnUntraced(function* (order) {
-              if (!(yield* allowed("order.cancel", { ownerId: order.userId }))) return yield* new NotYourOrder()
+              // It may have moved on since the policies looked at it.
               if (order.status !== "PENDING") return yield* new NotCancelable({ orderStatus: order.status })
               if (order.paymentAttemptId !== null) return yield* new PaymentInProgress({ retryAfterSeconds: 5 })
               return cancellation(order, "canceled_by_customer")
