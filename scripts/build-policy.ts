@@ -1,28 +1,24 @@
 // Makes the wasm that the shop evaluates of the policy in Rego, and writes down of what it was made: a test compares.
-//   bun scripts/build-policy.ts [--opa PATH]     (without it: the one of scripts/servers, which is built first where it is missing)
+//   bun scripts/build-policy.ts     (with the OPA of scripts/servers, which is built first where it is missing)
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { actionsPath, verdictPath } from "@merkato/infra/authorizer/OpaPolicy"
-import * as Go from "./server/Go.ts"
-import { program } from "./server/Opa.ts"
+import { opa, opaIn } from "./server/Opa.ts"
 import { run } from "./server/Server.ts"
 import * as Servers from "./server/Servers.ts"
 
-const folder = new URL("../packages/infra/src/authorizer/policy/", import.meta.url).pathname
+export const folder = new URL("../packages/infra/src/authorizer/policy/", import.meta.url).pathname
 export const rego = join(folder, "authz.rego")
-export const tests = join(folder, "authz_test.rego")
 export const wasm = join(folder, "authz.wasm")
 /** The checksums of the Rego, and of the wasm that was made of it. */
-export const sums = join(folder, "authz.sha256")
-
-export const sumsOf = (opaVersion: string) =>
+const sums = () =>
   [rego, wasm]
     .map(
       (path) =>
         `${new Bun.CryptoHasher("sha256").update(readFileSync(path)).digest("hex")}  ${path.slice(folder.length)}\n`
     )
-    .join("") + `# opa ${opaVersion}\n`
+    .join("")
 
 const succeed = async (command: ReadonlyArray<string>, cwd: string) => {
   const { code, output } = await run(command, {}, cwd)
@@ -43,8 +39,8 @@ export const built = async (opa: string): Promise<Uint8Array> => {
 }
 
 if (import.meta.main) {
-  const place = { cache: Servers.defaultCache(), say: console.error }
-  await Go.install(program, place)
-  writeFileSync(wasm, await built(Go.pathOf(program, place)))
-  writeFileSync(sums, sumsOf(program.version))
+  const cache = Servers.defaultCache()
+  await Servers.fetch([opa], { cache, folder: join(cache, "servers") })
+  writeFileSync(wasm, await built(opaIn(cache)))
+  writeFileSync(join(folder, "authz.sha256"), sums())
 }

@@ -5,8 +5,8 @@ import { type Place, Refused, type Server } from "./Server.ts"
 
 const version = "1.22.0"
 
-/** `opa`: the server, and what tests policies and makes wasm of them. */
-export const program: Go.Program = {
+/** The server, and what tests policies and makes wasm of them. */
+const program: Go.Program = {
   name: "opa",
   package: "github.com/open-policy-agent/opa",
   version: `v${version}`,
@@ -15,6 +15,9 @@ export const program: Go.Program = {
 
 /** The shop's own policy. */
 const policy = new URL("../../packages/infra/src/authorizer/policy/authz.rego", import.meta.url).pathname
+
+/** Where it is, once it is built. */
+export const opaIn = (cache: string): string => Go.pathOf(program, { cache, say: () => {} })
 
 const addressOf = ({ port }: Place) => `http://127.0.0.1:${port("opa")}`
 
