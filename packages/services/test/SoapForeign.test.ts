@@ -9,6 +9,7 @@ import { FetchHttpClient, HttpServer } from "effect/http"
 import * as soap from "soap"
 import { AttemptId, OrderId, RefundId } from "@merkato/domain/kernel/Ids"
 import { PaymentToken } from "@merkato/domain/payments/Payment"
+import * as Envelope from "@merkato/infra/soap/Envelope"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { AttemptStatus } from "@merkato/rpc/payments/PaymentGatewayRest"
 import * as Soap from "@merkato/rpc/payments/PaymentGatewaySoap"
@@ -135,6 +136,38 @@ test("what is no SOAP is answered by a fault, too", async () => {
     expect(await answer.text()).toContain(`<faultcode>soap:${code}</faultcode>`)
   }
   expect((await fetch(endpoint)).status).toBe(405)
+})
+
+test("what cannot be done is answered by a fault that says what is wrong, and nothing is charged", async () => {
+  const attemptId = `FOREIGN-${++made}`
+  const message = Envelope.write({
+    namespace: Soap.namespace,
+    headers: { [Soap.attemptHeader]: attemptId },
+    name: "ProcessPayment",
+    fields: { orderId: "ORDER-4", amount: "10.00", currency: "USD" }
+  })
+  const invalid = "Client.InvalidRequest"
+  for (const [body, code, reason] of [
+    [message.slice(0, -1), "Client", "proper closing"],
+    [message.replaceAll("ProcessPayment", "StealPayment"), invalid, "There is no operation StealPayment: there are"],
+    [
+      message.replace(`ProcessPayment xmlns="${Soap.namespace}"`, `ProcessPayment xmlns="urn:another"`),
+      invalid,
+      "ProcessPayment has to be in the namespace"
+    ],
+    [message.replace(attemptId, ""), invalid, "The header AttemptId has to carry the attempt&apos;s id"],
+    [message.replaceAll("AttemptId", "TryId"), invalid, "The header AttemptId has to carry the attempt&apos;s id"],
+    [message.replaceAll("10.00", "ten"), invalid, "amount"],
+    [message.replaceAll("orderId", "cartId"), invalid, "ProcessPayment is not as the WSDL has it"]
+  ] as const) {
+    expect(body).not.toBe(message)
+    const answer = await fetch(endpoint, { method: "POST", body, headers: { SOAPAction: '""' } })
+    expect([answer.status, answer.headers.get("content-type")]).toEqual([500, "text/xml; charset=utf-8"])
+    const text = await answer.text()
+    expect(text).toContain(`<faultcode>soap:${code}</faultcode>`)
+    expect(/<faultstring>([^<]*)/.exec(text)?.[1]).toContain(reason)
+  }
+  expect(await faultOf((await about(attemptId))("GetPayment"))).toMatchObject({ code: "UnknownAttempt" })
 })
 
 describe("a foreign server, by the WSDL", () => {

@@ -2,6 +2,7 @@ import { Schema } from "effect"
 import { allEvents } from "@merkato/domain/events"
 import { Envelope, type Topic } from "@merkato/domain/kernel/Event"
 import { type JsonSchema, readSchema } from "@merkato/domain/kernel/EventSchema"
+import * as EdgeChannels from "./EdgeChannels.ts"
 
 /** A schema as it stands inside the document: AsyncAPI has no use for what names a file. */
 const inside = ({ $id: _, $schema: __, ...schema }: JsonSchema) => schema
@@ -23,7 +24,20 @@ const topics: ReadonlyArray<Topic> = [...new Set(allEvents.map(({ topic }) => to
 
 const key = (topic: string) => topic.replaceAll(".", "_")
 
-/** What is on the bus, as AsyncAPI 3.0: a channel per topic, a message per kind of event. */
+const channelOf = (topic: Topic) => ({
+  address: topic,
+  servers: [{ $ref: "#/servers/bus" }],
+  messages: Object.fromEntries(
+    allEvents
+      .filter((definition) => definition.topic === topic)
+      .map(({ type }) => [type, { $ref: `#/components/messages/${type}` }])
+  )
+})
+
+/**
+ * What is told without being asked each time, as AsyncAPI 3.0: on the bus a channel per topic and a message per kind of event;
+ * at the edge live connections and webhooks.
+ */
 export const asyncApi = () => ({
   asyncapi: "3.0.0",
   info: {
@@ -33,26 +47,27 @@ export const asyncApi = () => ({
       "Every event comes in the same envelope, at least once, in order for events of one partitionKey; topics keep them 7 days. Readers pass over properties they do not know: events evolve additively. What a consumer gave up on is in <topic>.dlq, in the same form."
   },
   defaultContentType: "application/json",
-  channels: Object.fromEntries(
-    topics.map((topic) => [
-      key(topic),
-      {
-        address: topic,
-        messages: Object.fromEntries(
-          allEvents
-            .filter((definition) => definition.topic === topic)
-            .map(({ type }) => [type, { $ref: `#/components/messages/${type}` }])
-        )
-      }
-    ])
-  ),
-  operations: Object.fromEntries(
-    topics.map((topic) => [`publish_${key(topic)}`, { action: "send", channel: { $ref: `#/channels/${key(topic)}` } }])
-  ),
-  components: {
-    messages: Object.fromEntries(
-      allEvents.map(({ type }) => [type, { name: type, contentType: "application/json", payload: envelope(type) }])
+  servers: { bus: { host: "localhost:9092", protocol: "kafka" }, ...EdgeChannels.servers },
+  channels: {
+    ...Object.fromEntries(topics.map((topic) => [key(topic), channelOf(topic)])),
+    ...EdgeChannels.channels
+  },
+  operations: {
+    ...Object.fromEntries(
+      topics.map((topic) => [
+        `publish_${key(topic)}`,
+        { action: "send", channel: { $ref: `#/channels/${key(topic)}` } }
+      ])
     ),
+    ...EdgeChannels.operations
+  },
+  components: {
+    messages: {
+      ...Object.fromEntries(
+        allEvents.map(({ type }) => [type, { name: type, contentType: "application/json", payload: envelope(type) }])
+      ),
+      ...EdgeChannels.messages
+    },
     schemas: Object.fromEntries(allEvents.map((definition) => [definition.type, inside(readSchema(definition))]))
   }
 })

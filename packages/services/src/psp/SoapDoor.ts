@@ -67,7 +67,8 @@ const isOperation = (name: string): name is Soap.Operation => Soap.operations.so
 const requestOf = ({ body, headers }: Envelope.Message) => {
   const refuse = (reason: string) => Result.fail(new InvalidRequest({ reason }))
   const { name } = body
-  if (body.namespace !== namespace || !isOperation(name)) return refuse(`There is no operation ${name}`)
+  if (body.namespace !== namespace) return refuse(`${name} has to be in the namespace ${namespace}`)
+  if (!isOperation(name)) return refuse(`There is no operation ${name}: there are ${Soap.operations.join(", ")}`)
   const header = headers.find((header) => header.namespace === namespace && header.name === Soap.attemptHeader)
   const attemptId = header?.text.trim() ?? ""
   if (!isId(attemptId)) return refuse(`The header ${Soap.attemptHeader} has to carry the attempt's id`)
