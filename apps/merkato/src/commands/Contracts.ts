@@ -45,7 +45,7 @@ const exporting = Command.make(
   })
 ).pipe(
   Command.withDescription(
-    "Write openapi.json (REST), asyncapi.json (events), events/*.json (the schema of each event) and graphql/*.graphql (the subgraphs, and the graph that they compose to) to a folder"
+    "Write openapi.json (REST), asyncapi.json (events, live connections, webhooks), events/*.json (the schema of each event) and graphql/*.graphql (the subgraphs, and the graph that they compose to) to a folder"
   )
 )
 
