@@ -1,6 +1,6 @@
 // Schemas are compiled instead of interpreted: decoding and encoding is on the way of every request.
 import "effect/schema/SchemaJITCompiler/enable"
-import { type Config, Context, Effect, Layer, Redacted } from "effect"
+import { type Config, Context, type Duration, Effect, Layer, Redacted } from "effect"
 import { FetchHttpClient, HttpRouter } from "effect/http"
 import type { SqlClient } from "effect/sql"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
@@ -36,6 +36,7 @@ import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { type ContextName, contexts } from "./contexts.ts"
 import { type BusFailure, chooseRelay, connectors, eventBus, schemasRegistered } from "./eventBackbone.ts"
+import * as GrpcServing from "./gateway/grpc/Serving.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
 import * as Live from "./gateway/live/Live.ts"
@@ -180,6 +181,19 @@ export const remote = (peers: ReadonlyArray<Peer>) =>
 /** Lets other processes call these contexts, under `/rpc`. */
 export const rpcRoutes = (names: ReadonlyArray<ContextName>) =>
   Layer.mergeAll(Layer.empty, ...names.map((name) => contracts[name].http)).pipe(Layer.provide(serviceTokens))
+
+/** Answers gRPC for the stock, where a port for it is named and this process knows the stock. */
+export const grpc = (
+  names: ReadonlyArray<ContextName>,
+  { hostname, drainTimeout }: { readonly hostname: string; readonly drainTimeout: Duration.Duration }
+) =>
+  names.includes("inventory")
+    ? GrpcServing.serving({ host: hostname, drainTimeout }).pipe(
+        Layer.provide(InventoryRpc.client),
+        Layer.provide(Gateway.Sampling),
+        Layer.provide(serviceTokens)
+      )
+    : Layer.empty
 
 /** Lets the edge ask this process for its policies. */
 export const policyRoutes = (names: ReadonlyArray<ContextName>) =>
