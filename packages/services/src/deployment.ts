@@ -36,6 +36,7 @@ import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { type ContextName, contexts } from "./contexts.ts"
 import { type BusFailure, chooseRelay, connectors, eventBus, schemasRegistered } from "./eventBackbone.ts"
+import * as RemoteReserve from "./gateway/grpc/RemoteReserve.ts"
 import * as GrpcServing from "./gateway/grpc/Serving.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
@@ -172,11 +173,15 @@ export interface Peer {
 }
 
 /** Contexts that answer elsewhere. */
-export const remote = (peers: ReadonlyArray<Peer>) =>
-  peers
+export const remote = (peers: ReadonlyArray<Peer>) => {
+  const overRpc = peers
     .flatMap(({ names, baseUrl }) => names.map((name) => contracts[name].remote(baseUrl)))
     .reduce((all, layer) => Layer.merge(all, layer), Layer.empty as ReturnType<typeof IdentityRpc.remote>)
-    .pipe(Layer.provide(serviceTokens), Layer.provide(FetchHttpClient.layer))
+  const known = peers.some(({ names }) => names.includes("inventory"))
+    ? RemoteReserve.layer.pipe(Layer.provide(overRpc))
+    : overRpc
+  return known.pipe(Layer.provide(serviceTokens), Layer.provide(FetchHttpClient.layer))
+}
 
 /** Lets other processes call these contexts, under `/rpc`. */
 export const rpcRoutes = (names: ReadonlyArray<ContextName>) =>

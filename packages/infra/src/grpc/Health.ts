@@ -16,6 +16,11 @@ const maxWatchers = 100
 /** How often is looked whether something has changed for those who watch. */
 const lookEvery = "1 second"
 
+/** An object also for the empty name: a falsy message is none to grpc-js. */
+interface Asked {
+  readonly service: string
+}
+
 type Status = "SERVING" | "NOT_SERVING" | "SERVICE_UNKNOWN"
 
 const statusCodes: Readonly<Record<Status, number>> = { SERVING: 1, NOT_SERVING: 2, SERVICE_UNKNOWN: 3 }
@@ -26,7 +31,7 @@ export const make = Effect.fnUntraced(function* (options: {
 }) {
   const known = new Set(["", service, ...options.names])
   const fork = yield* FiberSet.makeRuntime<never>()
-  const watchers = new Map<grpc.ServerWritableStream<string, Status>, Fiber.Fiber<unknown>>()
+  const watchers = new Map<grpc.ServerWritableStream<Asked, Status>, Fiber.Fiber<unknown>>()
 
   const statusOf = (name: string): Effect.Effect<Status> =>
     known.has(name)
@@ -34,25 +39,25 @@ export const make = Effect.fnUntraced(function* (options: {
       : Effect.succeed("SERVICE_UNKNOWN")
 
   const serialize = (status: Status) => response.encode({ status: statusCodes[status] })
-  const deserialize = (bytes: Buffer) => String(request.decode(bytes)["service"])
+  const deserialize = (bytes: Buffer): Asked => ({ service: String(request.decode(bytes)["service"]) })
 
-  const check: grpc.handleUnaryCall<string, Status> = (call, reply) => {
-    const answer = Effect.map(statusOf(call.request), (status) =>
+  const check: grpc.handleUnaryCall<Asked, Status> = (call, reply) => {
+    const answer = Effect.map(statusOf(call.request.service), (status) =>
       status === "SERVICE_UNKNOWN"
-        ? reply({ code: codes.NOT_FOUND, details: `There is no service ${call.request} here` })
+        ? reply({ code: codes.NOT_FOUND, details: `There is no service ${call.request.service} here` })
         : reply(null, status)
     )
     fork(answer)
   }
 
-  const watch: grpc.handleServerStreamingCall<string, Status> = (call) => {
+  const watch: grpc.handleServerStreamingCall<Asked, Status> = (call) => {
     if (watchers.size >= maxWatchers) {
       call.emit("error", { code: codes.RESOURCE_EXHAUSTED, details: `${maxWatchers} clients watch already` })
       return
     }
     let told: Status | undefined
     const fiber = fork(
-      statusOf(call.request).pipe(
+      statusOf(call.request.service).pipe(
         Effect.tap((status) =>
           Effect.sync(() => {
             if (status !== told) call.write(status)

@@ -28,7 +28,8 @@ export const ReserveReply = Schema.Struct({ order_id: OrderId })
 export const ReleaseRequest = Schema.Struct({ reservation_id: ReservationId })
 export const StockQuery = Schema.Struct({ product_id: ProductId })
 
-interface Reserve {
+/** As `InventoryRpc` is asked. */
+export interface Reserve {
   readonly reservationId: ReservationId
   readonly orderId: OrderId
   readonly items: ReadonlyArray<{ readonly productId: ProductId; readonly qty: number }>
