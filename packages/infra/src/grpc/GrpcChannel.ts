@@ -40,6 +40,9 @@ const options = {
   "grpc.service_config_disable_resolution": 1
 }
 
+// Whatever it would write to stderr, past our logs, comes as an error to whoever can do something about it.
+grpc.setLogVerbosity(grpc.logVerbosity.NONE)
+
 const failed = ({ code, details, metadata }: grpc.ServiceError) => {
   const [bytes] = metadata.get(detailsKey)
   return new CallFailed({

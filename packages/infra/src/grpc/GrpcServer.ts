@@ -63,6 +63,9 @@ const limits = {
   "grpc.keepalive_timeout_ms": 20_000
 }
 
+// Whatever it would write to stderr, past our logs, comes as an error to whoever can do something about it.
+grpc.setLogVerbosity(grpc.logVerbosity.NONE)
+
 const asIs = (bytes: Buffer) => bytes
 
 const ended = (code: keyof typeof codes) =>
