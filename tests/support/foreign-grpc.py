@@ -66,7 +66,7 @@ def reflected(version, service):
     described = descriptor_pb2.FileDescriptorProto.FromString(bytes_)
     expected = descriptor_pb2.FileDescriptorProto()
     stock.DESCRIPTOR.CopyToProto(expected)
-    # What protoc writes and protobuf.js does not: the name of the file, and names in JSON that follow from the others.
+    # The name of the file is the server's own, and names in JSON follow from the others.
     for each in (described, expected):
         each.name = ""
         for message in each.message_type:

@@ -47,6 +47,19 @@ const within = (namespace: protobuf.NamespaceBase): ReadonlyArray<protobuf.Refle
 
 const nameOf = ({ fullName }: protobuf.ReflectionObject) => fullName.slice(1)
 
+/** protobuf.js leaves names of types as the file has them; readers of descriptors expect them in full. */
+const inFull = (type: protobuf.Type, described: descriptor.IDescriptorProto): void => {
+  for (const field of described.field ?? []) {
+    const { resolvedType } = type.fields[field.name ?? ""] ?? {}
+    if (resolvedType) field.typeName = resolvedType.fullName
+  }
+  for (const nested of described.nestedType ?? []) {
+    const own = type.get(nested.name ?? "")
+    // That of a map's entries exists in the description alone.
+    if (own instanceof protobuf.Type) inFull(own, nested)
+  }
+}
+
 /** Reads a .proto file of proto3; of others it may import Any and Duration. */
 export const read = (text: string): Proto => {
   const root = new protobuf.Root()
@@ -61,6 +74,9 @@ export const read = (text: string): Proto => {
   const services = own.filter((each) => each instanceof protobuf.Service)
   const file = root.toDescriptor("proto3").file.find((each) => each.package === parsed.package)
   if (file === undefined || file === null) throw new Error(`A .proto file defines nothing in ${parsed.package}`)
+  for (const described of file.messageType ?? []) {
+    inFull(root.lookupType(`${parsed.package}.${described.name}`), described)
+  }
 
   return {
     message: (name) => messageOf(root.lookupType(name)),

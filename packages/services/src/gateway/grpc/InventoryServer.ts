@@ -69,7 +69,7 @@ export const serve = Effect.fnUntraced(function* (options: Options) {
   }
 
   const handler = <Request, A, E extends Tagged>(name: string, method: Method<Request, A, E>): GrpcServer.Handler => {
-    const decode = Schema.decodeUnknownEffect(method.request)
+    const decode = Schema.decodeUnknownEffect(method.request, { errors: "all" })
     return (call) => {
       const answer = Effect.withFiber((fiber): Effect.Effect<GrpcServer.Answer, never, ServiceTokens | Tokens> => {
         const span = fiber.cache.tracerEnabled && fiber.cache.span?.sampled === true ? fiber.cache.span : undefined
