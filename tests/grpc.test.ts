@@ -390,8 +390,13 @@ describe("a reservation over gRPC", () => {
 test("a shop without it loads nothing of it", () => {
   const loaded = (module: string) => {
     const program = `await import("./${module}"); console.log(Object.keys(require.cache).join("\\n"))`
-    const { stdout } = Bun.spawnSync([process.execPath, "-e", program], { cwd: new URL("..", import.meta.url).pathname })
-    return stdout.toString().split("\n").filter((path) => /node_modules\/(?:@grpc\/grpc-js|protobufjs)\//.test(path))
+    const { stdout } = Bun.spawnSync([process.execPath, "-e", program], {
+      cwd: new URL("..", import.meta.url).pathname
+    })
+    return stdout
+      .toString()
+      .split("\n")
+      .filter((path) => /node_modules\/(?:@grpc\/grpc-js|protobufjs)\//.test(path))
   }
   expect(loaded("apps/shop/src/Everything.ts")).toEqual([])
   expect(loaded("packages/infra/src/grpc/GrpcServer.ts").length).toBeGreaterThan(10)
