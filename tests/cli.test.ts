@@ -236,12 +236,13 @@ describe("doctor", () => {
   })
 })
 
-test("contracts export writes the description of the REST surface, of the bus, of the graph, and the schema of each event", async () => {
+test("contracts export writes the description of the REST surface, of the bus, of the stock over gRPC, of the graph, and the schema of each event", async () => {
   const dir = join(folder.path, "contracts")
   const { ok, stdout } = await run("contracts", "export", dir)
   const graphs = { supergraph, ...subgraphs }
   const graphFiles = Object.keys(graphs).map((name) => `graphql/${name}.graphql`)
-  const files = ["openapi.json", "asyncapi.json", ...graphFiles, ...allEvents.map(({ type }) => `events/${type}.json`)]
+  const documents = ["openapi.json", "asyncapi.json", "grpc/inventory.proto"]
+  const files = [...documents, ...graphFiles, ...allEvents.map(({ type }) => `events/${type}.json`)]
   expect({ ok, files: stdout.split("\n") }).toEqual({ ok: true, files: files.map((file) => join(dir, file)) })
   const read = (file: string): unknown => JSON.parse(readFileSync(join(dir, file), "utf8"))
   expect(read("openapi.json")).toMatchObject({
@@ -249,6 +250,7 @@ test("contracts export writes the description of the REST surface, of the bus, o
     paths: { "/api/v1/orders": { post: {} } }
   })
   expect(read("asyncapi.json")).toMatchObject({ asyncapi: "3.0.0", channels: { order_events: {} } })
+  expect(readFileSync(join(dir, "grpc/inventory.proto"), "utf8")).toMatch(/^service Inventory \{$/m)
   for (const [name, sdl] of Object.entries(graphs)) {
     expect(readFileSync(join(dir, `graphql/${name}.graphql`), "utf8")).toBe(sdl)
     expect(buildASTSchema(parse(sdl), { assumeValidSDL: true }).getQueryType()?.name).toBe("Query")

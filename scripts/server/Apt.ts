@@ -13,7 +13,7 @@ const apt = async (place: Installing, ...args: ReadonlyArray<string>): Promise<v
   if (code !== 0) throw new Refused(`apt-get ${args.join(" ")} failed:\n${output}`)
 }
 
-/** Installs a package of the distribution, which apt verifies; says what to do where it may not. */
+/** Installs a package of the distribution (or some, with spaces between), which apt verifies; says what to do where it may not. */
 export const installPackage = (name: string, what: string, place: Installing): Promise<void> => {
   const mine = before.then(async () => {
     if (tool("apt-get") === undefined || process.getuid?.() !== 0) {
@@ -22,7 +22,7 @@ export const installPackage = (name: string, what: string, place: Installing): P
     place.say(`installing ${name} …`)
     updated ??= apt(place, "update")
     await updated
-    await apt(place, "install", "--no-install-recommends", name)
+    await apt(place, "install", "--no-install-recommends", ...name.split(" "))
   })
   before = mine.catch(() => {})
   return mine

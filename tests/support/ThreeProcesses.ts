@@ -12,6 +12,9 @@ const names = ["back", "front", "gateway"] as const
 /** One of the three. */
 export type Name = (typeof names)[number]
 
+/** What each is told besides where the others are. */
+export type Settings = { readonly [N in Name]?: Readonly<Record<string, string>> }
+
 /** The shop as three processes on one Postgres, each of which can be killed and started again where it was. */
 export class ThreeProcesses {
   readonly #running = new Map<Name, Running>()
@@ -20,13 +23,14 @@ export class ThreeProcesses {
   private constructor(
     readonly database: Redacted.Redacted,
     readonly dataDir: string,
-    readonly ports: Readonly<Record<Name, number>>
+    readonly ports: Readonly<Record<Name, number>>,
+    readonly settings: Settings
   ) {}
 
   /** Starts all three at the same time. */
-  static async start(database: Redacted.Redacted, dataDir: string): Promise<ThreeProcesses> {
+  static async start(database: Redacted.Redacted, dataDir: string, settings: Settings = {}): Promise<ThreeProcesses> {
     const [gateway, front, back] = await Promise.all([freePort(), freePort(), freePort()])
-    const three = new ThreeProcesses(database, dataDir, { gateway, front, back })
+    const three = new ThreeProcesses(database, dataDir, { gateway, front, back }, settings)
     await Promise.all(names.map((name) => three.start(name)))
     return three
   }
@@ -40,11 +44,11 @@ export class ThreeProcesses {
     const args = ["--port", String(this.ports[name]), "--data-dir", this.dataDir]
     const running =
       name === "gateway"
-        ? await startApp("gateway", [...args, ...peer("front"), ...peer("back")])
+        ? await startApp("gateway", [...args, ...peer("front"), ...peer("back")], this.settings.gateway)
         : await startApp(
             "service",
             [...args, "--contexts", contexts[name], ...peer(name === "front" ? "back" : "front")],
-            { DATABASE_URL: Redacted.value(this.database), MERKATO_PAYMENT_TIMEOUT_MS: "500" }
+            { DATABASE_URL: Redacted.value(this.database), MERKATO_PAYMENT_TIMEOUT_MS: "500", ...this.settings[name] }
           )
     this.#running.set(name, running)
     this.#logs.push(running.output)

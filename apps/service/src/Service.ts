@@ -24,6 +24,8 @@ const databaseUrl = Effect.fnUntraced(function* (name: string) {
   })
 })
 
+const drainTimeout = Duration.seconds(10)
+
 const run = Effect.fnUntraced(
   function* (options: {
     readonly names: ReadonlyArray<ContextName>
@@ -41,7 +43,12 @@ const run = Effect.fnUntraced(
     }
     const bus = yield* databaseUrl("bus")
     const service = Deployment.http(
-      Layer.mergeAll(Deployment.rpcRoutes(names), Deployment.policyRoutes(names), Health).pipe(
+      Layer.mergeAll(
+        Deployment.rpcRoutes(names),
+        Deployment.policyRoutes(names),
+        Deployment.grpc(names, { hostname, drainTimeout }),
+        Health
+      ).pipe(
         Layer.provide(Deployment.running(names, { contexts: (name) => urls.get(name) ?? bus, bus })),
         Layer.provide(Deployment.remote(peers)),
         Layer.provide(Deployment.readiness(Deployment.needsOf(names, false))),
@@ -50,7 +57,7 @@ const run = Effect.fnUntraced(
         Layer.provide(Deployment.security(dataDir)),
         Layer.provide(Switchboard.layer)
       ),
-      { port, hostname, drainTimeout: Duration.seconds(10) }
+      { port, hostname, drainTimeout }
     )
     yield* Layer.build(
       Layer.provideMerge(

@@ -15,6 +15,8 @@ export interface Place {
 /** Connections for the contexts of all processes together, and what one has at least and at most. */
 const connections = { together: 32, least: 6, most: 16 } as const
 
+const drainTimeout = Duration.seconds(10)
+
 /** All contexts and the edge in one process of `processes`; the first one keeps house for all. */
 export const everything = (
   {
@@ -35,7 +37,11 @@ export const everything = (
     Math.min(connections.most, Math.ceil(connections.together / processes))
   )
   return Deployment.http(
-    Layer.mergeAll(gateway(contextNames), seed ? seeding : Layer.empty).pipe(
+    Layer.mergeAll(
+      gateway(contextNames),
+      first ? Deployment.grpc(contextNames, { hostname: "0.0.0.0", drainTimeout }) : Layer.empty,
+      seed ? seeding : Layer.empty
+    ).pipe(
       Layer.provide(Deployment.caches(url)),
       Layer.provide(Deployment.live(url)),
       Layer.provide(Deployment.running(contextNames, { contexts: () => url, bus: url, maxConnections })),
@@ -45,6 +51,6 @@ export const everything = (
       Layer.provide(Deployment.security(dataDir)),
       Layer.provide(Switchboard.layer)
     ),
-    { port, hostname: "0.0.0.0", reusePort: processes > 1, drainTimeout: Duration.seconds(10) }
+    { port, hostname: "0.0.0.0", reusePort: processes > 1, drainTimeout }
   ).pipe(Layer.provide(Layer.succeed(KeepsHouse, first)))
 }

@@ -1,6 +1,6 @@
 // Schemas are compiled instead of interpreted: decoding and encoding is on the way of every request.
 import "effect/schema/SchemaJITCompiler/enable"
-import { type Config, Context, Effect, Layer, Redacted } from "effect"
+import { type Config, Context, type Duration, Effect, Layer, Redacted } from "effect"
 import { FetchHttpClient, HttpRouter } from "effect/http"
 import type { SqlClient } from "effect/sql"
 import * as AuthorizerWhereNamed from "@merkato/infra/authorizer/AuthorizerWhereNamed"
@@ -36,6 +36,8 @@ import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { type ContextName, contexts } from "./contexts.ts"
 import { type BusFailure, chooseRelay, connectors, eventBus, schemasRegistered } from "./eventBackbone.ts"
+import * as RemoteReserve from "./gateway/grpc/RemoteReserve.ts"
+import * as GrpcServing from "./gateway/grpc/Serving.ts"
 import * as Gateway from "./gateway/index.ts"
 import * as GatewayPolicies from "./gateway/Policies.ts"
 import * as Live from "./gateway/live/Live.ts"
@@ -171,15 +173,32 @@ export interface Peer {
 }
 
 /** Contexts that answer elsewhere. */
-export const remote = (peers: ReadonlyArray<Peer>) =>
-  peers
+export const remote = (peers: ReadonlyArray<Peer>) => {
+  const overRpc = peers
     .flatMap(({ names, baseUrl }) => names.map((name) => contracts[name].remote(baseUrl)))
     .reduce((all, layer) => Layer.merge(all, layer), Layer.empty as ReturnType<typeof IdentityRpc.remote>)
-    .pipe(Layer.provide(serviceTokens), Layer.provide(FetchHttpClient.layer))
+  const known = peers.some(({ names }) => names.includes("inventory"))
+    ? RemoteReserve.layer.pipe(Layer.provide(overRpc))
+    : overRpc
+  return known.pipe(Layer.provide(serviceTokens), Layer.provide(FetchHttpClient.layer))
+}
 
 /** Lets other processes call these contexts, under `/rpc`. */
 export const rpcRoutes = (names: ReadonlyArray<ContextName>) =>
   Layer.mergeAll(Layer.empty, ...names.map((name) => contracts[name].http)).pipe(Layer.provide(serviceTokens))
+
+/** Answers gRPC for the stock, where a port for it is named and this process knows the stock. */
+export const grpc = (
+  names: ReadonlyArray<ContextName>,
+  { hostname, drainTimeout }: { readonly hostname: string; readonly drainTimeout: Duration.Duration }
+) =>
+  names.includes("inventory")
+    ? GrpcServing.serving({ host: hostname, drainTimeout }).pipe(
+        Layer.provide(InventoryRpc.client),
+        Layer.provide(Gateway.Sampling),
+        Layer.provide(serviceTokens)
+      )
+    : Layer.empty
 
 /** Lets the edge ask this process for its policies. */
 export const policyRoutes = (names: ReadonlyArray<ContextName>) =>

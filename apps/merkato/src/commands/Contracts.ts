@@ -8,6 +8,7 @@ import { checkAll, registerAll } from "@merkato/infra/events/registry/SchemaRegi
 import { Policies } from "@merkato/infra/policy/Policies"
 import { asyncApi } from "@merkato/rpc/events/AsyncApi"
 import { subgraphs, supergraph } from "@merkato/rpc/graphql/Subgraphs"
+import { inventoryProto } from "@merkato/rpc/grpc/InventoryGrpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import { CommandFailed } from "../Failure.ts"
 
@@ -15,6 +16,7 @@ import { CommandFailed } from "../Failure.ts"
 const exported = (): ReadonlyArray<readonly [string, unknown]> => [
   ["openapi.json", OpenApi.fromApi(Api)],
   ["asyncapi.json", asyncApi()],
+  ["grpc/inventory.proto", inventoryProto],
   ["graphql/supergraph.graphql", supergraph],
   ...Object.entries(subgraphs).map(([name, sdl]) => [`graphql/${name}.graphql`, sdl] as const),
   ...allEvents.map((definition) => [`events/${definition.type}.json`, writtenSchema(definition)] as const)
@@ -45,7 +47,7 @@ const exporting = Command.make(
   })
 ).pipe(
   Command.withDescription(
-    "Write openapi.json (REST), asyncapi.json (events, live connections, webhooks), events/*.json (the schema of each event) and graphql/*.graphql (the subgraphs, and the graph that they compose to) to a folder"
+    "Write openapi.json (REST), asyncapi.json (events, live connections, webhooks), grpc/inventory.proto (stock over gRPC), events/*.json (the schema of each event) and graphql/*.graphql (the subgraphs, and the graph that they compose to) to a folder"
   )
 )
 

@@ -40,7 +40,7 @@ export const operations = {
     retryBudget: { tokens: 200, refund: 0.2 }
   },
   "stock.reserve": {
-    about: "stock reserve",
+    about: "stock reserve, in a checkout and over gRPC",
     usedBy: "orders",
     deadlineMs: 8_000,
     attemptTimeoutMs: 3_000,

@@ -168,6 +168,13 @@ export const Contract =
           Layer.provide(RpcSerialization.layerSchemaBinary())
         ) as Layer.Layer<never, never, Switchboard | ServiceTokens | HttpClient.HttpClient>
 
+      /** Answers one operation in another way than the rest of the contract, which is connected already. */
+      static readonly reroute = <const Tag extends Rpcs["_tag"]>(tag: Tag, call: ContractClient<Rpcs>[Tag]) =>
+        Effect.gen(function* () {
+          const switchboard = yield* Switchboard
+          yield* switchboard.connect(name, new Map([...(switchboard.calls(name) ?? []), [tag, call as Call]]))
+        })
+
       /** Serves the contract to other processes, over HTTP at `/rpc/<name>`; callers prove themselves with a service token. */
       static readonly http = Layer.unwrap(
         Effect.gen(function* () {

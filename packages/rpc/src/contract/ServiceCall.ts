@@ -26,21 +26,28 @@ export const toHeaders = (request: RequestContextShape, token: string): Record<s
   traceparent: request.traceParent
 })
 
+/** Whether a call says that it is made by a service, for somebody; that it is true its token has to show. */
+export const isFromService = (headers: Readonly<Record<string, string | undefined>>): boolean =>
+  headers[principalHeader] !== undefined
+
 /** The request context of a call from another service, once its token has been checked. */
-export const fromHeaders = Effect.fnUntraced(function* (headers: Headers.Headers) {
+export const requestOf = Effect.fnUntraced(function* (headers: Readonly<Record<string, string | undefined>>) {
   const token = headers["authorization"]?.replace(/^Bearer /i, "")
   if (token === undefined) return yield* new Unauthenticated({ reason: "A service token is required" })
   yield* (yield* ServiceTokens).verify(token)
   const principal = yield* decodePrincipal(headers[principalHeader]).pipe(
     Effect.mapError(() => new Unauthenticated({ reason: "The call does not say for whom it is made" }))
   )
-  const parent: Option.Option<Tracer.ExternalSpan> = HttpTraceContext.fromHeaders(headers)
   return {
-    request: {
-      principal,
-      correlationId: headers["correlation-id"] ?? "",
-      traceParent: headers["traceparent"] ?? ""
-    } satisfies RequestContextShape,
-    parent
-  }
+    principal,
+    correlationId: headers["correlation-id"] ?? "",
+    traceParent: headers["traceparent"] ?? ""
+  } satisfies RequestContextShape
+})
+
+/** The same, with the trace that it goes on with. */
+export const fromHeaders = Effect.fnUntraced(function* (headers: Headers.Headers) {
+  const request = yield* requestOf(headers)
+  const parent: Option.Option<Tracer.ExternalSpan> = HttpTraceContext.fromHeaders(headers)
+  return { request, parent }
 })
