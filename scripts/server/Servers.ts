@@ -8,6 +8,7 @@ import { apicurio } from "./Apicurio.ts"
 import { cassandra } from "./Cassandra.ts"
 import { debezium } from "./Debezium.ts"
 import { kafka } from "./Kafka.ts"
+import { mosquitto } from "./Mosquitto.ts"
 import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
 import { redis } from "./Redis.ts"
@@ -16,7 +17,17 @@ import { type Place, Refused, type Server } from "./Server.ts"
 import { toxiproxy } from "./Toxiproxy.ts"
 
 /** All there are; a further one is a file beside this one, and a name here and in compose.yaml. */
-export const servers: ReadonlyArray<Server> = [kafka, redis, opensearch, cassandra, s3, toxiproxy, apicurio, debezium]
+export const servers: ReadonlyArray<Server> = [
+  kafka,
+  redis,
+  opensearch,
+  cassandra,
+  s3,
+  toxiproxy,
+  apicurio,
+  debezium,
+  mosquitto
+]
 
 export interface Where {
   /** Downloads, shared and kept. */

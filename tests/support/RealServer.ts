@@ -41,7 +41,7 @@ const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<strin
  * that this one needs, and that runs already.
  */
 export const realServer = async (
-  name: "kafka" | "redis" | "opensearch" | "cassandra" | "s3" | "toxiproxy" | "apicurio" | "debezium",
+  name: "kafka" | "redis" | "opensearch" | "cassandra" | "s3" | "toxiproxy" | "apicurio" | "debezium" | "mosquitto",
   what: string,
   environment: Readonly<Record<string, string>> = {},
   beside?: RealServer
