@@ -1,7 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import { Effect, Redacted, Result } from "effect"
-import { accessFile, type Device, passwordFile } from "@merkato/infra/mqtt/MosquittoAccess"
+import { accessFile, decodeDevices, type Device, passwordFile } from "@merkato/infra/mqtt/MosquittoAccess"
 import { unpackPackages } from "./Apt.ts"
 import { type Installing, type Place, Refused, run, type Server, tool } from "./Server.ts"
 
@@ -45,9 +45,12 @@ const secretIn = ({ folder }: Place) => join(folder, "secret")
 const secretOf = (place: Place): string => readFileSync(secretIn(place), "utf8")
 
 /** The devices that may publish: those of the JSON file that `MQTT_DEVICES` names, read at the start. None without it. */
-const devices = (): ReadonlyArray<Device> => {
+const devices = async (): Promise<ReadonlyArray<Device>> => {
   const path = process.env["MQTT_DEVICES"]
-  return path === undefined ? [] : JSON.parse(readFileSync(path, "utf8"))
+  if (path === undefined) return []
+  const read = await Effect.runPromise(Effect.result(decodeDevices(readFileSync(path, "utf8"))))
+  if (Result.isFailure(read)) throw new Refused(`MQTT_DEVICES: ${path} is no list of devices: ${read.failure.message}`)
+  return read.success
 }
 
 const configuration = (place: Place, data: string) => `
@@ -57,9 +60,12 @@ password_file ${join(place.folder, "passwords")}
 acl_file ${join(place.folder, "access")}
 persistence true
 persistence_location ${data}/
-# On disk at once, and not every half hour: what devices were told it has is there after kill -9, but for the last moment.
-autosave_on_changes true
+# On disk every second, and not every half hour: what devices were told it has is there after kill -9, but for the last moment.
+# On every change would be slow: it writes all it keeps.
 autosave_interval 1
+log_type error
+log_type warning
+log_type notice
 # For a shop that is away; beyond it Mosquitto drops messages that it has acknowledged.
 max_queued_messages 1000000
 max_inflight_messages 10000
@@ -87,13 +93,13 @@ export const mosquitto: Server = {
     mkdirSync(data, { recursive: true })
     const secretly = { mode: 0o600 }
     if (!existsSync(secretIn(place))) writeFileSync(secretIn(place), crypto.randomUUID(), secretly)
-    const known = devices()
+    const known = await devices()
     writeFileSync(
       join(place.folder, "passwords"),
-      passwordFile({ deviceId: shop, secret: secretOf(place) }, known),
+      passwordFile({ name: shop, secret: secretOf(place) }, known),
       secretly
     )
-    writeFileSync(join(place.folder, "access"), accessFile({ deviceId: shop }, known), secretly)
+    writeFileSync(join(place.folder, "access"), accessFile({ name: shop }, known), secretly)
     writeFileSync(config, configuration(place, data))
     return { command: [program.command, "-c", config], environment: program.environment }
   },

@@ -12,12 +12,9 @@ const topicOf = (sku: string) => `iot/inventory/${sku}/delta`
 /** Messages that a device publishes before the first of them is acknowledged. */
 const window = 20
 
-/** Acknowledged messages that a device publishes again when it has lost the connection: the broker may have lost them with itself. */
-const repeated = 400
-
 /**
- * A device as its maker would build it, on a client library of others: QoS 1, a session of its own, and what it published
- * lately once more when its connection was lost.
+ * A device as its maker would build it, on a client library of others: QoS 1, a session of its own, and all that it published
+ * once more when its connection was lost: a broker that was killed may have lost what it had acknowledged.
  */
 export class MqttDevice {
   private readonly client: MqttClient
@@ -43,7 +40,7 @@ export class MqttDevice {
     this.client.on("error", () => {})
     let lives = 0
     this.client.on("connect", () => {
-      if (lives++ > 0) for (const told of this.acknowledged.slice(-repeated)) this.repeats.push(this.publish(told))
+      if (lives++ > 0) for (const told of this.acknowledged) this.repeats.push(this.publish(told))
     })
   }
 

@@ -39,8 +39,8 @@ const maximumPacketSize = 256 * 1_024
 /** Seconds after which a side that hears nothing gives up. */
 const keepAliveSeconds = 30
 
-/** Milliseconds for a connection to come about, and for each answer of the broker. */
-const answerWithinMs = 5_000
+/** Milliseconds for a connection to come about, and for each answer of the broker, which may be busy with what it keeps. */
+const answerWithinMs = 15_000
 
 /** Reason codes from here on are refusals (MQTT 5.0, section 2.4). */
 const firstRefusal = 0x80
@@ -107,6 +107,11 @@ export const connect = Effect.fnUntraced(function* (broker: Broker, session: Ses
   const waiting = new Map<number, Deferred.Deferred<ReadonlyArray<number>, MqttUnavailable>>()
   const publishing = yield* Semaphore.make(16)
   let unacknowledged = 0
+  /**
+   * The broker has sent more than it may (Mosquitto 2.0 does, what it kept over a restart). From the first of those on nothing is
+   * taken, so that the order stays; they come again with the next connection, when all before them are acknowledged.
+   */
+  let tooMany = false
   let over: MqttUnavailable | undefined
   let heard = true
 
@@ -136,9 +141,10 @@ export const connect = Effect.fnUntraced(function* (broker: Broker, session: Ses
     const room = session.receiveMaximum - Queue.sizeUnsafe(arrived)
     // Nobody waits for what was published without an acknowledgement: it goes where there is no room, as QoS 0 allows.
     if (packet.qos === 0 && room <= 0) return
-    if (packet.qos !== 0 && ++unacknowledged > session.receiveMaximum) {
-      send({ cmd: "disconnect", reasonCode: 0x93 })
-      return end("the broker sends more than it may")
+    if (packet.qos !== 0) {
+      tooMany ||= unacknowledged === session.receiveMaximum
+      if (tooMany) return
+      unacknowledged += 1
     }
     Queue.offerUnsafe(arrived, toReceived(packet))
   }
@@ -244,6 +250,7 @@ export const connect = Effect.fnUntraced(function* (broker: Broker, session: Ses
           send({ cmd: "puback", messageId: packetId, reasonCode: 0 })
         }
         socket.uncork()
+        if (tooMany && unacknowledged === 0) end("the broker sent more than it may; the rest comes again")
       }),
     /** Publishes with QoS 1; whether the broker took it. */
     publish: ({ topic, payload, properties }: Notice) =>

@@ -18,7 +18,7 @@ export const oldMessages: Passing = {
   table: "device_messages",
   age: byTime("received_at"),
   days: 30,
-  setting: "MERKATO_DEVICE_MESSAGES_DAYS"
+  setting: "MERKATO_KEEP_DEVICE_MESSAGES_DAYS"
 }
 
 /** SKUs whose products are remembered, at most: a product keeps its SKU for good. */
