@@ -10,7 +10,7 @@ import { defaultCache } from "../scripts/server/Servers.ts"
 import { text } from "./support/Client.ts"
 import { startCollector } from "./support/Collector.ts"
 import { listener, MqttDevice, type Told } from "./support/MqttDevice.ts"
-import { freePort, runToEnd, temporaryFolder } from "./support/Processes.ts"
+import { runToEnd, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { type ShopProcess, withShop } from "./support/ShopProcess.ts"
 import { until } from "./support/Until.ts"
@@ -211,7 +211,7 @@ describe.skipIf(mosquitto === undefined)("a shop that hears its devices", () => 
       const devices = deviceIds.map(
         (deviceId, index) => new MqttDevice(urlOf(deviceId), deviceId, index % 2 === 0 ? 4 : 5)
       )
-      const parts = 5
+      const parts = 4
       for (let part = 0; part < parts; part++) {
         const telling = devices.map((device, index) => {
           const own = ofDevice[index] ?? []
@@ -219,20 +219,15 @@ describe.skipIf(mosquitto === undefined)("a shop that hears its devices", () => 
           return device.tell(own.slice(part * size, (part + 1) * size))
         })
         const underWay = Promise.all(telling)
-        switch (part) {
-          case 1:
-            await Promise.race(telling)
-            mosquitto?.kill()
-            await mosquitto?.start()
-            break
-          case 2:
-            for (const device of devices) device.cut()
-            await shop.restart("SIGKILL")
-            break
-          case 3:
-            mosquitto?.kill()
-            await Promise.all([mosquitto?.start(), shop.restart("SIGKILL")])
-            break
+        if (part === 1) {
+          await Promise.race(telling)
+          mosquitto?.kill()
+          await mosquitto?.start()
+        }
+        if (part === 2) {
+          for (const device of devices) device.cut()
+          mosquitto?.kill()
+          await Promise.all([mosquitto?.start(), shop.restart("SIGKILL")])
         }
         await underWay
       }
@@ -264,14 +259,3 @@ describe.skipIf(mosquitto === undefined)("a shop that hears its devices", () => 
     withinMs
   )
 })
-
-test("says in a sentence that no MQTT broker answers there, and no secret", async () => {
-  const nobody = await freePort()
-  const place = temporaryFolder()
-  const args = ["--no-seed", "--data-dir", place.path, "--port", String(await freePort())]
-  const { code, stderr } = await runToEnd("shop", args, { MQTT_URL: `mqtt://shop:geheim@127.0.0.1:${nobody}` })
-  place.remove()
-  expect(code).toBe(1)
-  expect(stderr).toMatch(new RegExp(`^MQTT_URL cannot be used: 127\\.0\\.0\\.1:${nobody}: [^\\n]+\\n$`, "m"))
-  expect(stderr).not.toContain("geheim")
-}, 60_000)

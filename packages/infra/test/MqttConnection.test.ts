@@ -1,10 +1,11 @@
 // Our end of an MQTT connection, against a broker that does as it is told, and not always as the standard says.
 import { expect, test } from "bun:test"
 import { createServer, type Socket } from "node:net"
-import { Effect, Exit, type Scope } from "effect"
+import { ConfigProvider, Effect, Exit, Layer, type Scope } from "effect"
 import mqtt, { type IConnectPacket, type Packet } from "mqtt-packet"
 import { connect } from "../src/mqtt/MqttConnection.ts"
-import { brokerOf } from "../src/mqtt/MqttWhereNamed.ts"
+import * as MqttWhereNamed from "../src/mqtt/MqttWhereNamed.ts"
+import { freePort } from "../src/runtime/Ports.ts"
 
 interface Scripted {
   readonly url: string
@@ -59,7 +60,7 @@ const scripted = (reasonCode = 0): Effect.Effect<Scripted, never, Scope.Scope> =
   )
 
 const to = ({ url }: Scripted, receiveMaximum = 3) => {
-  const broker = brokerOf(url)
+  const broker = MqttWhereNamed.brokerOf(url)
   if (broker === undefined) throw new Error(`no broker: ${url}`)
   return connect(broker, { clientId: "shop", keptSeconds: 60, receiveMaximum }, ["a/+"])
 }
@@ -165,11 +166,40 @@ test("a broker that refuses says why", () =>
     })
   ))
 
+const named = (url: string) =>
+  Layer.build(MqttWhereNamed.layer).pipe(
+    Effect.provide(ConfigProvider.layer(ConfigProvider.fromUnknown({ MQTT_URL: url })))
+  )
+
+test("a broker that is named and does not take us is told of in a sentence, without the secret", () =>
+  run(
+    Effect.gen(function* () {
+      const port = yield* Effect.promise(freePort)
+      const nobody = yield* Effect.flip(named(`mqtt://shop:geheim@127.0.0.1:${port}`))
+      expect(nobody.message).toMatch(new RegExp(`^MQTT_URL cannot be used: 127\\.0\\.0\\.1:${port}: [^\\n]+$`))
+      expect(nobody.message).not.toContain("geheim")
+      const refusing = yield* scripted(0x87)
+      expect((yield* Effect.flip(named(refusing.url))).message).toEndWith(": it does not allow that")
+      expect((yield* Effect.flip(named("http://geheim@x"))).message).toBe(
+        "MQTT_URL cannot be used: expected mqtt://user:password@host:port"
+      )
+    })
+  ))
+
 test("only URLs of MQTT name a broker", () => {
-  expect(brokerOf("mqtt://broker")).toMatchObject({ host: "broker", port: 1883, secure: false, username: undefined })
-  expect(brokerOf("mqtts://broker.example:1")).toMatchObject({ host: "broker.example", port: 1, secure: true })
-  expect(brokerOf("mqtts://broker")).toMatchObject({ port: 8883 })
+  expect(MqttWhereNamed.brokerOf("mqtt://broker")).toMatchObject({
+    host: "broker",
+    port: 1883,
+    secure: false,
+    username: undefined
+  })
+  expect(MqttWhereNamed.brokerOf("mqtts://broker.example:1")).toMatchObject({
+    host: "broker.example",
+    port: 1,
+    secure: true
+  })
+  expect(MqttWhereNamed.brokerOf("mqtts://broker")).toMatchObject({ port: 8883 })
   for (const url of ["broker:1883", "http://broker", "mqtt://", "mqtt://a%ZZ:b@broker", ""]) {
-    expect([url, brokerOf(url)]).toEqual([url, undefined])
+    expect([url, MqttWhereNamed.brokerOf(url)]).toEqual([url, undefined])
   }
 })
