@@ -1,6 +1,6 @@
 // What devices tell becomes stock, on a real Postgres: as one transaction, once, whoever else is at the shelf.
 import { expect, test } from "bun:test"
-import { Clock, Effect, Layer } from "effect"
+import { Clock, Deferred, Effect, Fiber, Layer, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import { Sku } from "@merkato/domain/catalogue/Product"
 import { OrderId, ProductId, ReservationId } from "@merkato/domain/kernel/Ids"
@@ -8,6 +8,7 @@ import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import * as Retention from "@merkato/infra/context/Retention"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
+import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
@@ -66,8 +67,15 @@ const stock = Effect.gen(function* () {
   return levels.map(({ onHand, reserved, version }) => [onHand, reserved, version])
 })
 
+/** With connections for whoever waits for another. */
 const inStore = <A, E>(test: Effect.Effect<A, E, Deltas | Inventory | SqlClient.SqlClient>) =>
-  TestDatabase.run(Effect.andThen(InventoryContext.migrate, Effect.provide(test, useCases)))
+  Effect.gen(function* () {
+    const { url } = yield* TestDatabase.fresh
+    const database = Database.layer({ url, maxConnections: 8, applicationName: "test" })
+    return yield* Effect.andThen(InventoryContext.migrate, Effect.provide(test, useCases)).pipe(
+      Effect.provide(database)
+    )
+  }).pipe(Effect.scoped, Effect.withTracerEnabled(false), Effect.runPromise)
 
 test("a batch is one transaction: levels, adjustments, events and what is remembered", () =>
   inStore(
@@ -146,6 +154,34 @@ test(
     ),
   60_000
 )
+
+test("a shelf that somebody else is changing is waited for, and judged as they leave it", () =>
+  inStore(
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* apply(["APPLES", 5, "first"])
+      const [begun, mayEnd] = [yield* Deferred.make<void>(), yield* Deferred.make<void>()]
+      const other = yield* sql`
+        update inventory.inventory_stock set on_hand = on_hand - 4, version = version + 1 where product_id = ${apples}`.pipe(
+        Effect.andThen(Deferred.succeed(begun, undefined)),
+        Effect.andThen(Deferred.await(mayEnd)),
+        sql.withTransaction,
+        Effect.forkScoped
+      )
+      yield* Deferred.await(begun)
+      const applying = yield* Effect.forkScoped(apply(["APPLES", -2, "second"], ["APPLES", -1, "third"]))
+      const waits = sql`select from pg_locks where not granted`
+      yield* Effect.repeat(waits, {
+        until: (rows) => rows.length > 0,
+        schedule: Schedule.spaced("20 millis"),
+        times: 500
+      })
+      yield* Deferred.succeed(mayEnd, undefined)
+      expect(yield* Fiber.join(applying)).toEqual(["stock_would_be_negative", "Applied"])
+      yield* Fiber.join(other)
+      expect((yield* stock)[0]).toEqual([0, 0, 3])
+    }).pipe(Effect.scoped)
+  ))
 
 test("messages are remembered for a month", () =>
   inStore(
