@@ -137,6 +137,8 @@ describe("help", () => {
       "dlq",
       "dlq list",
       "dlq requeue",
+      "devices",
+      "devices mosquitto",
       "doctor",
       "contracts",
       "contracts export",

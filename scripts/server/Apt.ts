@@ -1,4 +1,6 @@
-import { type Installing, Refused, runPatiently, tool } from "./Server.ts"
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs"
+import { join } from "node:path"
+import { type Installing, Refused, run, runPatiently, tool } from "./Server.ts"
 
 const environment = { DEBIAN_FRONTEND: "noninteractive", LC_ALL: "C" }
 const patience = ["-o", "Acquire::Retries=3", "-o", "DPkg::Lock::Timeout=180"]
@@ -8,9 +10,47 @@ let updated: Promise<void> | undefined
 /** One at a time: dpkg has one lock. */
 let before: Promise<unknown> = Promise.resolve()
 
-const apt = async (place: Installing, ...args: ReadonlyArray<string>): Promise<void> => {
-  const { code, output } = await runPatiently(["apt-get", "-q", "-y", ...patience, ...args], place, environment)
+const apt = async (place: Installing, folder: string, ...args: ReadonlyArray<string>): Promise<void> => {
+  const { code, output } = await runPatiently(["apt-get", "-q", "-y", ...patience, ...args], place, environment, folder)
   if (code !== 0) throw new Refused(`apt-get ${args.join(" ")} failed:\n${output}`)
+}
+
+/**
+ * Unpacks packages of the distribution, which apt verifies, into a folder, and leaves the machine as it is: to install a server
+ * would also start one.
+ */
+export const unpackPackages = (
+  names: ReadonlyArray<string>,
+  folder: string,
+  what: string,
+  place: Installing
+): Promise<void> => {
+  const mine = before.then(async () => {
+    if (existsSync(folder)) return
+    if (tool("apt-get") === undefined || tool("dpkg") === undefined || process.getuid?.() !== 0) {
+      throw new Refused(
+        `${what} is missing and cannot be had by this user: install it (on Debian: ${names.join(", ")}).`
+      )
+    }
+    place.say(`unpacking ${names.join(", ")} …`)
+    updated ??= apt(place, "/", "update")
+    await updated
+    // Nobody finds it there before it is whole.
+    const part = `${folder}.${process.pid}`
+    mkdirSync(part, { recursive: true })
+    try {
+      await apt(place, part, "download", ...names)
+      for (const file of readdirSync(part)) {
+        const { code, output } = await run(["dpkg", "-x", join(part, file), join(part, "root")])
+        if (code !== 0) throw new Refused(`${file} cannot be unpacked:\n${output}`)
+      }
+      if (!existsSync(folder)) renameSync(join(part, "root"), folder)
+    } finally {
+      rmSync(part, { recursive: true, force: true })
+    }
+  })
+  before = mine.catch(() => {})
+  return mine
 }
 
 /** Installs a package of the distribution (or some, with spaces between), which apt verifies; says what to do where it may not. */
@@ -20,9 +60,9 @@ export const installPackage = (name: string, what: string, place: Installing): P
       throw new Refused(`${what} is missing and cannot be installed by this user: install it (on Debian: ${name}).`)
     }
     place.say(`installing ${name} …`)
-    updated ??= apt(place, "update")
+    updated ??= apt(place, "/", "update")
     await updated
-    await apt(place, "install", "--no-install-recommends", ...name.split(" "))
+    await apt(place, "/", "install", "--no-install-recommends", ...name.split(" "))
   })
   before = mine.catch(() => {})
   return mine

@@ -8,6 +8,7 @@ import { apicurio } from "./Apicurio.ts"
 import { cassandra } from "./Cassandra.ts"
 import { debezium } from "./Debezium.ts"
 import { kafka } from "./Kafka.ts"
+import { mosquitto } from "./Mosquitto.ts"
 import { opa } from "./Opa.ts"
 import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
@@ -26,7 +27,8 @@ export const servers: ReadonlyArray<Server> = [
   toxiproxy,
   apicurio,
   debezium,
-  opa
+  opa,
+  mosquitto
 ]
 
 export interface Where {

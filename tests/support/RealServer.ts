@@ -41,7 +41,17 @@ const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<strin
  * that this one needs, and that runs already.
  */
 export const realServer = async (
-  name: "kafka" | "redis" | "opensearch" | "cassandra" | "s3" | "toxiproxy" | "apicurio" | "debezium" | "opa",
+  name:
+    | "kafka"
+    | "redis"
+    | "opensearch"
+    | "cassandra"
+    | "s3"
+    | "toxiproxy"
+    | "apicurio"
+    | "debezium"
+    | "opa"
+    | "mosquitto",
   what: string,
   environment: Readonly<Record<string, string>> = {},
   beside?: RealServer

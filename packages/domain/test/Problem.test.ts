@@ -60,6 +60,7 @@ import {
   SubscriptionNotFound,
   TooManySubscriptions
 } from "../src/partners/Webhook.ts"
+import { DeltaRefused } from "../src/inventory/DeviceDelta.ts"
 import { AssessmentNotFound } from "../src/risk/Assessment.ts"
 import { errorNames, modules } from "./modules.ts"
 
@@ -131,6 +132,7 @@ const further: ReadonlyArray<readonly [Problem, string, number]> = [
 
 /** Errors that stay between our own parts. Should one get out, it is a mistake of ours: 500. */
 const internal: ReadonlyArray<readonly [Problem, string, number]> = [
+  [new DeltaRefused({ code: "unknown_sku", reason: "No product has the SKU A" }), "delta_refused", 500],
   [new InexactAmount({ amount: 0.001, currency: "USD" }), "inexact_amount", 500],
   [new ImpossibleHistory({ event: "e", version: 1, reason: "r" }), "impossible_history", 500],
   [new ImpossiblePayment({ event: "e", version: 1 }), "impossible_payment", 500],

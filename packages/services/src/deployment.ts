@@ -17,6 +17,7 @@ import type { ServerUnreachable } from "@merkato/infra/config/ServerUnreachable"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as Lag from "@merkato/infra/events/Lag"
+import * as MqttWhereNamed from "@merkato/infra/mqtt/MqttWhereNamed"
 import * as CassandraWhereNamed from "@merkato/infra/cassandra/CassandraWhereNamed"
 import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
@@ -125,6 +126,14 @@ export const readModelServers = Layer.mergeAll(
   RedisWhereNamed.connection
 )
 
+/** Devices tell of stock, to the process that keeps house. */
+const devices = (names: ReadonlyArray<ContextName>) =>
+  Layer.unwrap(
+    Effect.map(KeepsHouse, (keepsHouse) =>
+      keepsHouse && names.includes("inventory") ? MqttWhereNamed.layer : Layer.empty
+    )
+  )
+
 type ReadModelFailure = ServerUnreachable | Config.ConfigError
 
 /** Contexts that answer in this process. Those with the same database share a pool. */
@@ -152,6 +161,7 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
       Layer.provide(connectors(names.map(databases.contexts))),
       Layer.provide(eventBus(databases.bus)),
       Layer.provide(readModelServers),
+      Layer.provide(devices(names)),
       Layer.provide(AuthorizerWhereNamed.layer)
     )
 }

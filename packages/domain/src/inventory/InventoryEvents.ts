@@ -36,4 +36,27 @@ export const ReservationExpired = Event.define(
   Schema.Struct({ reservationId: ReservationId, orderId: OrderId })
 )
 
-export const events = [StockAdjusted, StockReserved, StockReleased, StockCommitted, ReservationExpired] as const
+/**
+ * A device's message that could not be applied, as it lies in the dead letters. Nobody publishes it: it is in the topic only
+ * when an operator puts it back, and is then tried again (key: the SKU).
+ */
+export const DeviceDeltaReceived = Event.define(
+  "ecommerce.inventory.device_delta.received.v1",
+  "inventory.events",
+  Schema.Struct({
+    sku: Schema.String,
+    delta: Schema.Int,
+    reason: Schema.String,
+    messageId: Schema.optionalKey(Schema.String),
+    deviceId: Schema.optionalKey(Schema.String)
+  })
+)
+
+export const events = [
+  StockAdjusted,
+  StockReserved,
+  StockReleased,
+  StockCommitted,
+  ReservationExpired,
+  DeviceDeltaReceived
+] as const

@@ -208,9 +208,8 @@ export const operations = {
     retryBudget: null
   },
   "mqtt.ingest": {
-    about: "MQTT ingest: bounded buffer",
+    about: "MQTT ingest, by the batch; as many messages wait unacknowledged as calls may, the others at the broker",
     usedBy: "inventory",
-    later: true,
     deadlineMs: 60_000,
     attemptTimeoutMs: 5_000,
     attempts: 5,

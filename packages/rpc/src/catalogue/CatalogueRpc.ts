@@ -23,6 +23,9 @@ import { command, idsOf, page, paging, query } from "../contract/Operation.ts"
 
 const CategorySize = Schema.Struct({ category: Schema.String, products: Schema.Int })
 
+/** SKUs that are looked up at once, at most. */
+export const mostSkus = 500
+
 export const CatalogueGroup = RpcGroup.make(
   command("AddProduct", {
     payload: {
@@ -55,6 +58,12 @@ export const CatalogueGroup = RpcGroup.make(
   query("GetProduct", { payload: { productId: ProductId }, success: Product, errors: [ProductNotFound] }),
   /** Those of the products that exist, at once. */
   query("ProductsOf", { payload: { productIds: idsOf(ProductId) }, success: Schema.Array(Product), errors: [] }),
+  /** Whose SKUs these are, of those that are somebody's; a product keeps its SKU. */
+  query("ProductsOfSkus", {
+    payload: { skus: Schema.Array(Sku).check(Schema.isMaxLength(mostSkus)) },
+    success: Schema.Array(Schema.Struct({ sku: Sku, productId: ProductId })),
+    errors: []
+  }),
   query("ListProducts", {
     payload: { ...paging, q: Schema.optionalKey(optionalText(200)), category: Schema.optionalKey(optionalText(100)) },
     /** `late`: of a read model that may not know yet what has changed, or in place of one that is away; not to be kept. */

@@ -6,6 +6,7 @@ import {
   PricePeriod,
   Product,
   ProductNotFound,
+  type Sku,
   SkuTaken,
   VersionConflict
 } from "@merkato/domain/catalogue/Product"
@@ -57,6 +58,9 @@ export class Catalogue extends Context.Service<
     setPrice(price: NewPrice): Effect.Effect<Product, Forbidden | ProductNotFound | ServiceUnavailable>
     get(productId: Ids.ProductId): Effect.Effect<Product, ProductNotFound | ServiceUnavailable>
     productsOf(productIds: ReadonlyArray<Ids.ProductId>): Effect.Effect<ReadonlyArray<Product>, ServiceUnavailable>
+    productsOfSkus(
+      skus: ReadonlyArray<Sku>
+    ): Effect.Effect<ReadonlyArray<{ readonly sku: Sku; readonly productId: Ids.ProductId }>, ServiceUnavailable>
     list(
       options: Cursor.Paging & { readonly q?: string; readonly category?: string }
     ): Effect.Effect<Found, InvalidValue | ServiceUnavailable>
@@ -155,6 +159,9 @@ export class Catalogue extends Context.Service<
       const productsOf = (productIds: ReadonlyArray<Ids.ProductId>) =>
         store.findAll(productIds).pipe(orAway, Tracing.withSpan("Catalogue.productsOf"))
 
+      const productsOfSkus = (skus: ReadonlyArray<Sku>) =>
+        store.ofSkus(skus).pipe(orAway, Tracing.withSpan("Catalogue.productsOfSkus"))
+
       const list = Tracing.fn("Catalogue.list")(function* ({
         limit,
         cursor,
@@ -203,6 +210,7 @@ export class Catalogue extends Context.Service<
         setPrice,
         get,
         productsOf,
+        productsOfSkus,
         list,
         suggestNames,
         searchFacets,

@@ -11,6 +11,7 @@ export const CatalogueHandlers = CatalogueGroup.toLayer(
       SetPrice: (price) => catalogue.setPrice(price),
       GetProduct: ({ productId }) => catalogue.get(productId),
       ProductsOf: ({ productIds }) => catalogue.productsOf(productIds),
+      ProductsOfSkus: ({ skus }) => catalogue.productsOfSkus(skus),
       ListProducts: (options) => catalogue.list(options),
       SuggestNames: (options) => catalogue.suggestNames(options),
       SearchFacets: (options) => catalogue.searchFacets(options),

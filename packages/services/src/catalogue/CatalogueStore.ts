@@ -1,6 +1,7 @@
 import { Effect, Schema } from "effect"
 import { SqlClient } from "effect/sql"
-import { Price, Product } from "@merkato/domain/catalogue/Product"
+import { Price, Product, Sku } from "@merkato/domain/catalogue/Product"
+import { ProductId } from "@merkato/domain/kernel/Ids"
 import { Currency, Minor } from "@merkato/domain/kernel/Money"
 import * as Combined from "@merkato/infra/postgres/Combined"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
@@ -10,6 +11,7 @@ export const productColumns =
   'product_id as "productId", sku, name, description, category, price_minor as "priceMinor", currency, version'
 export const decodeProducts = Schema.decodeUnknownEffect(Schema.Array(Product))
 const decodePrices = Schema.decodeUnknownEffect(Schema.Array(Price))
+const decodeNames = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct({ sku: Sku, productId: ProductId })))
 const PeriodRow = Schema.Struct({
   priceMinor: Minor,
   currency: Currency,
@@ -49,6 +51,12 @@ export const make = Effect.gen(function* () {
   const findAll = Tracing.fn("CatalogueStore.findAll")(function* (productIds: ReadonlyArray<string>) {
     const rows = yield* sql`select ${fields} from catalogue.products where product_id = any(${productIds}::text[])`
     return yield* Effect.orDie(decodeProducts(rows))
+  })
+
+  const ofSkus = Tracing.fn("CatalogueStore.ofSkus")(function* (skus: ReadonlyArray<string>) {
+    const rows = yield* sql`
+      select sku, product_id as "productId" from catalogue.products where sku = any(${skus}::text[])`
+    return yield* Effect.orDie(decodeNames(rows))
   })
 
   /** Reads a product and keeps others from changing it until the transaction ends. */
@@ -150,5 +158,5 @@ export const make = Effect.gen(function* () {
     return yield* Effect.orDie(decodePeriods(rows))
   })
 
-  return { insert, find, findAll, lock, update, changePrice, pricesOf, list, categories, periods }
+  return { insert, find, findAll, ofSkus, lock, update, changePrice, pricesOf, list, categories, periods }
 })
