@@ -83,6 +83,7 @@ const survives = async (options: {
     await shop.killed()
     if (nth % 3 === 0) await shop.startInVain()
     await shop.start()
+    people.shopIsBack()
     expect(postmasterOf(shop.path) === postmaster).toBe(options.postgresSurvives)
     const database = await databaseOf(shop.path)
     expect(await lookInto(database, wrongNow)).toEqual([])
@@ -107,7 +108,7 @@ describe("a shop that is killed under load keeps what it said, and does nothing 
   test(
     "killed alone, and the next one takes over its Postgres",
     () => survives({ strike: (shop) => shop.kill(), postgresSurvives: true }),
-    300_000
+    480_000
   )
 
   test("killed together with its Postgres", () => {
@@ -116,7 +117,7 @@ describe("a shop that is killed under load keeps what it said, and does nothing 
       for (const blow of Math.random() < 0.5 ? blows : blows.toReversed()) blow()
     }
     return survives({ strike: both, postgresSurvives: false })
-  }, 300_000)
+  }, 480_000)
 })
 
 describe("what the kills brought to light", () => {

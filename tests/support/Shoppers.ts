@@ -27,7 +27,7 @@ export interface ShoppersOptions {
   readonly products: ReadonlyArray<string>
 }
 
-/** How long somebody keeps asking: through many restarts, each of which may cut off the same payment again. */
+/** How long somebody keeps asking a shop that is left in peace; far longer than a payment that was cut off has to wait. */
 const patienceMs = 180_000
 
 /** Purchases under way at most, of all shoppers together. */
@@ -49,6 +49,7 @@ export class Shoppers {
   /** What nobody should ever be told. */
   readonly surprises: Array<string> = []
   #stopped = false
+  #inPeaceSince = Date.now()
   readonly #atWork: ReadonlyArray<Promise<void>>
   readonly #waiting = new Set<Promise<void>>()
 
@@ -62,6 +63,11 @@ export class Shoppers {
     const answered = asked.filter(({ answer }) => answer !== undefined)
     const done = answered.filter(({ answer }) => answer?.status === 200 || answer?.status === 201)
     return `${this.purchases.length} purchases, ${answered.length} answers (${done.length} yes), ${asked.length - answered.length} requests never repeated`
+  }
+
+  /** The shop is there again: each restart may have cut off the same payment, and patience begins anew. */
+  shopIsBack(): void {
+    this.#inPeaceSince = Date.now()
   }
 
   /** Everybody finishes what they are at. */
@@ -146,7 +152,7 @@ export class Shoppers {
     patient: boolean,
     onDelay: () => void
   ): Promise<Answer | undefined> {
-    const deadline = Date.now() + patienceMs
+    const begun = Date.now()
     for (;;) {
       const answer = await client
         .post(request.path, request.body, {
@@ -165,7 +171,7 @@ export class Shoppers {
         return answer
       }
       if (!patient) return undefined
-      if (Date.now() > deadline) {
+      if (Date.now() > Math.max(begun, this.#inPeaceSince) + patienceMs) {
         throw new Error(`no last word on ${request.what} in time: ${answer?.status} ${JSON.stringify(answer?.body)}`)
       }
       // The shop is there, and says that this takes time.

@@ -175,37 +175,35 @@ export const layer = Layer.effect(
     // may become scans of the whole log.
 
     /**
-     * Takes what partitions of a group nobody else has at the moment, and hands over what is next in them. Whether there is
-     * more in them.
+     * Takes what partitions of a group nobody else has at the moment, moves the group past what is next in them and hands that
+     * over, in one transaction: what is not handled goes back. Whether there is more in them.
      */
-    const consume = <R>(options: Subscription<R>) => {
-      const { consumerGroup, topics, eventTypes, batchSize, handle } = options
+    const consume = <R>({ consumerGroup, topics, eventTypes, batchSize, handle }: Subscription<R>) => {
       const wanted = eventTypes === undefined ? sql.literal("true") : sql`event_type = any(${eventTypes}::text[])`
       return sql.withTransaction(
         Effect.gen(function* () {
-          const places = yield* sql<{ topic: string; partition: number; from: number; until: number; more: boolean }>`
-            select g.topic, g.partition, g.next_offset as "from", least(p.next_offset, g.next_offset + ${batchSize}) as until,
-              p.next_offset > g.next_offset + ${batchSize} as more
-            from bus.consumer_groups g join bus.partitions p using (topic, partition)
-            where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
-            order by g.topic, g.partition for update of g skip locked`
-          if (places.length === 0) return false
-          const ranges = sql`unnest(
-            ${places.map((place) => place.topic)}::text[], ${places.map((place) => place.partition)}::int[],
-            ${places.map((place) => String(place.from))}::text[]::bigint[], ${places.map((place) => String(place.until))}::text[]::bigint[]
-          ) as place (of_topic, of_partition, first, beyond)`
-          const rows = yield* sql<LogRow>`
-            select ${fields} from ${ranges} cross join lateral (
+          // A partition without anything that is wanted comes as a row without an event.
+          const found = yield* sql<{ more: boolean } & (LogRow | { offset: null })>`
+            with mine as materialized (
+              select g.topic as of_topic, g.partition as of_partition, g.next_offset as first,
+                least(p.next_offset, g.next_offset + ${batchSize}) as beyond,
+                p.next_offset > g.next_offset + ${batchSize} as more
+              from bus.consumer_groups g join bus.partitions p using (topic, partition)
+              where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
+              order by g.topic, g.partition for update of g skip locked
+            ), moved as (
+              update bus.consumer_groups g set next_offset = beyond from mine
+              where g.consumer_group = ${consumerGroup} and g.topic = of_topic and g.partition = of_partition
+            )
+            select more, ${fields} from mine left join lateral (
               select * from bus.log
               where topic = of_topic and partition = of_partition and "offset" >= first and "offset" < beyond and ${wanted}
               offset 0
-            ) as next
+            ) as next on true
             order by topic, partition, "offset"`
-          if (rows.length > 0) yield* handle(rows.map(toLetter))
-          yield* sql`
-            update bus.consumer_groups g set next_offset = beyond from ${ranges}
-            where g.consumer_group = ${consumerGroup} and g.topic = of_topic and g.partition = of_partition`
-          return places.some(({ more }) => more)
+          const rows = found.filter((row) => row.offset !== null)
+          if (rows.length > 0) yield* handle(rows.map(({ more: _, ...row }) => toLetter(row)))
+          return found.some(({ more }) => more)
         })
       )
     }

@@ -7,7 +7,7 @@ import { chmodSync, existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import * as Database from "./Database.ts"
-import { DataFolder } from "./DataFolder.ts"
+import { DataFolder, ownerOf } from "./DataFolder.ts"
 import { EmbeddedPostgres } from "./EmbeddedPostgres.ts"
 
 /** Not durable, and so several times as fast. */
@@ -23,7 +23,7 @@ const cleanUp = `
   if runs "$1"; then
     kill -QUIT "$pid"
     # Backends that are stopped (the simulator does that) are killed by the server itself, after 5 seconds.
-    for i in $(seq 70); do isOurs "$1" || break; sleep 0.1; done
+    for i in $(seq 70); do runs "$1" || break; sleep 0.1; done
   fi
   rm -rf "$1" || { sleep 2; rm -rf "$1"; }`
 
@@ -39,15 +39,22 @@ const cleanUpAfterUs = (dataDir: string) => {
   cleaner.unref()
 }
 
+/** Those of this test file. */
+const folders = new Set<string>()
+
+/** Whether a test file made it that this process ran before this one; each has this module to itself. */
+const isOfAnEarlierFile = (dataDir: string) => ownerOf(dataDir)?.pid === process.pid && !folders.has(dataDir)
+
 /**
- * What the killed left, when even their cleaner did not live (test files that run at the same time are killed with all that
- * they started): folders whose owner is dead.
+ * What was left when even the cleaner did not live: of a test file everything that it started is killed when it ends, but
+ * the process goes on with the next file. Folders whose owner is dead, or is such a file.
  */
 const sweep = Effect.fnUntraced(function* (prefix: string) {
   for (const name of readdirSync(tmpdir())) {
     const left = join(tmpdir(), name)
     if (!name.startsWith(prefix) || !existsSync(join(left, "lock"))) continue
-    yield* DataFolder.lock(left).pipe(
+    const isFree = isOfAnEarlierFile(left) ? Effect.void : DataFolder.lock(left)
+    yield* isFree.pipe(
       Effect.andThen(Effect.sync(() => spawnSync("/bin/sh", ["-c", cleanUp, "sh", left]))),
       Effect.scoped,
       // Somebody's, or already gone.
@@ -66,6 +73,7 @@ export const temporary = Effect.fn("TestDatabase.temporary")(function* (
 ) {
   yield* sweep(prefix)
   const dataDir = mkdtempSync(join(tmpdir(), prefix))
+  folders.add(dataDir)
   chmodSync(dataDir, 0o755)
   cleanUpAfterUs(dataDir)
   // After its server, where that is stopped before the process ends.
