@@ -1,5 +1,5 @@
 // Schemathesis, which we did not write, against the whole REST surface of a running shop: what the document at /openapi.json
-// allows and forbids is asked, and every answer has to be one that it promises. `bun run nightly:fuzz` does more of it.
+// allows and forbids is asked, and every answer has to be one that it promises. Chance is for the night: `bun run nightly:fuzz`.
 import { afterAll, beforeAll, expect, test } from "bun:test"
 import { join } from "node:path"
 import { fuzz, type Fuzzing, install } from "../scripts/fuzz/Fuzz.ts"
@@ -30,12 +30,12 @@ test("whoever asks, and for whatever: no answer is a 500, or any that the docume
   if (missing !== undefined) return console.log(`NOT RUN: the REST surface fuzzed: ${missing}`)
   const [shopper, admin] = await Promise.all([shop().token("FUZZY"), shop().token("ADMIN", "admin")])
   const known = await furnish(shop().url, shopper, admin)
-  const ask = (who: string, token: string | undefined, phases: Fuzzing["phases"], mode: Fuzzing["mode"]) =>
-    fuzz({ url: shop().url, token, known, seed: 1, phases, mode, examples: 2, folder: join(folder.path, who) })
+  const ask = (who: string, token: string | undefined, mode: Fuzzing["mode"]) =>
+    fuzz({ url: shop().url, token, known, seed: 1, phases: ["coverage"], mode, folder: join(folder.path, who) })
   const found = await Promise.all([
-    ask("nobody", undefined, ["coverage"], "positive"),
-    ask("shopper", shopper, ["coverage"], "all"),
-    ask("admin", admin, ["coverage", "fuzzing"], "all")
+    ask("nobody", undefined, "positive"),
+    ask("shopper", shopper, "all"),
+    ask("admin", admin, "all")
   ])
   for (const { ok, output } of found) if (!ok) console.log(output)
   const operations = await documented()

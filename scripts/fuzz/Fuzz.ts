@@ -34,7 +34,7 @@ export interface Fuzzing {
   /** What the document allows, what it forbids, or both. */
   readonly mode: "positive" | "negative" | "all"
   /** Requests by chance for each operation; and for how long at most, in all. */
-  readonly examples: number
+  readonly examples?: number
   readonly seconds?: number
   /** For its configuration. */
   readonly folder: string
@@ -134,9 +134,11 @@ export const fuzz = async (fuzzing: Fuzzing): Promise<Found> => {
     seed: String(seed),
     phases: phases.join(","),
     mode,
-    "max-examples": String(examples),
+    ...(examples === undefined ? {} : { "max-examples": String(examples) }),
     ...(seconds === undefined ? {} : { "max-time": String(seconds) }),
-    "request-timeout": "30",
+    // How long it takes here to think of requests says nothing of the shop.
+    "suppress-health-check": "all",
+    "request-timeout": "60",
     "generation-database": "none"
   }
   const child = Bun.spawn(
