@@ -60,9 +60,10 @@ export class Page {
         `--user-data-dir=${profile}`,
         "about:blank"
       ],
-      { stdio: ["ignore", "ignore", "pipe"] }
+      // A group of its own: what Debian calls by the name is a script that starts it, and it starts many more.
+      { stdio: ["ignore", "ignore", "pipe"], detached: true }
     )
-    process.once("exit", () => browser.kill("SIGKILL"))
+    process.once("exit", () => endGroup(browser.pid))
     const address = new URL(await addressIn(browser.stderr))
     const tabs: unknown = await (await fetch(`http://${address.host}/json/list`)).json()
     const tab = Array.isArray(tabs) ? tabs.find(({ type }) => type === "page") : undefined
@@ -95,9 +96,17 @@ export class Page {
 
   async close(): Promise<void> {
     this.socket.close()
-    this.browser.kill("SIGKILL")
+    endGroup(this.browser.pid)
     await this.browser.exited
     rmSync(this.profile, { recursive: true, force: true, maxRetries: 5 })
+  }
+}
+
+const endGroup = (pid: number): void => {
+  try {
+    process.kill(-pid, "SIGKILL")
+  } catch {
+    // It has ended already.
   }
 }
 
