@@ -110,13 +110,18 @@ const runCheck = async (script: string): Promise<boolean> => {
 
 /**
  * Servers that are built, which takes minutes of a machine that has none of them: begun at once and with what the rest does
- * not need, so that the tests that want them, among the last, find them there.
+ * not need, so that the tests that want them, among the last, find them there. So is the fuzzer.
  */
 const builtBeforehand = ["s3", "toxiproxy"]
 
 const buildBeforehand = (): void => {
-  const command = ["nice", "-n", "19", process.execPath, "scripts/servers.ts", "fetch", ...builtBeforehand]
-  Bun.spawn(command, { stdio: ["ignore", "ignore", "ignore"] }).unref()
+  for (const script of [
+    ["scripts/servers.ts", "fetch", ...builtBeforehand],
+    ["scripts/fuzz.ts", "--install"]
+  ]) {
+    const command = ["nice", "-n", "19", process.execPath, ...script]
+    Bun.spawn(command, { stdio: ["ignore", "ignore", "ignore"] }).unref()
+  }
 }
 
 const runTests = async (filters: ReadonlyArray<string>): Promise<TestReport> => {

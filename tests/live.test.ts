@@ -6,6 +6,7 @@ import { UserId } from "@merkato/domain/kernel/Ids"
 import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Tokens } from "@merkato/infra/auth/Tokens"
+import { chromium, Page } from "./support/Browser.ts"
 import { type Answer, text } from "./support/Client.ts"
 import { errorCodes, OrderWatcher, statuses } from "./support/LiveClients.ts"
 import { twoGateways } from "./support/TwoGateways.ts"
@@ -235,6 +236,58 @@ test("flash sales are told by both gateways under the same ids, and a stream is 
   expect(unknown).toContain('event: resume_not_possible\ndata: {"code":"resume_not_possible"}')
   for (const { source } of watchers) source.close()
 })
+
+/** What runs in the page: a socket that watches one's orders, and a source of sales, as a page of the shop would have them. */
+const script = (token: string) => `
+  window.seen = { frames: [], sales: [], blocked: [] }
+  addEventListener("securitypolicyviolation", ({ blockedURI }) => seen.blocked.push(blockedURI))
+  const socket = new WebSocket(location.origin.replace("http", "ws") + "/ws/orders")
+  socket.onmessage = ({ data }) => seen.frames.push(JSON.parse(data))
+  socket.onopen = () => {
+    socket.send(JSON.stringify({ auth: ${JSON.stringify(token)} }))
+    socket.send(JSON.stringify({ subscribe: "mine" }))
+  }
+  window.source = new EventSource("/sse/flash-sales")
+  for (const name of ["flash_sale.started", "flash_sale.ended"]) {
+    source.addEventListener(name, ({ type, lastEventId, data }) => {
+      seen.sales.push({ type, id: lastEventId, saleId: JSON.parse(data).saleId })
+    })
+  }
+  undefined`
+
+test("a real browser, on a page of the shop, sees a purchase and a sale as they happen", async () => {
+  const program = await chromium("WebSocket and EventSource in Chromium")
+  if (program === undefined) return
+  const page = await Page.open(program, `${gateway(0)}/docs`)
+  try {
+    const is = (condition: string) =>
+      until(
+        () => page.evaluate(condition),
+        (met) => met === true
+      )
+    await is(`location.pathname === "/docs" && document.readyState === "complete"`)
+    await page.evaluate(script(await shop().token("HAL")))
+    await is("source.readyState === EventSource.OPEN")
+    const order = await placed("HAL")
+    await is("seen.frames.length === 1")
+    await pay(order)
+    await is("seen.frames.length === 2")
+    await fulfil(order.orderId)
+    const sale = await saleOf(await shop().onShelf(5))
+    await is("seen.frames.length === 3 && seen.sales.length === 1")
+    await sale.cancel()
+    await is("seen.sales.length === 2")
+    const { orderId } = order
+    const { saleId } = sale
+    expect(await page.evaluate("seen")).toEqual({
+      frames: ["PENDING", "PAID", "FULFILLED"].map((status) => expect.objectContaining({ orderId, status })),
+      sales: ["flash_sale.started", "flash_sale.ended"].map((type) => ({ type, id: expect.any(String), saleId })),
+      blocked: []
+    })
+  } finally {
+    await page.close()
+  }
+}, 300_000)
 
 test("a gateway that stops says so to everybody, and they find the other one", async () => {
   const order = await placed("GIL")

@@ -229,7 +229,7 @@ export const named = (name: string): Server => {
 }
 
 /** One `up` or `down` at a time in a place, and one that downloads at a time. */
-const alone = async <A>(folder: string, what: string, action: () => Promise<A>): Promise<A> => {
+export const alone = async <A>(folder: string, what: string, action: () => Promise<A>): Promise<A> => {
   mkdirSync(folder, { recursive: true })
   const lock = join(folder, `${what}.lock`)
   const mine = JSON.stringify(RunningProcess.self)

@@ -76,10 +76,10 @@ describe("text with a limit", () => {
   const required = Schema.is(text(10))
   const optional = Schema.is(optionalText(10))
 
-  test("the limit counts UTF-16 code units and is itself allowed", () => {
+  test("the limit counts code points, as the document says it, and is itself allowed", () => {
     for (const is of [required, optional]) {
       expect([is("a".repeat(10)), is("a".repeat(11))]).toEqual([true, false])
-      expect([is("🍎".repeat(5)), is(`${"🍎".repeat(5)}a`)]).toEqual([true, false])
+      expect([is("🍎".repeat(10)), is(`${"🍎".repeat(10)}a`)]).toEqual([true, false])
     }
   })
 

@@ -4,7 +4,7 @@ import { Currency, maxPriceMinor } from "../kernel/Money.ts"
 import { optionalText, text } from "../kernel/Text.ts"
 
 /** Stock keeping unit: unique in the shop, 1 to 64 of letters, digits, `.`, `_`, `-`. */
-export const Sku = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9._-]{1,64}$/)).pipe(Schema.brand("Sku"))
+export const Sku = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9._-]{1,64}$/u)).pipe(Schema.brand("Sku"))
 export type Sku = typeof Sku.Type
 
 export const ProductName = text(200)

@@ -5,14 +5,13 @@ import { isStorable, text } from "../kernel/Text.ts"
 /** An e-mail address as the WHATWG HTML standard checks it, at most 254 characters (RFC 5321), lower-cased by identity. */
 export const Email = Schema.String.check(
   Schema.isMaxLength(254),
-  isStorable,
   Schema.isPattern(
-    /^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)+$/
+    /^[a-zA-Z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)+$/u
   )
 )
 
 /** 8 to 128 characters (NIST SP 800-63B asks for at least 8 and no rules about their kind). */
-export const Password = Schema.String.check(Schema.isMinLength(8), Schema.isMaxLength(128), isStorable)
+export const Password = Schema.String.check(Schema.isMinCodePoints(8), Schema.isMaxCodePoints(128), isStorable)
 
 export const PersonName = text(200)
 

@@ -23,7 +23,9 @@ export class StockLevels extends Schema.Class<StockLevels>("StockLevels")({
 /** A change of stock by hand or by a device: not 0, at most 10^6 units either way. */
 export const Delta = Schema.Int.check(
   Schema.isBetween({ minimum: -1_000_000, maximum: 1_000_000 }),
-  Schema.makeFilter((delta) => (delta === 0 ? "Expected a change other than 0" : undefined))
+  Schema.makeFilter((delta) => (delta === 0 ? "Expected a change other than 0" : undefined), {
+    toJsonSchema: () => ({ not: { const: 0 } })
+  })
 )
 
 export const AdjustmentReason = text(200)

@@ -21,11 +21,18 @@ export interface JsonSchema {
   readonly pattern?: string
 }
 
-/** Says of every object whether it may have properties that are not named. */
+/**
+ * Says of every object whether it may have properties that are not named. How texts look is left out: no version said it
+ * from the first, and to say it later would promise readers less than the version before.
+ */
 const objectsAre = (open: boolean, value: unknown): unknown => {
   if (Array.isArray(value)) return value.map((each) => objectsAre(open, each))
   if (!Predicate.isObject(value)) return value
-  const copy = Object.fromEntries(Object.entries(value).map(([key, each]) => [key, objectsAre(open, each)]))
+  const copy = Object.fromEntries(
+    Object.entries(value)
+      .filter(([key, each]) => key !== "pattern" || typeof each !== "string")
+      .map(([key, each]) => [key, objectsAre(open, each)])
+  )
   return "properties" in copy && Predicate.isObject(copy["properties"]) ? { ...copy, additionalProperties: open } : copy
 }
 

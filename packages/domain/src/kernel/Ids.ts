@@ -1,7 +1,7 @@
 import { Clock, Effect, Random, Schema } from "effect"
 
 /** How every id looks to the outside: opaque, at most 64 of `[A-Za-z0-9_-]` (contracts: ids). */
-export const Id = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9_-]{1,64}$/))
+export const Id = Schema.String.check(Schema.isPattern(/^[A-Za-z0-9_-]{1,64}$/u))
 
 export const UserId = Id.pipe(Schema.brand("UserId"))
 export type UserId = typeof UserId.Type
@@ -30,7 +30,7 @@ export const AssessmentId = Id.pipe(Schema.brand("AssessmentId"))
 export type AssessmentId = typeof AssessmentId.Type
 
 /** An Idempotency-Key header: 1 to 255 printable ASCII characters. */
-export const IdempotencyKey = Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{1,255}$/)).pipe(
+export const IdempotencyKey = Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{1,255}$/u)).pipe(
   Schema.brand("IdempotencyKey")
 )
 export type IdempotencyKey = typeof IdempotencyKey.Type

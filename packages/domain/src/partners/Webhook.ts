@@ -3,7 +3,7 @@ import { DeliveryId, EventId, Id, SubscriptionId, UserId } from "../kernel/Ids.t
 import { PublicEventType } from "./OpenToPartners.ts"
 
 /** Where a partner wants to be told: an absolute URL; which ones are taken is for the deployment to say. */
-export const WebhookUrl = Schema.String.check(Schema.isMinLength(1), Schema.isMaxLength(2_048))
+export const WebhookUrl = Schema.String.check(Schema.isMinLength(1), Schema.isMaxCodePoints(2_048))
 
 /** What a partner wants to be told of; each type once. */
 export const EventTypes = Schema.Array(PublicEventType).check(

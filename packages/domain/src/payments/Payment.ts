@@ -12,7 +12,7 @@ export type PaymentStatus = typeof PaymentStatus.Type
 
 /** A token of a payment method, made by the gateway; card numbers never come here, not even dressed up as one. */
 export const PaymentToken = Schema.String.check(
-  Schema.isPattern(/^tok_[A-Za-z0-9_-]{1,120}$/),
+  Schema.isPattern(/^tok_[A-Za-z0-9_-]{1,120}$/u),
   Schema.makeFilter((token: string) =>
     looksLikeCardNumber(token) ? "a payment token, not a card number, which must never be sent here" : undefined
   )

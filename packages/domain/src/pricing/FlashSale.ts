@@ -9,7 +9,7 @@ export type FlashSaleStatus = typeof FlashSaleStatus.Type
 
 /** A point in time as people write it: RFC 3339, with its offset; to the millisecond. */
 export const Instant = Schema.String.check(
-  Schema.isPattern(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/, {
+  Schema.isPattern(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/u, {
     expected: "a time as in RFC 3339, such as 2026-01-31T08:00:00Z"
   })
 ).pipe(Schema.decodeTo(Schema.DateTimeUtcFromString))

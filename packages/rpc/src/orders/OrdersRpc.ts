@@ -47,7 +47,7 @@ export const CheckoutRefusal = Schema.Union([
 ])
 
 /** A name for the shopper's device, made by the device; at most 128 characters. */
-export const DeviceId = Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{1,128}$/))
+export const DeviceId = Schema.String.check(Schema.isPattern(/^[\x21-\x7e]{1,128}$/u))
 
 export const OrdersGroup = RpcGroup.make(
   command("Place", {

@@ -57,7 +57,7 @@ const SuggestionLimit = Schema.String.check(
 ).pipe(Schema.decodeTo(Schema.Int, SchemaTransformation.numberFromString))
 const paging = {
   limit: Schema.optionalKey(Limit),
-  cursor: Schema.optionalKey(Schema.String.check(Schema.isMaxLength(512)))
+  cursor: Schema.optionalKey(Schema.String.check(Schema.isMaxCodePoints(512)))
 }
 const idempotent = { "idempotency-key": Schema.optionalKey(Schema.String) }
 /** Headers of what moves money: the device, if the client names it, is for the assessment of risk. */
@@ -74,12 +74,12 @@ class Identity extends HttpApiGroup.make("identity").add(
     error: problems(IdentityGroup, "Register")
   }).annotateMerge(summary("Register as a shopper")),
   HttpApiEndpoint.post("signIn", "/sessions", {
-    payload: Schema.Struct({ email: Schema.String, password: Schema.String.check(Schema.isMaxLength(1_024)) }),
+    payload: Schema.Struct({ email: Schema.String, password: Schema.String.check(Schema.isMaxCodePoints(1_024)) }),
     success: Json.SessionJson.pipe(created),
     error: problems(IdentityGroup, "SignIn")
   }).annotateMerge(summary("Sign in: an access token for 15 minutes and a refresh token that works once")),
   HttpApiEndpoint.post("refresh", "/sessions/refresh", {
-    payload: Schema.Struct({ refreshToken: Schema.String.check(Schema.isMaxLength(1_024)) }),
+    payload: Schema.Struct({ refreshToken: Schema.String.check(Schema.isMaxCodePoints(1_024)) }),
     success: Json.SessionJson.pipe(created),
     error: problems(IdentityGroup, "Refresh")
   }).annotateMerge(summary("Go on with a session; the refresh token used is spent")),
@@ -249,7 +249,7 @@ class Carts extends HttpApiGroup.make("carts").add(
     .annotateMerge(summary("Take a product out of the cart; also when it is not in it")),
   HttpApiEndpoint.post("mergeCart", "/carts/:cartId/merge", {
     params: { cartId: Ids.CartId },
-    payload: Schema.Struct({ guestToken: Schema.String.check(Schema.isMaxLength(4_096)) }),
+    payload: Schema.Struct({ guestToken: Schema.String.check(Schema.isMaxCodePoints(4_096)) }),
     success: Json.CartJson,
     error: problems(CartGroup, "MergeCart")
   })
@@ -266,7 +266,7 @@ class Orders extends HttpApiGroup.make("orders").add(
     headers: idempotent,
     payload: Schema.Struct({
       items: Items,
-      currency: Schema.optionalKey(Schema.String.check(Schema.isPattern(/^[A-Z]{3}$/))),
+      currency: Schema.optionalKey(Schema.String.check(Schema.isPattern(/^[A-Z]{3}$/u))),
       expectedTotal: Schema.optionalKey(Schema.Finite)
     }),
     success: Json.OrderJson.pipe(created),

@@ -11,7 +11,7 @@ import { FlashSaleStatus } from "@merkato/domain/pricing/FlashSale"
 export const Amount = Schema.Finite
 
 /** RFC 3339, UTC. */
-export const Instant = Schema.String
+export const Instant = Schema.String.annotate({ format: "date-time" })
 
 export const ProductJson = Schema.Struct({
   productId: Ids.ProductId,
