@@ -55,7 +55,7 @@ const mosquittoPub = (deviceId: string, sku: string, message: string, ...more: R
   })
 }
 
-/** Ten thousand of them when all is asked for (`bun run nightly:full`). */
+/** Ten thousand of them by night (`bun run nightly:devices`). */
 const messageCount = Number(process.env["MERKATO_MQTT_MESSAGES"] ?? 1_000)
 
 /** Milliseconds that all of them may take on a busy machine. */
