@@ -92,7 +92,7 @@ describe("twins of a request", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -113,7 +113,7 @@ describe("twins of a request", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -137,7 +137,7 @@ describe("twins of a request", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -163,7 +163,7 @@ describe("twins of a request", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 })
 
@@ -199,7 +199,7 @@ describe("a key that was used", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -244,7 +244,7 @@ describe("a key that was used", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -269,7 +269,7 @@ describe("a key that was used", () => {
         expect([paid.status, paid.body["orderId"], paid.body["status"]]).toEqual([200, first, "PAID"])
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -294,7 +294,7 @@ describe("a key that was used", () => {
         ])
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -340,7 +340,7 @@ describe("a key that was used", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 })
 
@@ -511,7 +511,7 @@ describe("a connection that is cut", () => {
         expect(await levels(ada, productId)).toMatchObject({ onHand: 1_000, reserved: cuts + 12 })
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -537,7 +537,7 @@ describe("a connection that is cut", () => {
         expect(await levels(ada, productId)).toMatchObject({ onHand: 1_000 - cuts - 12, reserved: 0 })
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -583,7 +583,7 @@ describe("a connection that is cut", () => {
         }
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
@@ -617,7 +617,7 @@ describe("a connection that is cut", () => {
         expect(await levels(await shop.as("NOBODY"), productId)).toMatchObject({ onHand: 1_000, reserved: 8 * 12 })
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 })
 
@@ -644,7 +644,7 @@ describe("a shop that is started anew", () => {
         expect((await ada.get("/api/v1/orders")).body["items"]).toHaveLength(1)
         await shop.sql(booksBalance)
       }),
-    60_000
+    180_000
   )
 
   test(
