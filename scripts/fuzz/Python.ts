@@ -1,6 +1,6 @@
 import { existsSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { installPackage } from "../server/Apt.ts"
+import { installPackages } from "../server/Apt.ts"
 import { type Installing, Refused, run, runPatiently, tool } from "../server/Server.ts"
 
 /** Programs of Python, in an environment of their own. */
@@ -36,7 +36,7 @@ const find = async (): Promise<string | undefined> => {
 /** Installs the programs, unless they are in the cache. A second time downloads nothing. */
 export const install = async (programs: Programs, place: Installing): Promise<void> => {
   if (isComplete(programs, place)) return
-  if ((await find()) === undefined) await installPackage("python3-venv", "Python 3.11 with venv", place)
+  if ((await find()) === undefined) await installPackages(["python3-venv"], "Python 3.11 with venv", place)
   const python = await find()
   if (python === undefined) throw new Refused("There is no Python of 3.11 or later here that can make environments.")
   const folder = folderOf(programs, place)

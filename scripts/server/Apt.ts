@@ -15,6 +15,17 @@ const apt = async (place: Installing, folder: string, ...args: ReadonlyArray<str
   if (code !== 0) throw new Refused(`apt-get ${args.join(" ")} failed:\n${output}`)
 }
 
+const inTurn = (work: () => Promise<void>): Promise<void> => {
+  const mine = before.then(work)
+  before = mine.catch(() => {})
+  return mine
+}
+
+const isRoot = () => process.getuid?.() === 0
+
+/** The list of what there is, once for this process. */
+const upToDate = (place: Installing) => (updated ??= apt(place, "/", "update"))
+
 /**
  * Unpacks packages of the distribution, which apt verifies, into a folder, and leaves the machine as it is: to install a server
  * would also start one.
@@ -24,17 +35,16 @@ export const unpackPackages = (
   folder: string,
   what: string,
   place: Installing
-): Promise<void> => {
-  const mine = before.then(async () => {
+): Promise<void> =>
+  inTurn(async () => {
     if (existsSync(folder)) return
-    if (tool("apt-get") === undefined || tool("dpkg") === undefined || process.getuid?.() !== 0) {
+    if (tool("apt-get") === undefined || tool("dpkg") === undefined || !isRoot()) {
       throw new Refused(
         `${what} is missing and cannot be had by this user: install it (on Debian: ${names.join(", ")}).`
       )
     }
     place.say(`unpacking ${names.join(", ")} …`)
-    updated ??= apt(place, "/", "update")
-    await updated
+    await upToDate(place)
     // Nobody finds it there before it is whole.
     const part = `${folder}.${process.pid}`
     mkdirSync(part, { recursive: true })
@@ -49,21 +59,15 @@ export const unpackPackages = (
       rmSync(part, { recursive: true, force: true })
     }
   })
-  before = mine.catch(() => {})
-  return mine
-}
 
-/** Installs a package of the distribution (or some, with spaces between), which apt verifies; says what to do where it may not. */
-export const installPackage = (name: string, what: string, place: Installing): Promise<void> => {
-  const mine = before.then(async () => {
-    if (tool("apt-get") === undefined || process.getuid?.() !== 0) {
-      throw new Refused(`${what} is missing and cannot be installed by this user: install it (on Debian: ${name}).`)
+/** Installs packages of the distribution, which apt verifies; says what to do where it may not. */
+export const installPackages = (names: ReadonlyArray<string>, what: string, place: Installing): Promise<void> =>
+  inTurn(async () => {
+    const list = names.join(" ")
+    if (tool("apt-get") === undefined || !isRoot()) {
+      throw new Refused(`${what} is missing and cannot be installed by this user: install it (on Debian: ${list}).`)
     }
-    place.say(`installing ${name} …`)
-    updated ??= apt(place, "/", "update")
-    await updated
-    await apt(place, "/", "install", "--no-install-recommends", ...name.split(" "))
+    place.say(`installing ${list} …`)
+    await upToDate(place)
+    await apt(place, "/", "install", "--no-install-recommends", ...names)
   })
-  before = mine.catch(() => {})
-  return mine
-}

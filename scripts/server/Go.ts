@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs"
 import { join } from "node:path"
-import { installPackage } from "./Apt.ts"
+import { installPackages } from "./Apt.ts"
 import { type Installing, Refused, run, runPatiently, tool } from "./Server.ts"
 
 /** A program that is built from a module of Go. What is fetched for it is verified by Go's own checksum database. */
@@ -47,7 +47,7 @@ const go = async (wanted: string, work: string, place: Installing): Promise<stri
   const found = await find((version) => isAtLeast(version, wanted))
   if (found !== undefined) return found
   const older = await find(() => true)
-  if (older === undefined) await installPackage("golang-go", `Go ${wanted}`, place)
+  if (older === undefined) await installPackages(["golang-go"], `Go ${wanted}`, place)
   const helper = older ?? (await find(() => true))
   if (helper === undefined) throw new Refused("Go was installed but cannot be found.")
   const { code, output } = await runPatiently([helper, "mod", "download", "-json", toolchain], place, environment(work))

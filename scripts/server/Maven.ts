@@ -1,6 +1,6 @@
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join, relative } from "node:path"
-import { installPackage } from "./Apt.ts"
+import { installPackages } from "./Apt.ts"
 import { java } from "./Java.ts"
 import { type Installing, Refused, runPatiently, tool } from "./Server.ts"
 
@@ -61,7 +61,7 @@ const wrong = (jars: Jars, place: Installing): ReadonlyArray<string> =>
 /** Lets Maven fetch the jars; their paths within the repository. */
 const resolve = async (jars: Jars, place: Installing): Promise<ReadonlyArray<string>> => {
   await java({ major: 17 }, place)
-  if (tool("mvn") === undefined) await installPackage("maven", "Maven", place)
+  if (tool("mvn") === undefined) await installPackages(["maven"], "Maven", place)
   mkdirSync(place.cache, { recursive: true })
   const work = mkdtempSync(join(place.cache, `.${jars.name}-`))
   try {

@@ -1,6 +1,6 @@
 import { existsSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { installPackage } from "./Apt.ts"
+import { installPackages } from "./Apt.ts"
 import { type Installing, type Place, Refused, run, type Server, tool } from "./Server.ts"
 
 const version = "7.0.15"
@@ -58,7 +58,7 @@ export const redis: Server = {
   readyWithinMs: 20_000,
   install: async (place) => {
     if ((await find(place)) !== undefined) return
-    if (tool("redis-check-rdb") === undefined) await installPackage("redis-tools", `Redis ${series}x`, place)
+    if (tool("redis-check-rdb") === undefined) await installPackages(["redis-tools"], `Redis ${series}x`, place)
     const program = tool("redis-check-rdb")
     if (program !== undefined && !existsSync(linkIn(place))) {
       mkdirSync(join(linkIn(place), ".."), { recursive: true })

@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { installPackage } from "../../scripts/server/Apt.ts"
+import { installPackages } from "../../scripts/server/Apt.ts"
 import { Refused, tool } from "../../scripts/server/Server.ts"
 
 /** Debian's Chromium without its windows; others are as good. */
@@ -15,7 +15,7 @@ const installed = () => names.map(tool).find((path) => path !== undefined)
 export const chromium = async (what: string): Promise<string | undefined> => {
   const place = { cache: tmpdir(), say: (line: string) => console.error(line) }
   if (installed() === undefined) {
-    await installPackage("chromium-headless-shell", "Chromium", place).catch((error: unknown) => {
+    await installPackages(["chromium-headless-shell"], "Chromium", place).catch((error: unknown) => {
       if (!(error instanceof Refused) || process.env["CI"] === "true") throw error
       console.log(`NOT RUN: ${what}: ${error.message.split("\n")[0]}`)
     })

@@ -1,13 +1,13 @@
 import { spawnSync } from "node:child_process"
 import { existsSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { installPackage } from "../../scripts/server/Apt.ts"
+import { installPackages } from "../../scripts/server/Apt.ts"
 import { inventoryProto } from "@merkato/rpc/grpc/InventoryGrpc"
 
 /** The distribution's: the one on the PATH may be another, without its packages. */
 const python = "/usr/bin/python3"
 const protocols = "/usr/share/grpc-proto"
-const packages = "python3-grpcio python3-protobuf protobuf-compiler grpc-proto"
+const packages = ["python3-grpcio", "python3-protobuf", "protobuf-compiler", "grpc-proto"]
 const program = new URL("./foreign-grpc.py", import.meta.url).pathname
 
 const isThere = () =>
@@ -19,7 +19,7 @@ const isThere = () =>
 export const foreignGrpcIsThere = async (what: string): Promise<boolean> => {
   if (isThere()) return true
   try {
-    await installPackage(packages, "grpcio of Python", { cache: "", say: () => {} })
+    await installPackages(packages, "grpcio of Python", { cache: "", say: () => {} })
     return isThere()
   } catch (error) {
     if (process.env["CI"] === "true") throw error

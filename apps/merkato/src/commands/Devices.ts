@@ -1,17 +1,18 @@
 import { Config, Console, Effect, FileSystem, Path, Redacted } from "effect"
 import { Command, Flag } from "effect/cli"
 import { accessFile, decodeDevices, passwordFile } from "@merkato/infra/mqtt/MosquittoAccess"
+import { brokerOf } from "@merkato/infra/mqtt/MqttWhereNamed"
 import { CommandFailed } from "../Failure.ts"
 
 /** The shop's own name and secret at the broker, as `MQTT_URL` has them. */
 const shopOf = Effect.fnUntraced(function* (url: string) {
-  const parsed = URL.canParse(url) ? new URL(url) : undefined
-  if (parsed === undefined || parsed.username === "" || parsed.password === "") {
+  const { username, password } = brokerOf(url) ?? {}
+  if (username === undefined || password === undefined) {
     return yield* new CommandFailed({
       reason: "MQTT_URL is to be mqtt://user:password@host:port, as the shop gets it."
     })
   }
-  return { name: decodeURIComponent(parsed.username), secret: decodeURIComponent(parsed.password) }
+  return { name: username, secret: Redacted.value(password) }
 })
 
 const mosquitto = Command.make(

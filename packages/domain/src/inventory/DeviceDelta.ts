@@ -55,9 +55,12 @@ export interface Applied {
 
 export type Outcome = Applied | { readonly _tag: "Duplicate" } | DeltaRefused
 
-/** What two messages have in common that are the same one; undefined when the device does not tell. */
+/** What two messages have in common that are the same one. */
+export const identity = (sku: string, deviceId: string, messageId: string): string => `${deviceId} ${sku} ${messageId}`
+
+/** The identity of a message; undefined when the device does not tell. */
 export const identityOf = ({ deviceId, sku, messageId }: DeviceDelta): string | undefined =>
-  messageId === undefined ? undefined : `${deviceId ?? ""} ${sku} ${messageId}`
+  messageId === undefined ? undefined : identity(sku, deviceId ?? "", messageId)
 
 /**
  * Applies deltas in their order: what becomes of each. `shelves` are those of the SKUs that exist; `known` are the deltas

@@ -2,6 +2,7 @@
 import * as grpc from "@grpc/grpc-js"
 import { Data, Effect, Option, type Scope } from "effect"
 import { detailsKey, type ErrorInfo, errorInfoOf, nameOf } from "./GrpcStatus.ts"
+import { toMetadata } from "./Metadata.ts"
 import type { Fields, Method } from "./Protobuf.ts"
 
 /** A call did not end well: refused by the peer, or by what lies between. */
@@ -62,14 +63,12 @@ export const make = (address: string): Effect.Effect<GrpcChannel, never, Scope.S
     (client) => ({
       call: (method, message, { metadata, timeoutMs }) =>
         Effect.callback<Fields, CallFailed>((resume) => {
-          const headers = new grpc.Metadata()
-          for (const [key, value] of Object.entries(metadata)) headers.set(key, value)
           const call = client.makeUnaryRequest(
             method.path,
             method.request.encode,
             method.response.decode,
             message,
-            headers,
+            toMetadata(metadata),
             { deadline: Date.now() + timeoutMs },
             (error, answer) => {
               if (error !== null) return resume(Effect.fail(failed(error)))

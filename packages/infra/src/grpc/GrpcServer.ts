@@ -3,6 +3,7 @@ import * as grpc from "@grpc/grpc-js"
 import { Cause, Clock, Duration, Effect, Exit, Metric, Option, Schema, type Scope } from "effect"
 import { codes, detailsKey, encode, type Fault } from "./GrpcStatus.ts"
 import * as Health from "./Health.ts"
+import { textsOf, toMetadata } from "./Metadata.ts"
 import type { Fields, Method, Proto } from "./Protobuf.ts"
 import * as Reflection from "./Reflection.ts"
 
@@ -74,17 +75,6 @@ const ended = (code: keyof typeof codes) =>
     incremental: true,
     attributes: { code }
   })
-
-const textsOf = (metadata: grpc.Metadata): Readonly<Record<string, string>> =>
-  Object.fromEntries(
-    Object.entries(metadata.getMap()).flatMap(([key, value]) => (typeof value === "string" ? [[key, value]] : []))
-  )
-
-const toMetadata = (texts: Readonly<Record<string, string>>) => {
-  const metadata = new grpc.Metadata()
-  for (const [key, value] of Object.entries(texts)) metadata.set(key, value)
-  return metadata
-}
 
 /** Status messages are percent-encoded on the wire; what is not printable only makes them unreadable. */
 const plain = (message: string) => message.replaceAll(/[^\x20-\x7e]/g, "?")

@@ -1,34 +1,14 @@
 /** How a gRPC call ends that does not end well, and what it tells (google.rpc.Status, AIP-193). */
-import { Option } from "effect"
+import { status as codes } from "@grpc/grpc-js"
+import { Option, Predicate } from "effect"
 import detailsProto from "./details.proto" with { type: "text" }
 import * as Protobuf from "./Protobuf.ts"
 
-/** The status codes of the protocol. */
-export const codes = {
-  OK: 0,
-  CANCELLED: 1,
-  UNKNOWN: 2,
-  INVALID_ARGUMENT: 3,
-  DEADLINE_EXCEEDED: 4,
-  NOT_FOUND: 5,
-  ALREADY_EXISTS: 6,
-  PERMISSION_DENIED: 7,
-  RESOURCE_EXHAUSTED: 8,
-  FAILED_PRECONDITION: 9,
-  ABORTED: 10,
-  OUT_OF_RANGE: 11,
-  UNIMPLEMENTED: 12,
-  INTERNAL: 13,
-  UNAVAILABLE: 14,
-  DATA_LOSS: 15,
-  UNAUTHENTICATED: 16
-} as const
-
+export { codes }
 export type Code = keyof typeof codes
 
-const names = new Map(Object.entries(codes).map(([name, code]) => [code as number, name]))
-
-export const nameOf = (code: number): string => names.get(code) ?? String(code)
+/** The name of a status code, as in `UNAVAILABLE`. */
+export const nameOf = (code: number): string => codes[code] ?? String(code)
 
 /** A refusal or a failure, in words that programs compare. */
 export interface Fault {
@@ -80,21 +60,20 @@ export interface ErrorInfo {
   readonly metadata: Readonly<Record<string, string>>
 }
 
-const isRecord = (value: unknown): value is Readonly<Record<string, unknown>> =>
-  typeof value === "object" && value !== null
-
-const isInfo = ({ type_url }: Readonly<Record<string, unknown>>) =>
+const isInfo = ({ type_url }: { readonly [key: PropertyKey]: unknown }) =>
   typeof type_url === "string" && type_url.endsWith("/google.rpc.ErrorInfo")
 
 /** What a peer says about a call that failed, if it says it in these words. */
 export const errorInfoOf: (details: Uint8Array) => Option.Option<ErrorInfo> = Option.liftThrowable((details) => {
   const all = status.decode(details)["details"]
-  const info = Array.isArray(all) ? all.filter(isRecord).find(isInfo) : undefined
+  const info = Array.isArray(all) ? all.filter((each) => Predicate.isObject(each)).find(isInfo) : undefined
   if (!(info?.["value"] instanceof Uint8Array)) throw new Error("There is no ErrorInfo")
   const { reason, domain, metadata } = errorInfo.decode(info["value"])
   return {
     reason: String(reason),
     domain: String(domain),
-    metadata: Object.fromEntries(Object.entries(isRecord(metadata) ? metadata : {}).map(([k, v]) => [k, String(v)]))
+    metadata: Object.fromEntries(
+      Object.entries(Predicate.isObject(metadata) ? metadata : {}).map(([k, v]) => [k, String(v)])
+    )
   }
 })

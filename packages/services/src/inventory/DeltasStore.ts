@@ -1,6 +1,6 @@
 import { Effect, Schema } from "effect"
 import { SqlClient } from "effect/sql"
-import { type Applied, type DeviceDelta, identityOf } from "@merkato/domain/inventory/DeviceDelta"
+import { type Applied, type DeviceDelta, identity, identityOf } from "@merkato/domain/inventory/DeviceDelta"
 import { StockAdjusted } from "@merkato/domain/inventory/InventoryEvents"
 import { defaultWarehouse } from "@merkato/domain/inventory/Stock"
 import { ProductId } from "@merkato/domain/kernel/Ids"
@@ -43,14 +43,14 @@ export const make = Effect.gen(function* () {
   const known = Tracing.fn("DeltasStore.known")(function* (deltas: ReadonlyArray<DeviceDelta>) {
     const named = deltas.filter(({ messageId }) => messageId !== undefined)
     if (named.length === 0) return new Map<string, number>()
-    const rows = yield* sql<{ identity: string; delta: number }>`
-      select device_id || ' ' || sku || ' ' || message_id as identity, delta
+    const rows = yield* sql<{ sku: string; deviceId: string; messageId: string; delta: number }>`
+      select sku, device_id as "deviceId", message_id as "messageId", delta
       from inventory.device_messages join unnest(
         ${named.map(({ sku }) => sku)}::text[],
         ${named.map(({ deviceId }) => deviceId ?? "")}::text[],
         ${named.map(({ messageId }) => messageId ?? "")}::text[]
       ) as asked (sku, device_id, message_id) using (sku, device_id, message_id)`
-    return new Map(rows.map(({ identity, delta }) => [identity, delta]))
+    return new Map(rows.map(({ sku, deviceId, messageId, delta }) => [identity(sku, deviceId, messageId), delta]))
   })
 
   /** Writes what became of shelves that are locked: levels, adjustments, what is remembered, events; one statement. */
