@@ -374,6 +374,21 @@ describe("a sampled request", () => {
     }
   })
 
+  test("for a page in the cache asks nobody behind it, and says that it is from there", async () => {
+    const path = "/api/v1/products?category=Kept%20pages"
+    const asked = async () => {
+      const traceId = hex(32)
+      const answer = await shop.get(path, { headers: { traceparent: traceparent(traceId, "01") } })
+      return { body: answer.body, spans: memory.ofTrace(traceId) }
+    }
+    const first = await asked()
+    expect(first.spans.map(({ name }) => name)).toContain("Catalogue.list")
+    const second = await asked()
+    expect(second.body).toEqual(first.body)
+    expect(second.spans.map(({ name }) => name)).not.toContain("Catalogue.list")
+    expect(second.spans.filter(({ attributes }) => attributes.get("merkato.cache.hit") === true)).toHaveLength(1)
+  })
+
   test("is sampled by itself when its caller has not decided", async () => {
     const answer = await shop.get("/api/v1/products")
     const traceId = answer.headers.get("traceparent")?.slice(3, 35) ?? ""

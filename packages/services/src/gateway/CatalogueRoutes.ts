@@ -23,6 +23,8 @@ const versionOf = Effect.fnUntraced(function* (ifMatch: string | undefined) {
     : Number(version)
 })
 
+type ListQuery = Parameters<typeof CatalogueRpc.Service.ListProducts>[0]
+
 export const CatalogueRoutes = HttpApiBuilder.group(
   Api,
   "catalogue",
@@ -49,6 +51,30 @@ export const CatalogueRoutes = HttpApiBuilder.group(
     const salesOf = yield* makeSalesOf
     const pages = yield* ProductPages
     const services = yield* Effect.context<never>()
+    /** A page of the list read once for a crowd; who asks after a change does not get what was asked for before it. */
+    const readPage = yield* SingleFlight.make(
+      Effect.fnUntraced(function* (asked: {
+        readonly url: string
+        readonly moment: number
+        readonly query: ListQuery
+      }) {
+        const found = yield* catalogue.ListProducts(asked.query)
+        const saleOf = yield* salesOf(found.items.map(({ productId }) => productId))
+        const page = jsonWithTag(
+          pageJson(found, (product) => productJson(product, flashSaleJson(product, saleOf(product.productId))))
+        )
+        if (found.late !== true) pages.put(asked.url, asked.moment, page, services)
+        return page
+      })
+    )
+    /** As `ProductsAtHand` answers, for requests that go the long way. */
+    const cachedPage = (url: string, query: ListQuery) =>
+      Effect.suspend(() => {
+        const known = pages.peek(url, services)
+        if (known === undefined) return readPage({ url, moment: pages.moment(), query })
+        pages.hit(services)
+        return Effect.as(Effect.annotateCurrentSpan("merkato.cache.hit", true), known)
+      })
     const withoutPages = <E, R>(change: Effect.Effect<Product, E, R>) =>
       Effect.tap(change, () => Effect.sync(pages.dropAll))
     return handlers.handleAll({
@@ -62,18 +88,7 @@ export const CatalogueRoutes = HttpApiBuilder.group(
         ),
       listProducts: ({ query: { limit = defaultLimit, ...query }, request }) =>
         answering(
-          Effect.suspend(() => {
-            const moment = pages.moment()
-            return Effect.gen(function* () {
-              const found = yield* catalogue.ListProducts({ ...query, limit })
-              const saleOf = yield* salesOf(found.items.map(({ productId }) => productId))
-              const page = jsonWithTag(
-                pageJson(found, (product) => productJson(product, flashSaleJson(product, saleOf(product.productId))))
-              )
-              if (found.late !== true) pages.put(request.url, moment, page, services)
-              return tagged(request, page.body, page.etag)
-            })
-          })
+          Effect.map(cachedPage(request.url, { ...query, limit }), ({ body, etag }) => tagged(request, body, etag))
         ),
       suggestNames: ({ query: { q, limit = defaultSuggestions } }) =>
         answering(Effect.map(catalogue.SuggestNames({ q, limit }), (items) => json({ items }))),
