@@ -1,8 +1,9 @@
 // Twins: one request that came twice, and both tries under way at the same time.
 import { expect, test } from "bun:test"
-import { Effect, Layer, type Scope } from "effect"
+import { Clock, Effect, Exit, Layer, type Scope } from "effect"
 import { SqlError } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
+import { ReservationClosed } from "@merkato/domain/inventory/Stock"
 import { Quote } from "@merkato/domain/pricing/Quote"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
@@ -37,6 +38,10 @@ interface Shop {
   /** Runs once, between the try's look for its twin's order and its own order. */
   readonly meanwhile: (work: Effect.Effect<unknown, unknown>) => void
   readonly released: ReadonlyArray<string>
+  /** In their order, each as often as it was reserved. */
+  readonly reserved: ReadonlyArray<string>
+  /** The next try ends when it has reserved. */
+  readonly dieAfterReserving: () => void
 }
 
 /** Orders with its real SQL, beside an inventory in which somebody else holds what is reserved first. */
@@ -47,11 +52,20 @@ const withOrders = <A, E>(run: (shop: Shop) => Effect.Effect<A, E, Scope.Scope>)
     const released = Array<string>()
     let work: Effect.Effect<unknown, unknown> | undefined
     let failing = false
+    let dying = false
+    const reserved = Array<Ids.ReservationId>()
     const inventory = InventoryRpc.of({
       // The first one meets a reservation of a twin whose order is not there yet; the twin finds it to be its own.
-      Reserve: ({ orderId }) =>
-        Effect.succeed({ orderId: work === undefined ? orderId : Ids.OrderId.make("ORDER-TWIN") }),
-      Extend: () => {
+      Reserve: ({ reservationId, orderId }) =>
+        Effect.suspend(() => {
+          reserved.push(reservationId)
+          if (!dying) return Effect.succeed({ orderId: work === undefined ? orderId : Ids.OrderId.make("ORDER-TWIN") })
+          dying = false
+          return Effect.interrupt
+        }),
+      Extend: ({ reservationId }) => {
+        if (!reserved.includes(reservationId))
+          return Effect.fail(new ReservationClosed({ reservationId, status: "unknown" }))
         const now = work ?? Effect.void
         work = undefined
         return Effect.orDie(Effect.asVoid(now))
@@ -104,7 +118,11 @@ const withOrders = <A, E>(run: (shop: Shop) => Effect.Effect<A, E, Scope.Scope>)
         meanwhile: (next) => {
           work = next
         },
-        released
+        released,
+        reserved,
+        dieAfterReserving: () => {
+          dying = true
+        }
       })
     }).pipe(Effect.provide(Orders.layer.pipe(Layer.provide(needs), Layer.provideMerge(database))))
   }).pipe(as("ADA", "shopper", "eu"), Effect.scoped, quietly, Effect.runPromise)
@@ -134,5 +152,41 @@ test("who comes second to its twin answers as the twin did, and leaves what both
       const { answer, replayed } = yield* orders.place(request)
       expect({ answer, replayed }).toEqual({ answer: first as typeof answer, replayed: true })
       expect(released).toEqual([])
+    })
+  ))
+
+/** Runs something while it is that time. */
+const at =
+  (time: string) =>
+  <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+    Effect.flatMap(Clock.Clock, (clock) =>
+      Effect.provideService(effect, Clock.Clock, {
+        ...clock,
+        currentTimeMillis: Effect.succeed(Date.parse(time)),
+        currentTimeMillisUnsafe: () => Date.parse(time)
+      })
+    )
+
+test("who tries again after midnight has what the try before midnight reserved", () =>
+  withOrders(({ orders, reserved, dieAfterReserving }) =>
+    Effect.gen(function* () {
+      dieAfterReserving()
+      expect(Exit.hasInterrupts(yield* Effect.exit(at("2026-03-01T23:59:50Z")(orders.place(request))))).toBe(true)
+      const { answer } = yield* at("2026-03-02T00:09:00Z")(orders.place(request))
+      expect(reserved).toEqual([answer.reservationId, answer.reservationId])
+    })
+  ))
+
+test("what is reserved on a day has ids that lie together, behind those of the day before", () =>
+  withOrders(({ orders, reserved }) =>
+    Effect.gen(function* () {
+      const days = ["2026-03-01", "2026-03-01", "2026-03-02", "2026-03-02", "2026-03-03"]
+      for (const [index, day] of days.entries()) {
+        yield* at(`${day}T00:20:00Z`)(
+          orders.place({ ...request, idempotencyKey: Ids.IdempotencyKey.make(`key-${index}`) })
+        )
+      }
+      const prefixes = reserved.map((id) => id.slice(0, 9))
+      expect(prefixes).toEqual(["RES-05021", "RES-05021", "RES-05022", "RES-05022", "RES-05023"])
     })
   ))

@@ -68,6 +68,9 @@ const decide = Effect.fnUntraced(function* (plan: Plan, lane: number, { first, b
   yield* sql`
     create temp table bought on commit drop as
     select *, left(encode(sha256(convert_to(order_id, 'UTF8')), 'hex'), 40) as hash,
+      -- As orders are placed: the day, and a digest.
+      'RES-' || lpad(to_hex(floor(extract(epoch from at) / 86400)::int), 5, '0') || '-'
+        || left(encode(sha256(convert_to(order_id, 'UTF8')), 'hex'), 40) as reservation_id,
       -- Digests that follow from the order begin with its time (derivedIdOf).
       replace(substr(order_id, 7, 13), '-', '') || left(encode(sha256(convert_to(order_id, 'UTF8')), 'hex'), 28) as of_order,
       '00-' || md5(order_id) || '-' || left(md5(user_id), 16) || '-00' as placing_trace,
@@ -102,7 +105,7 @@ const order = Effect.fnUntraced(function* (plan: Plan) {
     from bought b, lateral (values
       (${OrderCreated.type}, 1, true, at, placing_trace, place_request, jsonb_build_object('items', items,
         'itemsAmount', history.amount(total), 'discountAmount', 0, 'taxAmount', 0, 'shippingAmount', 0,
-        'totalAmount', history.amount(total), 'currency', 'USD', 'reservationId', 'RES-' || hash)),
+        'totalAmount', history.amount(total), 'currency', 'USD', 'reservationId', reservation_id)),
       (${OrderPaymentStarted.type}, 2, fate <> 'canceled', pays_at, paying_trace, pay_request,
         jsonb_build_object('attemptId', 'PAY-' || of_order)),
       (${OrderPaid.type}, 3, paid, paid_at, paying_trace, pay_request, jsonb_build_object('attemptId', 'PAY-' || of_order,
@@ -110,7 +113,7 @@ const order = Effect.fnUntraced(function* (plan: Plan) {
       (${OrderPaymentFailed.type}, 3, fate = 'declined', failed_at, paying_trace, pay_request,
         jsonb_build_object('attemptId', 'PAY-' || of_order, 'reason', ${refusal}::text)),
       (${OrderCanceled.type}, case when fate = 'declined' then 4 else 2 end, not paid, canceled_at, placing_trace, place_request,
-        jsonb_build_object('reservationId', 'RES-' || hash, 'reason', 'canceled_by_customer')),
+        jsonb_build_object('reservationId', reservation_id, 'reason', 'canceled_by_customer')),
       (${OrderFulfilled.type}, 4, fulfilled, fulfilled_at, placing_trace, place_request, '{}'::jsonb)
     ) as t (type, version, so, at, trace, correlation, payload)
     where so`
@@ -118,7 +121,7 @@ const order = Effect.fnUntraced(function* (plan: Plan) {
     insert into orders.orders (order_id, user_id, region, status, items_minor, discount_minor, tax_minor, shipping_minor,
       total_minor, currency, reservation_id, reservation_lost, version, created_at, updated_at)
     select order_id, user_id, 'us', case when fulfilled then 'FULFILLED' when paid then 'PAID' else 'CANCELED' end,
-      total, 0, 0, 0, total, 'USD', 'RES-' || hash, false,
+      total, 0, 0, 0, total, 'USD', reservation_id, false,
       case when fulfilled or fate = 'declined' then 4 when paid then 3 else 2 end,
       at, case when fulfilled then fulfilled_at when paid then paid_at else canceled_at end
     from bought order by n`
@@ -173,7 +176,7 @@ const move = Effect.gen(function* () {
         '00-' || md5(product_id || at) || '-' || left(md5(product_id), 16) || '-00' as trace_parent, history.id(at) as correlation_id
       from shelves where on_hand - reserved < units
       union all
-      select product_id, type, qty, moved, holding, t.at, n, order_id, 'RES-' || hash, trace, correlation
+      select product_id, type, qty, moved, holding, t.at, n, order_id, reservation_id, trace, correlation
       from lines join bought b using (n), lateral (values
         (${StockReserved.type}, true, 0, qty, b.at, placing_trace, place_request),
         (${StockCommitted.type}, paid, -qty, -qty, committed_at, paying_trace, pay_request),
@@ -207,7 +210,7 @@ const move = Effect.gen(function* () {
   yield* sql`
     insert into inventory.reservations
       (reservation_id, order_id, warehouse_id, status, product_ids, quantities, expires_at, created_at, closed_at)
-    select 'RES-' || hash, order_id, ${defaultWarehouse}, case when paid then 'committed' else 'released' end, product_ids,
+    select reservation_id, order_id, ${defaultWarehouse}, case when paid then 'committed' else 'released' end, product_ids,
       quantities, at + interval '15 minutes', at, case when paid then committed_at else canceled_at end
     from bought order by n`
 })
@@ -278,7 +281,7 @@ const pay = Effect.fnUntraced(function* (plan: Plan, testGateway: boolean) {
         'payloadHash', encode(sha256(convert_to(attempt_id, 'UTF8')), 'hex')),
       paid_at, 'pay', jsonb_build_object('rail', 'auto', 'principal', jsonb_build_object('role', 'shopper', 'region', 'us',
         'userId', user_id), 'traceParent', paying_trace, 'paymentToken', null, 'correlationId', pay_request,
-        'reservationId', 'RES-' || hash), pays_at
+        'reservationId', reservation_id), pays_at
     from attempts where at > ${since(plan, processesKeptMs)} order by n`
   yield* sql`
     insert into risk.assessments (assessment_id, order_id, user_id, amount_minor, currency, region, units, lines, score,
@@ -300,7 +303,7 @@ const answer = Effect.fnUntraced(function* (plan: Plan) {
         else jsonb_build_object('_tag', 'Done', 'value', jsonb_build_object('orderId', order_id, 'userId', user_id,
           'region', 'us', 'status', case operation when 'pay' then 'PAID' else 'PENDING' end, 'items', priced,
           'currency', 'USD', 'itemsMinor', total, 'discountMinor', 0, 'taxMinor', 0, 'shippingMinor', 0,
-          'totalMinor', total, 'reservationId', 'RES-' || hash, 'reservationLost', false, 'reviewed', false,
+          'totalMinor', total, 'reservationId', reservation_id, 'reservationLost', false, 'reviewed', false,
           'paymentAttemptId', null, 'version', case operation when 'pay' then 3 else 1 end,
           'createdAt', to_char(at, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
           'updatedAt', to_char(case operation when 'pay' then paid_at else at end, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))) end,

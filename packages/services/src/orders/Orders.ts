@@ -35,7 +35,7 @@ import {
 import { type CurrencyNotSupported, type Item, type Quote } from "@merkato/domain/pricing/Quote"
 import { allowed, authorize, verdict } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
-import { derivedId } from "@merkato/infra/idempotency/Digest"
+import { derivedId, derivedIdOf } from "@merkato/infra/idempotency/Digest"
 import { answerOf, Idempotency, type Keyed, replay, type Replayed } from "@merkato/infra/idempotency/Idempotency"
 import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
@@ -69,8 +69,21 @@ const creationLatency = Metric.histogram("order_creation_latency_ms", {
   boundaries: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000]
 })
 
-/** Reservations of a key's earlier days and tries that are passed over one by one; ended ones are never used again. */
+/** Reservations of a key's earlier tries of a day that are passed over one by one; ended ones are never used again. */
 const maxReservations = 5
+
+const dayMs = 24 * 60 * 60_000
+
+/**
+ * The id that a request's nth reservation of a day has. It begins with the day (of UTC, since 1970): what is reserved at one
+ * time lies together in the indexes, where a digest alone would touch a page each.
+ */
+const reservationIdOf = ({ caller, operation, key, payloadHash }: Keyed, at: number, nth: number) => {
+  const day = Math.floor(at / dayMs)
+    .toString(16)
+    .padStart(5, "0")
+  return Ids.ReservationId.make(derivedId(`RES-${day}`, caller, operation, key, payloadHash, String(nth)))
+}
 
 /** The use cases of orders, but for paying (`OrderProcess`). */
 export class Orders extends Context.Service<
@@ -133,33 +146,41 @@ export class Orders extends Context.Service<
         return kept ? yield* Effect.fail(refusal) : yield* replayFirst(keyed)
       })
 
+      /** Whether a reservation is held, and so for a while longer. */
+      const extended = (reservationId: Ids.ReservationId) =>
+        inventory.Extend({ reservationId, holdMs: reservationTtlMs }).pipe(
+          Effect.as(true),
+          Effect.catchTag("ReservationClosed", () => Effect.succeed(false))
+        )
+
+      /** Today's reservations of a request; before them yesterday's, as long as a try of then may hold something. */
+      const reservationIds = Effect.fnUntraced(function* (keyed: Keyed) {
+        const at = yield* Clock.currentTimeMillis
+        const todays = Array.from({ length: maxReservations }, (_, index) => reservationIdOf(keyed, at, index + 1))
+        const yesterdays = reservationIdOf(keyed, at - dayMs, 1)
+        return at % dayMs < reservationTtlMs && (yield* extended(yesterdays)) ? [yesterdays, ...todays] : todays
+      })
+
       /**
-       * Reserves under an id that follows from the request, so that a repeat meets its own reservation. When that has
+       * Reserves under an id that follows from the request and the day, so that a repeat meets its own reservation. When that has
        * ended or is an order's already, either the key has its answer (undefined: nothing is held), or the answer was
        * forgotten and the next reservation is taken.
        */
       const reserve = Effect.fnUntraced(function* (keyed: Keyed, orderId: Ids.OrderId, quote: Quote) {
         const items = quote.lines.map(({ productId, qty }) => ({ productId, qty }))
-        for (let nth = 1; nth <= maxReservations; nth++) {
-          const reservationId = Ids.ReservationId.make(
-            derivedId("RES", keyed.caller, keyed.operation, keyed.key, keyed.payloadHash, String(nth))
-          )
+        for (const reservationId of yield* reservationIds(keyed)) {
           const held = yield* inventory
             .Reserve({ reservationId, orderId, items, ttlMs: reservationTtlMs })
             .pipe(Effect.catchTag("ReservationClosed", () => Effect.undefined))
           if (held?.orderId === orderId) return { reservationId, orderId }
           // Another try's, be it on its way or dead; unless its order is there, it becomes this one's, and holds as long.
           if (held !== undefined && (yield* store.find(held.orderId)) === undefined) {
-            const extended = yield* inventory.Extend({ reservationId, holdMs: reservationTtlMs }).pipe(
-              Effect.as(true),
-              Effect.catchTag("ReservationClosed", () => Effect.succeed(false))
-            )
-            if (extended) return { reservationId, orderId: held.orderId }
+            if (yield* extended(reservationId)) return { reservationId, orderId: held.orderId }
           }
           if ((yield* idempotency.find(keyed))._tag === "Answered") return undefined
         }
-        // The key has been used for as many days as that: no earlier try can be met any more.
-        const reservationId = Ids.ReservationId.make(derivedId("RES", orderId))
+        // The key has been tried as often as that: no earlier try can be met any more.
+        const reservationId = Ids.ReservationId.make(derivedIdOf("RES", orderId))
         yield* inventory
           .Reserve({ reservationId, orderId, items, ttlMs: reservationTtlMs })
           .pipe(Effect.catchTag("ReservationClosed", Effect.die))
