@@ -22,6 +22,9 @@ const trouble: ReadonlyArray<readonly [what: string, of: (counts: Readonly<Recor
   ["duplicates", (counts) => sum(counts, "requestDuplicated", "eventDuplicated", "redeliveries")],
   ["takeovers", (counts) => sum(counts, "takeovers")],
   ["late compensations", (counts) => sum(counts, "lateCompensations")],
+  ["flash sales", (counts) => sum(counts, "sales")],
+  ["flash sales that were canceled", (counts) => sum(counts, "salesCanceled")],
+  ["lines ordered at a sale's price", (counts) => sum(counts, "linesAtSalePrice")],
   [
     "gateway lies",
     (counts) =>

@@ -85,6 +85,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
   const books = [new ProviderBook("soap"), new ProviderBook("rest")] as const
   const memory = new Memory()
   const hosts: Array<ShopProcess.Host> = []
+  const pricing = new Set<SimProcess>()
   const network = new Network(world, () => hosts)
   const surroundings = { world, gate, network, bus, books, connections: settings.alone ? 1 : ShopProcess.connections }
   const topology = settings.alone ? Topology.alone : Topology.choose(stream(seed, "topology"))
@@ -95,15 +96,16 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
 
   try {
     faults.healed = true
+    const start = (index: number, name: string) => {
+      const host = ShopProcess.start(surroundings, name, topology[index] ?? [])
+      hosts[index] = host
+      if (host.contracts.has("pricing")) pricing.add(host.process)
+    }
     topology.forEach((names, index) => {
-      hosts.push(ShopProcess.start(surroundings, `${index}-${names.length === 1 ? names[0] : names.length}`, names))
+      start(index, `${index}-${names.length === 1 ? names[0] : names.length}`)
     })
 
-    const restart = (dead: ShopProcess.Host) => {
-      const index = hosts.indexOf(dead)
-      const name = `${dead.process.name}'`
-      hosts[index] = ShopProcess.start(surroundings, name, topology[index] ?? [])
-    }
+    const restart = (dead: ShopProcess.Host) => start(hosts.indexOf(dead), `${dead.process.name}'`)
 
     const edge = edgeOf(world, network)
     const outside = <A, E>(effect: Effect.Effect<A, E, Clients>) => {
@@ -147,7 +149,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       if (faults.happens("clockJump")) {
         const host = victim()
         if (host !== undefined) {
-          host.process.skewMs = between(misfortune, -20_000, 20_000)
+          world.setClock(host.process, between(misfortune, -20_000, 20_000))
           world.log(`  the clock of ${host.process.name} is off by ${host.process.skewMs} ms`)
         }
       }
@@ -182,7 +184,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     faults.healed = true
     world.log("  nothing goes wrong any more")
     world.kill(operator)
-    for (const { process } of hosts) process.skewMs = 0
+    for (const { process } of hosts) world.setClock(process, 0)
     const rested = await comeToRest(world, gate, bus, server, (held) => world.run(outside(Actors.tidyUp(memory, held))))
     if (rested.length > 0) problems.push({ invariant: "the shop comes to rest", details: rested })
 
@@ -194,7 +196,13 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     guard.lift()
   }
 
-  const evidence = { query: (sql: string) => server.query(sql), books, bus, memory }
+  const evidence = {
+    query: (sql: string) => server.query(sql),
+    books,
+    bus,
+    memory,
+    pricingClocks: world.clocks.filter(({ process }) => pricing.has(process))
+  }
   for (const { name, broken } of invariants) {
     const details = await broken(evidence)
     if (details.length > 0) problems.push({ invariant: name, details })
@@ -207,6 +215,12 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
   const [sagas] = await server.query("select coalesce(sum(epoch - attempt), 0) from orders.sagas")
   const [late] = await server.query(
     "select count(*) from payments.payments where status = 'VOIDED' and reason = 'reservation_expired'"
+  )
+  const [sales] = await server.query(
+    `select count(*), count(canceled_at), (
+       select count(*) from orders.order_items i
+       where exists (select from pricing.flash_sales s where (s.product_id, s.price_minor) = (i.product_id, i.price_minor)))
+     from pricing.flash_sales`
   )
   const { counts } = gate
   return {
@@ -224,6 +238,9 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       ["takeovers", Number(sagas?.[0])],
       ["lateCompensations", Number(late?.[0])],
       ["redeliveries", bus.redelivered],
+      ["sales", Number(sales?.[0])],
+      ["salesCanceled", Number(sales?.[1])],
+      ["linesAtSalePrice", Number(sales?.[2])],
       ["rescues", counts.rescues],
       ["virtualSeconds", Math.round((world.now - Date.UTC(2026, 0, 5, 9)) / 1_000)],
       ...[...counts.errors].map(([code, times]) => [`error ${code}`, times] as const),

@@ -12,9 +12,10 @@ export const underWay = async (server: Server, bus: VirtualBus, gate: Gate) => {
          + (select count(*) from risk.outbox) + (select count(*) from pricing.outbox),
        (select count(*) from payments.payments where status = 'INITIATED')
          + (select count(*) from payments.refunds where status = 'REQUESTED'),
-       (select count(*) from inventory.reservations where status = 'held')`
+       (select count(*) from inventory.reservations where status = 'held'),
+       (select count(*) from pricing.flash_sales where end_told_at is null)`
   )
-  const [sagas, requests, unpublished, payments, held] = row.map(Number)
+  const [sagas, requests, unpublished, payments, held, sales] = row.map(Number)
   const lag = bus.subscribedGroups.reduce((sum, group) => sum + bus.lag(group), 0)
   const told = (count: number | undefined, what: string) => (count === 0 ? [] : [`${count} ${what}`])
   return {
@@ -23,6 +24,7 @@ export const underWay = async (server: Server, bus: VirtualBus, gate: Gate) => {
       ...told(requests, "requests without an answer"),
       ...told(unpublished, "unpublished events"),
       ...told(payments, "payments and refunds whose outcome is open"),
+      ...told(sales, "flash sales that are still to start or end"),
       ...told(lag, "events not consumed"),
       ...told(gate.waiting, "statements that wait for a lock")
     ],

@@ -1,3 +1,4 @@
+import type { ClockSpan } from "../kernel/World.ts"
 import type { Memory } from "../model/Memory.ts"
 import type { ProviderBook } from "../shop/ProviderBook.ts"
 import type { VirtualBus } from "../shop/VirtualBus.ts"
@@ -9,6 +10,8 @@ export interface Evidence {
   readonly books: ReadonlyArray<ProviderBook>
   readonly bus: VirtualBus
   readonly memory: Memory
+  /** Of all processes that ever priced anything. */
+  readonly pricingClocks: ReadonlyArray<ClockSpan>
 }
 
 /** A promise of the shop, and what breaks it. */

@@ -5,6 +5,7 @@ import { money } from "./Money.ts"
 import { readModels } from "./ReadModels.ts"
 import { rebuilt } from "./Rebuilt.ts"
 import { refunds } from "./Refunds.ts"
+import { sales } from "./Sales.ts"
 import { story } from "./Story.ts"
 
 /** Every promise that is checked after each run. */
@@ -15,5 +16,6 @@ export const invariants: ReadonlyArray<Invariant> = [
   ...acknowledged,
   ...story,
   ...rebuilt,
-  ...readModels
+  ...readModels,
+  ...sales
 ]

@@ -11,13 +11,21 @@ export interface Breakable {
   breakOff(): void
 }
 
+/** What the clock of a process showed for a while, in virtual time; `to` is Infinity while it still does. */
+export interface ClockSpan {
+  readonly process: SimProcess
+  readonly from: number
+  to: number
+  readonly skewMs: number
+}
+
 /** A process of the simulated shop. Killed, it loses its fibers, timers and connections, and no finalizer runs. */
 export interface SimProcess {
   readonly name: string
   alive: boolean
   /** Virtual time until which it does not run (a stopped virtual machine, a long collection of garbage). */
   pausedUntil: number
-  /** How far its clock is off, in milliseconds. */
+  /** How far its clock is off, in milliseconds; `World.setClock` changes it. */
   skewMs: number
   readonly connections: Set<Breakable>
   /** What its fibers are started with: scheduler, clock and randomness of the world. */
@@ -69,6 +77,8 @@ export class World {
   readonly processes: Array<SimProcess> = []
   /** What processes of the shop logged as an error: never what somebody else did to them. */
   readonly errors: Array<string> = []
+  /** What the clocks of all processes showed, and when. */
+  readonly clocks: Array<ClockSpan> = []
   /** Asked after each step. */
   afterStep: () => void = () => {}
   /** Asked after each operation; the gate looks for locks that were granted. */
@@ -101,7 +111,19 @@ export class World {
       context: ProcessContext.make(this, () => process, `${name} #${this.processes.length}`)
     }
     this.processes.push(process)
+    this.clocks.push({ process, from: this.now, to: Infinity, skewMs: 0 })
     return process
+  }
+
+  /** Whoever reads the clock of the process from now on is so many milliseconds ahead; behind, when that is negative. */
+  setClock(process: SimProcess, skewMs: number): void {
+    process.skewMs = skewMs
+    this.endClock(process)
+    this.clocks.push({ process, from: this.now, to: Infinity, skewMs })
+  }
+
+  private endClock(process: SimProcess): void {
+    for (const span of this.clocks) if (span.process === process) span.to = Math.min(span.to, this.now)
   }
 
   /** Something that can happen from now on, once; it is dropped when its process dies. */
@@ -136,6 +158,7 @@ export class World {
   kill(process: SimProcess): void {
     this.log(`  kill ${process.name}`)
     process.alive = false
+    this.endClock(process)
     this.operations = this.operations.filter((operation) => operation.process.alive)
     this.tasks = this.tasks.filter((task) => task.process.alive)
     this.timers = this.timers.filter((timer) => timer.process.alive)

@@ -1,7 +1,5 @@
-import { Cause, Effect, Exit, Result } from "effect"
+import { Cause, Clock, Effect, Exit, Result } from "effect"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { defaultRegion } from "@merkato/domain/kernel/Region"
-import { emptyTraceParent, Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
 import type { Order } from "@merkato/domain/orders/Order"
 import { PaymentToken, type Rail } from "@merkato/domain/payments/Payment"
 import { type Product, Sku } from "@merkato/domain/catalogue/Product"
@@ -12,8 +10,10 @@ import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
 import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import type { Clients } from "../shop/Contracts.ts"
+import { as, at, insist, notAnswered } from "./Asking.ts"
 import type { Asked, AskedRefund, Memory } from "./Memory.ts"
-import { type Command, shoppers } from "./Plan.ts"
+import { administrators, type Command, shoppers } from "./Plan.ts"
+import * as Selling from "./Selling.ts"
 
 const productCount = 4
 const firstUnits = 30
@@ -36,49 +36,6 @@ const paymentTokens = [
   "tok_soap_down",
   "tok_all_down"
 ] as const
-
-/** How often somebody asks again before they let it be. What nobody can answer yet ends by itself. */
-const patience = 4
-
-/** Virtual milliseconds before somebody asks again for the first time; then four times as long each time. */
-const againMs = 300
-
-/** Answers that are none: the same request is sent again, under the same key. */
-const notAnswered: ReadonlySet<string> = new Set([
-  "ServiceUnavailable",
-  "RequestInProgress",
-  "PaymentInProgress",
-  "PaymentUnavailable"
-])
-
-const at = <A>(list: ReadonlyArray<A>, chance: number): A | undefined => list[Math.floor(chance * list.length)]
-
-/** The shop sees somebody who asks for something; the correlation id finds what came of it. */
-const as =
-  (userId: string, correlationId = "simulated") =>
-  <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-    Effect.provideService(effect, RequestContext, {
-      principal: new Principal({
-        userId: Ids.UserId.make(userId),
-        role: userId.startsWith("ADMIN") ? "admin" : "shopper",
-        region: defaultRegion
-      }),
-      correlationId,
-      traceParent: emptyTraceParent
-    })
-
-const tagOf = (error: unknown): string =>
-  typeof error === "object" && error !== null && "_tag" in error ? String(error._tag) : "unknown"
-
-/** Asks until there is an answer, or patience ends. Nothing more is known then than before. */
-const insist = <A, E, R>(request: Effect.Effect<A, E, R>): Effect.Effect<Result.Result<A, E>, never, R> =>
-  Effect.gen(function* () {
-    for (let tries = 1; ; tries++) {
-      const answer = yield* Effect.result(request)
-      if (Result.isSuccess(answer) || tries === patience || !notAnswered.has(tagOf(answer.failure))) return answer
-      yield* Effect.sleep(againMs * 4 ** (tries - 1))
-    }
-  })
 
 /** Fills the shop before anything goes wrong. */
 export const furnish = (memory: Memory): Effect.Effect<void, unknown, Clients> =>
@@ -151,13 +108,21 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
     }
   }
 
+  const { startSale, cancelSale } = Selling.make(memory, compare)
+
+  /** Remembers what an order costs, as it was told now for the first time under its key. */
+  const tellPrices = (order: Order, askedAt: number) =>
+    Effect.map(Clock.currentTimeMillis, (answeredAt) => void memory.prices.push({ order, askedAt, answeredAt }))
+
   const place = (request: PlaceRequest, userId = actor) =>
     Effect.gen(function* () {
       const orders = yield* OrdersRpc
+      const askedAt = memory.ask(userId, request.idempotencyKey, yield* Clock.currentTimeMillis)
       const answer = yield* insist(orders.Place(request))
       if (Result.isSuccess(answer)) {
         const order = answer.success.answer
         memory.count("placed")
+        yield* tellPrices(order, askedAt)
         const told = `order ${order.orderId} over ${order.totalMinor}`
         compare(userId, request.idempotencyKey, told, () => {
           memory.answered.push({ key: request.idempotencyKey, userId, repeat: "place", request, answer: told })
@@ -182,11 +147,13 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
     ask: Effect.Effect<{ readonly answer: Order }, E | { readonly _tag: "Replayed"; readonly refusal: E }, OrdersRpc>
   ) =>
     Effect.gen(function* () {
-      const answer = yield* insist(ask)
       const { idempotencyKey: requestKey } = request
+      const askedAt = memory.ask(userId, requestKey, yield* Clock.currentTimeMillis)
+      const answer = yield* insist(ask)
       if (Result.isSuccess(answer)) {
         const order = answer.success.answer
         memory.count(`${repeat}: ${order.status}`)
+        if (repeat === "checkout") yield* tellPrices(order, askedAt)
         const told = `${order.status} ${order.orderId}`
         compare(userId, requestKey, told, () => {
           memory.answered.push({ key: requestKey, userId, repeat, request, answer: told })
@@ -233,17 +200,17 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
   }).pipe(as(actor, `${correlationId} fills a cart`))
 
   /** Asks the same under the same key, as whoever asked before. */
-  const again = ({ repeat, request, userId }: Asked) =>
-    as(
-      userId,
-      correlationId
-    )(
+  const again = ({ repeat, request, userId }: Asked): Effect.Effect<void, never, Clients> => {
+    const asking: Effect.Effect<void, never, Clients> =
       repeat === "place"
         ? place(request as PlaceRequest, userId)
         : repeat === "pay"
           ? pay(request as PayRequest, userId)
-          : checkout(request as CheckoutRequest, userId)
-    )
+          : repeat === "sale"
+            ? startSale(request as Selling.SaleRequest, userId)
+            : checkout(request as CheckoutRequest, userId)
+    return asking.pipe(as(userId, correlationId))
+  }
 
   const adjust = (product: Product, delta: number) =>
     Effect.gen(function* () {
@@ -314,6 +281,7 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
   })
 
   const act = Effect.gen(function* () {
+    memory.begun.set(n, yield* Clock.currentTimeMillis)
     const orders = yield* OrdersRpc
     switch (kind) {
       case "rush": {
@@ -491,6 +459,31 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       case "refundAgain": {
         const before = at(memory.refunds, a)
         if (before !== undefined) yield* refund(b < 0.8 ? before : { ...before, amountMinor: before.amountMinor + 1 })
+        return
+      }
+      case "startSale": {
+        const product = at(memory.products, a)
+        if (product === undefined) return
+        const now = yield* Clock.currentTimeMillis
+        const sales = Selling.wanted({ product, now, key, chances: [b, c, d, e] })
+        const other = administrators[(administrators.indexOf(actor) + 1) % administrators.length] ?? actor
+        yield* Effect.forEach(
+          sales,
+          ({ request, byOther }) => {
+            const admin = byOther ? other : actor
+            return as(admin, correlationId)(startSale(request, admin))
+          },
+          { concurrency: 2, discard: true }
+        )
+        return
+      }
+      case "cancelSale": {
+        const now = yield* Clock.currentTimeMillis
+        const open = memory.sales.filter(({ endsAt }) => endsAt > now)
+        const sale = at(open.length > 0 && c < 0.9 ? open : memory.sales.slice(-3), a)
+        if (sale === undefined) return
+        const times = b < 0.3 ? [sale, sale] : [sale]
+        yield* Effect.forEach(times, ({ saleId }) => cancelSale(saleId), { concurrency: 2, discard: true })
         return
       }
     }

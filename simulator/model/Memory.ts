@@ -21,7 +21,7 @@ export interface KnownOrder {
 export interface Asked {
   readonly key: string
   readonly userId: string
-  readonly repeat: "place" | "pay" | "checkout"
+  readonly repeat: "place" | "pay" | "checkout" | "sale"
   /** What was asked, to be asked again. */
   readonly request: unknown
 }
@@ -41,6 +41,41 @@ export interface AskedRefund {
   readonly paidMinor: number
 }
 
+/** A flash sale that an admin was told there is; times in milliseconds of virtual time. */
+export interface KnownSale {
+  readonly saleId: string
+  readonly productId: string
+  readonly priceMinor: number
+  readonly startsAt: number
+  readonly endsAt: number
+  readonly answeredAt: number
+}
+
+/** A flash sale that an admin was refused, because of another one of the product. */
+export interface OverlappingSale {
+  readonly productId: string
+  readonly startsAt: number
+  readonly endsAt: number
+  readonly askedAt: number
+  readonly otherId: string
+}
+
+/** Somebody wanted a flash sale to be canceled. */
+export interface AskedCancel {
+  readonly saleId: string
+  readonly askedAt: number
+  /** When it was acknowledged; undefined when nobody heard of it. */
+  answeredAt: number | undefined
+}
+
+/** What an order costs, as its shopper was told. */
+export interface ToldPrices {
+  readonly order: Pick<Order, "orderId" | "items">
+  /** When the request was made for the first time, and when this was its answer. */
+  readonly askedAt: number
+  readonly answeredAt: number
+}
+
 /** What those outside of the shop remember. */
 export class Memory {
   readonly products: Array<Product> = []
@@ -54,11 +89,30 @@ export class Memory {
   /** Orders that were answered as held for review. */
   readonly held: Array<string> = []
   readonly carts = new Map<string, string>()
+  readonly sales: Array<KnownSale> = []
+  readonly overlappingSales: Array<OverlappingSale> = []
+  readonly saleCancels: Array<AskedCancel> = []
+  readonly prices: Array<ToldPrices> = []
+  /** When each command began, by its number. */
+  readonly begun = new Map<number, number>()
+  /** When somebody asked for something under a key, for the first time. */
+  private readonly asked = new Map<string, number>()
   readonly acknowledged: Array<Acknowledgement> = []
   /** Answers that nobody should have got. */
   readonly complaints: Array<string> = []
   /** How often each kind of answer came. */
   readonly answers = new Map<string, number>()
+
+  /** Somebody asks for something under a key; when they first did. */
+  ask(userId: string, key: string, now: number): number {
+    const first = this.firstAsked(userId, key) ?? now
+    this.asked.set(`${userId} ${key}`, first)
+    return first
+  }
+
+  firstAsked(userId: string, key: string): number | undefined {
+    return this.asked.get(`${userId} ${key}`)
+  }
 
   note(acknowledgement: Acknowledgement): void {
     this.acknowledged.push(acknowledgement)

@@ -29,7 +29,9 @@ const weights = {
   refund: 6,
   refundTwiceAtOnce: 3,
   refundTwoAtOnce: 3,
-  refundAgain: 3
+  refundAgain: 3,
+  startSale: 4,
+  cancelSale: 2
 } as const
 
 export type Kind = keyof typeof weights
@@ -44,7 +46,9 @@ const admins: ReadonlySet<Kind> = new Set<Kind>([
   "refund",
   "refundTwiceAtOnce",
   "refundTwoAtOnce",
-  "refundAgain"
+  "refundAgain",
+  "startSale",
+  "cancelSale"
 ])
 
 /** One thing that somebody does. Everything that is left to chance about it is drawn here, so that it can be left out alone. */

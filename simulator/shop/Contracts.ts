@@ -28,7 +28,8 @@ export const clients = Layer.mergeAll(
   InventoryRpc.client,
   NotificationsRpc.client,
   OrdersRpc.client,
-  PaymentsRpc.client
+  PaymentsRpc.client,
+  PricingRpc.client
 )
 
 export type Clients = Layer.Success<typeof clients>

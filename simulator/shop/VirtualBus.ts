@@ -5,6 +5,8 @@ import { between } from "../kernel/Prng.ts"
 import type { SimProcess, World } from "../kernel/World.ts"
 
 interface Entry extends DeadLetter {
+  /** Virtual time at which the bus took it. */
+  readonly publishedAt: number
   /** Virtual time from which consumers can see it; within a partition never before the one ahead of it. */
   readonly visibleAt: number
 }
@@ -55,6 +57,7 @@ export class VirtualBus {
       offset: entries.length,
       requeued: false,
       failedAt: new Date(world.now),
+      publishedAt: world.now,
       visibleAt: Math.max(world.now + delay, entries.at(-1)?.visibleAt ?? 0)
     })
   }

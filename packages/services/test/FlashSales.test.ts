@@ -488,6 +488,23 @@ describe("starts and ends", () => {
       })
     ))
 
+  test("a sale is over for everybody once somebody canceled it for whom it was over already", () =>
+    run(
+      Effect.gen(function* () {
+        const productId = product()
+        const sale = yield* scheduled({ productId, until: 20 })
+        setTo(20)
+        yield* cancel(sale.saleId)
+        // By the clock of another process.
+        setTo(15)
+        expect(yield* at(1)(price(productId))).toEqual(costs(1_000))
+        setTo(30)
+        yield* tellDue
+        expect((yield* find(sale.saleId)).status).toBe("ENDED")
+        expect(yield* toldOf(sale)).toEqual(["scheduled", "started", "ended over"])
+      })
+    ))
+
   test("a sale that is over stays as it is when somebody cancels it, and an unknown one is not found", () =>
     run(
       Effect.gen(function* () {

@@ -204,6 +204,23 @@ export class FlashSales extends Context.Service<
         provided
       )
 
+      /** Tells of what has come of locked sales, and remembers that it was told. */
+      const tellOf = Effect.fnUntraced(function* (due: ReadonlyArray<PricingStore.Told>, at: Date) {
+        const told = due.map((sale) => {
+          const isOver = DateTime.toEpochMillis(sale.endsAt) <= at.getTime()
+          const news = newsOf(sale, isOver ? { endedAt: sale.endsAt, reason: "over" } : undefined)
+          return { news, sale: { ...sale, endTold: isOver, version: sale.version + news.length } }
+        })
+        yield* store.tell(
+          told.map(({ sale }) => sale),
+          at
+        )
+        yield* events.append(
+          told.flatMap(({ news }) => news),
+          at
+        )
+      })
+
       const cancel = Tracing.fn("FlashSales.cancel")(
         function* (saleId: Ids.SaleId) {
           yield* authorize("flash_sale.write")
@@ -213,8 +230,9 @@ export class FlashSales extends Context.Service<
               if (sale === undefined) return yield* new FlashSaleNotFound({ saleId })
               const at = yield* now
               const canceledAt = DateTime.makeUnsafe(at)
-              // What is over by itself is left to who tells of that.
-              if (sale.endTold || !DateTime.isLessThan(canceledAt, sale.endsAt)) return
+              if (sale.endTold) return
+              // It stays over; but told now, so that its price ends for those too whose clocks are behind this one.
+              if (!DateTime.isLessThan(canceledAt, sale.endsAt)) return yield* tellOf([sale], at)
               const { productId, version } = sale
               const started = sale.startTold || !DateTime.isLessThan(canceledAt, sale.startsAt)
               const told = started
@@ -266,20 +284,7 @@ export class FlashSales extends Context.Service<
         Effect.gen(function* () {
           const at = yield* now
           const due = yield* store.lockDue(at, most)
-          if (due.length === 0) return
-          const told = due.map((sale) => {
-            const isOver = DateTime.toEpochMillis(sale.endsAt) <= at.getTime()
-            const news = newsOf(sale, isOver ? { endedAt: sale.endsAt, reason: "over" } : undefined)
-            return { news, sale: { ...sale, endTold: isOver, version: sale.version + news.length } }
-          })
-          yield* store.tell(
-            told.map(({ sale }) => sale),
-            at
-          )
-          yield* events.append(
-            told.flatMap(({ news }) => news),
-            at
-          )
+          if (due.length > 0) yield* tellOf(due, at)
         })
       )
 
