@@ -90,55 +90,49 @@ const rowsOf = (versions: ReadonlyArray<number>, cents: ReadonlyArray<number> = 
   )
 
 describe.skipIf(server === undefined)("what days brought, in ClickHouse", () => {
-  test(
-    "is the same in whatever order events come, however often, and in whatever batches, merged or not",
-    () =>
-      Effect.gen(function* () {
-        const clickhouse = yield* connected("rows")
-        const store = ClickHouseRows.make(dailyRevenue, clickhouse)
-        yield* store.begin
-        yield* store.swap
-        expect((yield* rowsOf([1, 2, 3])).length).toBe(2)
-        let runs = 0
-        yield* Effect.promise(() =>
-          fc.assert(
-            fc.asyncProperty(
-              fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 6 }),
-              fc.integer({ min: 0, max: 6 }),
-              fc.boolean(),
-              fc.tuple(fc.nat(99), fc.nat(99), fc.nat(99)),
-              (order, cut, merged, cents) =>
-                Effect.gen(function* () {
-                  const attempt = `IT'S \\ ${++runs}`
-                  const its = (rows: ReadonlyArray<Projection.Row>) =>
-                    rows.map((row): Projection.Row => ({ ...row, attempt_id: attempt }))
-                  for (const batch of [order.slice(0, cut), order.slice(cut)]) {
-                    yield* store.write("live", its(yield* rowsOf(batch, cents)))
-                  }
-                  if (merged) yield* clickhouse.command("optimize table daily_revenue final")
-                  const expected = its(yield* rowsOf([...new Set(order)].toSorted(), cents))
-                  const found = yield* store.find("live", expected)
-                  expect(
-                    found.toSorted((left, right) => (String(left["entry"]) < String(right["entry"]) ? -1 : 1))
-                  ).toEqual(
-                    expected.toSorted((left, right) => (String(left["entry"]) < String(right["entry"]) ? -1 : 1))
-                  )
-                }).pipe(Effect.runPromise)
-            ),
-            // Told together first, and the second one again by itself: where the region is not known.
-            {
-              numRuns: 20,
-              examples: [
-                [[1, 2, 2], 2, true, [0, 0, 0]],
-                [[2, 1], 1, false, [1, 2, 0]],
-                [[2, 1], 1, false, [2, 1, 0]]
-              ]
-            }
-          )
+  test("is the same in whatever order events come, however often, and in whatever batches, merged or not", () =>
+    Effect.gen(function* () {
+      const clickhouse = yield* connected("rows")
+      const store = ClickHouseRows.make(dailyRevenue, clickhouse)
+      yield* store.begin
+      yield* store.swap
+      expect((yield* rowsOf([1, 2, 3])).length).toBe(2)
+      let runs = 0
+      yield* Effect.promise(() =>
+        fc.assert(
+          fc.asyncProperty(
+            fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 6 }),
+            fc.integer({ min: 0, max: 6 }),
+            fc.boolean(),
+            fc.tuple(fc.nat(99), fc.nat(99), fc.nat(99)),
+            (order, cut, merged, cents) =>
+              Effect.gen(function* () {
+                const attempt = `IT'S \\ ${++runs}`
+                const its = (rows: ReadonlyArray<Projection.Row>) =>
+                  rows.map((row): Projection.Row => ({ ...row, attempt_id: attempt }))
+                for (const batch of [order.slice(0, cut), order.slice(cut)]) {
+                  yield* store.write("live", its(yield* rowsOf(batch, cents)))
+                }
+                if (merged) yield* clickhouse.command("optimize table daily_revenue final")
+                const expected = its(yield* rowsOf([...new Set(order)].toSorted(), cents))
+                const found = yield* store.find("live", expected)
+                expect(
+                  found.toSorted((left, right) => (String(left["entry"]) < String(right["entry"]) ? -1 : 1))
+                ).toEqual(expected.toSorted((left, right) => (String(left["entry"]) < String(right["entry"]) ? -1 : 1)))
+              }).pipe(Effect.runPromise)
+          ),
+          // Told together first, and the second one again by itself: where the region is not known.
+          {
+            numRuns: 20,
+            examples: [
+              [[1, 2, 2], 2, true, [0, 0, 0]],
+              [[2, 1], 1, false, [1, 2, 0]],
+              [[2, 1], 1, false, [2, 1, 0]]
+            ]
+          }
         )
-      }).pipe(Effect.scoped, Effect.runPromise),
-    30_000
-  )
+      )
+    }).pipe(Effect.scoped, Effect.runPromise))
 
   test("is built aside, and readers see the one or the other", () =>
     Effect.gen(function* () {
