@@ -3,7 +3,7 @@ import { join } from "node:path"
 import * as Python from "./Python.ts"
 import { type Place, Refused, type Server } from "./Server.ts"
 
-const version = "26.5"
+const version = "26.5.1"
 
 /** The server itself is in no registry of packages: this is its engine, as a library. */
 const engine: Python.Programs = {
