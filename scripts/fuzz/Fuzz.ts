@@ -3,7 +3,7 @@ import { join } from "node:path"
 import type { Installing } from "../server/Server.ts"
 import * as Servers from "../server/Servers.ts"
 import type { Known } from "./Furnished.ts"
-import * as Python from "./Python.ts"
+import * as Python from "../server/Python.ts"
 
 const schemathesis: Python.Programs = {
   name: "schemathesis-4.32.5",

@@ -6,6 +6,7 @@ import { freePort } from "@merkato/infra/runtime/Ports"
 import * as RunningProcess from "@merkato/infra/runtime/RunningProcess"
 import { apicurio } from "./Apicurio.ts"
 import { cassandra } from "./Cassandra.ts"
+import { clickhouse } from "./ClickHouse.ts"
 import { debezium } from "./Debezium.ts"
 import { kafka } from "./Kafka.ts"
 import { mosquitto } from "./Mosquitto.ts"
@@ -23,6 +24,7 @@ export const servers: ReadonlyArray<Server> = [
   redis,
   opensearch,
   cassandra,
+  clickhouse,
   s3,
   toxiproxy,
   apicurio,

@@ -46,6 +46,7 @@ export const realServer = async (
     | "redis"
     | "opensearch"
     | "cassandra"
+    | "clickhouse"
     | "s3"
     | "toxiproxy"
     | "apicurio"

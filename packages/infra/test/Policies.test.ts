@@ -114,6 +114,7 @@ describe("retry", () => {
     ["cache.shared", [0]],
     ["search.products", [0]],
     ["orders.history", [0]],
+    ["revenue.daily", [0]],
     ["inventory.snapshot", [0]],
     ["pricing.map", [0]],
     ["object.store", [0, 200, 600, 1_400, 3_000]],

@@ -19,6 +19,7 @@ import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as Lag from "@merkato/infra/events/Lag"
 import * as MqttWhereNamed from "@merkato/infra/mqtt/MqttWhereNamed"
 import * as CassandraWhereNamed from "@merkato/infra/cassandra/CassandraWhereNamed"
+import * as ClickHouseWhereNamed from "@merkato/infra/clickhouse/ClickHouseWhereNamed"
 import * as OpenSearchWhereNamed from "@merkato/infra/opensearch/OpenSearchWhereNamed"
 import * as BunHttpServer from "@merkato/infra/http/BunHttpServer"
 import { Policies } from "@merkato/infra/policy/Policies"
@@ -123,6 +124,7 @@ const lagOf = (groups: ReadonlyArray<Lag.Reading>) =>
 export const readModelServers = Layer.mergeAll(
   OpenSearchWhereNamed.layer,
   CassandraWhereNamed.layer,
+  ClickHouseWhereNamed.layer,
   RedisWhereNamed.connection
 )
 

@@ -8,10 +8,11 @@ import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
 import { Sku } from "@merkato/domain/catalogue/Product"
 import { StockAdjusted } from "@merkato/domain/inventory/InventoryEvents"
 import type { NewEvent, Topic } from "@merkato/domain/kernel/Event"
-import { AttemptId, EventId, Id, OrderId, ProductId, ReservationId, UserId } from "@merkato/domain/kernel/Ids"
+import { AttemptId, EventId, Id, OrderId, ProductId, RefundId, ReservationId, UserId } from "@merkato/domain/kernel/Ids"
 import type { Currency } from "@merkato/domain/kernel/Money"
 import type { Region } from "@merkato/domain/kernel/Region"
 import { OrderCanceled, OrderCreated, OrderFulfilled, OrderPaid } from "@merkato/domain/orders/OrderEvents"
+import { RefundCompleted, RefundRequested } from "@merkato/domain/payments/PaymentEvents"
 import { Archive } from "@merkato/infra/archive/Archive"
 import * as DuckDb from "@merkato/infra/duckdb/DuckDb"
 import { EventBus } from "@merkato/infra/events/EventBus"
@@ -21,6 +22,7 @@ import { ObjectStore } from "@merkato/infra/objects/ObjectStore"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import * as Snapshot from "../src/analytics/warehouse/Snapshot.ts"
 import * as Warehouse from "../src/analytics/warehouse/Warehouse.ts"
 
 const root = mkdtempSync(join(tmpdir(), "merkato-warehouse-"))
@@ -108,6 +110,25 @@ const canceled = (id: string, at: string, version = 2) =>
     at,
     "us"
   )
+/** The `nth` refund of an order's payment, and that it was asked for. */
+const refunded = (id: string, nth: number, amount: number, at: string, currency: Currency = "USD") => {
+  const refund = {
+    attemptId: AttemptId.make(`A-${id}`),
+    refundId: RefundId.make(`${id}-${nth}`),
+    ...of(id),
+    amount,
+    currency
+  }
+  return [
+    message(
+      "payment.events",
+      RefundRequested.of(refund.attemptId, 2 + 2 * nth, { ...refund, reason: "bruised" }),
+      at,
+      "us"
+    ),
+    message("payment.events", RefundCompleted.of(refund.attemptId, 3 + 2 * nth, refund), at, "us")
+  ]
+}
 const product = (version: number, price: number, at: string) =>
   message(
     "catalogue.events",
@@ -164,7 +185,9 @@ const run = <A>(
 /** Publishes, archives, builds and sums up. */
 const hear = Effect.fnUntraced(function* (messages: ReadonlyArray<ReturnType<typeof message>>) {
   yield* EventBus.use((bus) => bus.publish(messages))
-  yield* Archive.use((archive) => archive.catchUp(["order.events", "inventory.events", "catalogue.events"]))
+  yield* Archive.use((archive) =>
+    archive.catchUp(["order.events", "inventory.events", "catalogue.events", "payment.events"])
+  )
   const built = yield* Warehouse.build([])
   return { ...built, summed: yield* Warehouse.summarise(undefined) }
 })
@@ -216,6 +239,7 @@ describe("the warehouse", () => {
             fulfilled_at: "2026-02-01T09:00:00.000Z",
             canceled_at: null,
             cancel_reason: null,
+            refunded_at: null,
             lines: 2,
             units: 4,
             items_minor: 2_020,
@@ -223,6 +247,7 @@ describe("the warehouse", () => {
             tax_minor: 110,
             shipping_minor: 490,
             total_minor: 2_600,
+            refunded_minor: 0,
             items: [
               { product_id: "P1", qty: 3, price_minor: 7 },
               { product_id: "P2", qty: 1, price_minor: 1_999 }
@@ -269,7 +294,8 @@ describe("the warehouse", () => {
             shipping_minor: 0,
             total_minor: 375,
             paid_minor: 150,
-            canceled_minor: 225
+            canceled_minor: 225,
+            refunded_minor: 0
           }
         ])
         expect(yield* day("2026-01-01")).toMatchObject([{ region: "eu", orders: 1, paid: 0, total_minor: 1_000 }])
@@ -331,6 +357,122 @@ describe("the warehouse", () => {
         expect(yield* ask(all)).toEqual(once)
         expect(yield* ask("select count(*) as n, sum(delta) as sum from fact_inventory_adjustments")).toEqual([
           { n: 1, sum: 5 }
+        ])
+      })
+    ))
+
+  test("knows what an order's shopper has back, however late, on the order's day, and once", () =>
+    run(
+      Effect.gen(function* () {
+        const all = "select order_id, refunded_minor, refunded_at from fact_orders order by order_id"
+        const days = "select day, currency, paid_minor, refunded_minor from daily_sales order by day, currency"
+        yield* hear([
+          order({ id: "O1", at: "2026-01-10T12:00:00.000Z", total: 10 }),
+          order({ id: "O2", at: "2026-01-10T12:00:00.000Z", total: 900, currency: "JPY", region: "apac" }),
+          order({ id: "O3", at: "2026-01-20T12:00:00.000Z", total: 3 }),
+          paid("O1", "2026-01-10T12:00:01.000Z"),
+          paid("O2", "2026-01-10T12:00:01.000Z"),
+          ...refunded("O1", 1, 0.07, "2026-01-10T13:00:00.000Z"),
+          // Only asked for, as yet.
+          ...refunded("O3", 1, 3, "2026-01-20T13:00:00.000Z").slice(0, 1)
+        ])
+        expect(yield* ask(all)).toEqual([
+          { order_id: "O1", refunded_minor: 7, refunded_at: "2026-01-10T13:00:00.000Z" },
+          { order_id: "O2", refunded_minor: 0, refunded_at: null },
+          { order_id: "O3", refunded_minor: 0, refunded_at: null }
+        ])
+        const late = [
+          ...refunded("O1", 2, 1.1, "2026-02-20T10:00:00.000Z"),
+          ...refunded("O2", 1, 450, "2026-03-01T10:00:00.000Z", "JPY")
+        ]
+        // A relay that died may publish again what it has published.
+        expect(yield* hear([...late, ...late])).toMatchObject({
+          orderDays: ["2026-01-10"],
+          summed: ["2026-01-10"],
+          unknownOrders: 0
+        })
+        const told = [
+          { order_id: "O1", refunded_minor: 117, refunded_at: "2026-02-20T10:00:00.000Z" },
+          { order_id: "O2", refunded_minor: 450, refunded_at: "2026-03-01T10:00:00.000Z" },
+          { order_id: "O3", refunded_minor: 0, refunded_at: null }
+        ]
+        expect(yield* ask(all)).toEqual(told)
+        const sold = [
+          { day: "2026-01-10", currency: "JPY", paid_minor: 900, refunded_minor: 450 },
+          { day: "2026-01-10", currency: "USD", paid_minor: 1_000, refunded_minor: 117 },
+          { day: "2026-01-20", currency: "USD", paid_minor: 0, refunded_minor: 0 }
+        ]
+        expect(yield* ask(days)).toEqual(sold)
+        yield* hear(late)
+        expect(yield* ask(all)).toEqual(told)
+        expect(yield* ask(days)).toEqual(sold)
+      })
+    ))
+
+  test("knows of a refund that it heard of before the order", () =>
+    run(
+      Effect.gen(function* () {
+        expect(yield* hear(refunded("O1", 1, 2.5, "2026-01-11T10:00:00.000Z"))).toMatchObject({ unknownOrders: 1 })
+        yield* hear([order({ id: "O1", at: "2026-01-10T12:00:00.000Z", total: 10 })])
+        expect(yield* ask("select order_id, refunded_minor from fact_orders")).toEqual([
+          { order_id: "O1", refunded_minor: 250 }
+        ])
+      })
+    ))
+
+  test("reads what was built before it knew of refunds, and takes in those that the archive had then", () =>
+    run(
+      Effect.gen(function* () {
+        const sums = "select day, total_minor, refunded_minor from daily_sales order by day"
+        const all = "select order_id, refunded_minor, refunded_at, lines from fact_orders order by order_id"
+        yield* hear([
+          order({ id: "O1", at: "2026-01-10T12:00:00.000Z", total: 10 }),
+          order({ id: "O2", at: "2026-01-20T12:00:00.000Z", total: 20 }),
+          ...refunded("O1", 1, 2.5, "2026-02-01T10:00:00.000Z")
+        ])
+        const snapshot = yield* Snapshot.latest
+        const duck = yield* DuckDb.open
+        const objects = yield* ObjectStore
+        /** The same file without the columns. */
+        const older = Effect.fnUntraced(function* (name: string, columns: string) {
+          const path = yield* objects.localFile(name)
+          const rows = `(select * exclude (${columns}) from read_parquet(${DuckDb.quoted(path)}, hive_partitioning = false))`
+          const was = name.replace(/[^/]+$/, "0000000001-before.parquet")
+          yield* objects.putNew(was, yield* duck.parquet(rows))
+          return was
+        })
+        const factOrders: Record<string, string> = {}
+        for (const [day, name] of Object.entries(snapshot.factOrders)) {
+          factOrders[day] = yield* older(name, "refunded_minor, refunded_at")
+        }
+        const dailySales: Record<string, { file: string | null; of: ReadonlyArray<string> }> = {}
+        for (const [day, { file }] of Object.entries(snapshot.dailySales)) {
+          const of = [-1, 0, 1].flatMap((days) => {
+            const near = new Date(Date.parse(`${day}T00:00:00Z`) + days * 24 * 60 * 60_000).toISOString().slice(0, 10)
+            return factOrders[near] ?? []
+          })
+          dailySales[day] = { of, file: file === null ? null : yield* older(file, "refunded_minor") }
+        }
+        const read = Object.fromEntries(
+          Object.entries(snapshot.read).filter(([partition]) => !partition.includes("payment.events"))
+        )
+        yield* Snapshot.publish({ ...snapshot, version: snapshot.version + 1, read, factOrders, dailySales })
+        expect(yield* ask(all)).toEqual([
+          { order_id: "O1", refunded_minor: 0, refunded_at: null, lines: 1 },
+          { order_id: "O2", refunded_minor: 0, refunded_at: null, lines: 1 }
+        ])
+        expect(yield* ask(sums)).toEqual([
+          { day: "2026-01-10", total_minor: 1_000, refunded_minor: 0 },
+          { day: "2026-01-20", total_minor: 2_000, refunded_minor: 0 }
+        ])
+        expect(yield* hear([])).toMatchObject({ orderDays: ["2026-01-10"], summed: ["2026-01-10"] })
+        expect(yield* ask(all)).toEqual([
+          { order_id: "O1", refunded_minor: 250, refunded_at: "2026-02-01T10:00:00.000Z", lines: 1 },
+          { order_id: "O2", refunded_minor: 0, refunded_at: null, lines: 1 }
+        ])
+        expect(yield* ask(sums)).toEqual([
+          { day: "2026-01-10", total_minor: 1_000, refunded_minor: 250 },
+          { day: "2026-01-20", total_minor: 2_000, refunded_minor: 0 }
         ])
       })
     ))

@@ -147,6 +147,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "revenue.daily": {
+    about: "what days brought in ClickHouse, then in Postgres",
+    usedBy: "payments",
+    deadlineMs: 3_000,
+    attemptTimeoutMs: 3_000,
+    attempts: 1,
+    backoff: null,
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 16, waiting: 0 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "inventory.snapshot": {
     about: "stock of a product in Redis, then in Postgres",
     usedBy: "inventory",

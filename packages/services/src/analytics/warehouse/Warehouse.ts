@@ -10,7 +10,12 @@ import { ObjectStore } from "@merkato/infra/objects/ObjectStore"
 import * as Snapshot from "./Snapshot.ts"
 import * as Tables from "./tables.ts"
 
-const topics = { orders: "order.events", inventory: "inventory.events", catalogue: "catalogue.events" } as const
+const topics = {
+  orders: "order.events",
+  inventory: "inventory.events",
+  catalogue: "catalogue.events",
+  payments: "payment.events"
+} as const
 
 const dayMs = 24 * 60 * 60_000
 
@@ -52,11 +57,7 @@ const viewing = Effect.fnUntraced(function* (
   const objects = yield* ObjectStore
   for (const table of Tables.tableNames) {
     const paths = yield* Effect.forEach(files[table], (name) => objects.localFile(name), { concurrency: 8 })
-    const content =
-      paths.length === 0
-        ? Tables.nothing(table)
-        : `select * from read_parquet([${paths.map(DuckDb.quoted).join(", ")}], hive_partitioning = false)`
-    yield* run(`create or replace view ${table} as ${content}`)
+    yield* run(`create or replace view ${table} as ${Tables.rowsOf(table, paths)}`)
   }
 })
 
@@ -115,19 +116,27 @@ const writeDays = Effect.fnUntraced(function* (
   return files
 })
 
-/** The days of the orders that new events tell of, and how many orders nobody knows. */
+/** Makes the table `refunds` of what these files of payments tell. */
+const readRefunds = Effect.fnUntraced(function* (duck: DuckDb.DuckDb, payments: ReadonlyArray<ArchiveFile>) {
+  yield* ArchiveViews.create(duck, payments)
+  yield* duck.run(`create or replace table refunds as ${Tables.refunds}`)
+})
+
+/** The days of the orders that new events tell of, or new refunds are of, and how many orders nobody knows. */
 const changedOrderDays = Effect.fnUntraced(function* (
   duck: DuckDb.DuckDb,
   snapshot: Snapshot.Snapshot,
-  files: ReadonlyArray<ArchiveFile>
+  orders: ReadonlyArray<ArchiveFile>,
+  payments: ReadonlyArray<ArchiveFile>
 ) {
-  if (files.length === 0) return { days: [], unknown: 0 }
-  yield* ArchiveViews.create(duck, files)
+  if (orders.length === 0 && payments.length === 0) return { days: [], unknown: 0 }
+  yield* readRefunds(duck, payments)
+  yield* ArchiveViews.create(duck, orders)
   yield* viewing(duck, filesOf(snapshot))
   const created = `select key, day from events where event_type = ${DuckDb.quoted(OrderCreated.type)}`
   yield* duck.run(`create or replace table changed as
     select told.key, coalesce(created.day, known.day) as day
-    from (select distinct key from events) as told
+    from (select key from events union select order_id from refunds) as told
     left join (${created}) as created using (key)
     left join fact_orders as known on known.order_id = told.key`)
   return {
@@ -140,16 +149,16 @@ const buildOrders = Effect.fnUntraced(function* (
   duck: DuckDb.DuckDb,
   version: number,
   before: Readonly<Record<string, string>>,
-  files: ReadonlyArray<ArchiveFile>,
+  orders: ReadonlyArray<ArchiveFile>,
+  payments: ReadonlyArray<ArchiveFile>,
   days: ReadonlyArray<string>
 ) {
   const [first] = days
   if (first === undefined) return before
   // The clocks of two machines may differ around midnight: an order's next event may be of the day before it.
-  yield* ArchiveViews.create(
-    duck,
-    files.filter(({ day }) => day >= shifted(first, -1))
-  )
+  const since = (files: ReadonlyArray<ArchiveFile>) => files.filter(({ day }) => day >= shifted(first, -1))
+  yield* readRefunds(duck, since(payments))
+  yield* ArchiveViews.create(duck, since(orders))
   yield* fill(duck, "fact_orders", Tables.orders(days))
   return yield* writeDays(duck, "fact_orders", version, before, days)
 })
@@ -211,7 +220,7 @@ export const build = Effect.fn("Warehouse.build")(function* (alsoDays: ReadonlyA
   const version = before.version + 1
   const duck = yield* DuckDb.open
   yield* duck.run(Tables.rates)
-  const changed = yield* changedOrderDays(duck, before, of(topics.orders, fresh))
+  const changed = yield* changedOrderDays(duck, before, of(topics.orders, fresh), of(topics.payments, fresh))
   const orderDays = [...new Set([...changed.days, ...alsoDays])].toSorted()
   const adjustmentDays = [...new Set([...of(topics.inventory, fresh).map(({ day }) => day), ...alsoDays])].toSorted()
   const products = of(topics.catalogue, fresh).length > 0
@@ -219,7 +228,14 @@ export const build = Effect.fn("Warehouse.build")(function* (alsoDays: ReadonlyA
     ...before,
     version,
     read: Snapshot.readWith(before, fresh),
-    factOrders: yield* buildOrders(duck, version, before.factOrders, of(topics.orders, all), orderDays),
+    factOrders: yield* buildOrders(
+      duck,
+      version,
+      before.factOrders,
+      of(topics.orders, all),
+      of(topics.payments, all),
+      orderDays
+    ),
     factInventoryAdjustments: yield* buildAdjustments(
       duck,
       version,

@@ -12,13 +12,17 @@ import {
   OrderReleased
 } from "@merkato/domain/orders/OrderEvents"
 import type { OrderStatus } from "@merkato/domain/orders/Order"
+import { RefundCompleted } from "@merkato/domain/payments/PaymentEvents"
 import { quoted } from "@merkato/infra/duckdb/DuckDb"
 
 export type Table = keyof typeof tables
 
 /** Columns with their types of DuckDB. Amounts are in minor units of `currency`. */
 export const tables = {
-  /** An order a row, as its events so far tell it. `day` is of UTC, `placed_day` of the region. */
+  /**
+   * An order a row, as its events so far tell it, and what its shopper has back. `day` is of UTC, `placed_day` of the region,
+   * `refunded_at` of the last refund.
+   */
   fact_orders: {
     order_id: "varchar",
     user_id: "varchar",
@@ -34,6 +38,7 @@ export const tables = {
     fulfilled_at: "timestamptz",
     canceled_at: "timestamptz",
     cancel_reason: "varchar",
+    refunded_at: "timestamptz",
     lines: "integer",
     units: "integer",
     items_minor: "bigint",
@@ -41,6 +46,7 @@ export const tables = {
     tax_minor: "bigint",
     shipping_minor: "bigint",
     total_minor: "bigint",
+    refunded_minor: "bigint",
     items: "struct(product_id varchar, qty integer, price_minor bigint)[]"
   },
   /** A row for each time that somebody, or a device, said how much came or went. */
@@ -99,11 +105,30 @@ export const tables = {
     total_minor: "bigint",
     /** Of it, what is paid. */
     paid_minor: "bigint",
-    canceled_minor: "bigint"
+    canceled_minor: "bigint",
+    /** Of what is paid, what was given back since, on whichever day. */
+    refunded_minor: "bigint"
   }
 } as const satisfies Record<string, Readonly<Record<string, string>>>
 
 export const tableNames = Object.keys(tables).filter((name): name is Table => name in tables)
+
+/** What a column says in files that were written before there was such a column; null unless told. */
+const before: { readonly [Name in Table]?: Readonly<Record<string, string>> } = {
+  fact_orders: { refunded_minor: "0" },
+  daily_sales: { refunded_minor: "0" }
+}
+
+/** The rows of these files, which may be older than some of the columns. */
+export const rowsOf = (table: Table, paths: ReadonlyArray<string>): string => {
+  if (paths.length === 0) return nothing(table)
+  const known = before[table] ?? {}
+  const columns = Object.keys(tables[table]).map((column) =>
+    column in known ? `coalesce(${column}, ${known[column]}) as ${column}` : column
+  )
+  const files = `read_parquet([${paths.map(quoted).join(", ")}], hive_partitioning = false, union_by_name = true)`
+  return `select ${columns.join(", ")} from (${nothing(table)} union all by name select * from ${files})`
+}
 
 /** A table of this shape, without rows. */
 export const creating = (table: Table, name: string): string =>
@@ -139,7 +164,20 @@ const statuses: ReadonlyArray<readonly [type: string, status: OrderStatus]> = [
 
 const when = (type: string) => `max(occurred_at) filter (event_type = ${quoted(type)})`
 
-/** Orders that were placed on these days, out of the view `events`, in which all of their events are. */
+/** What was given back, a refund a row, out of the view `log`: few of many events, and looked at by their kind alone. */
+export const refunds = `
+  select distinct on (refund_id) payload->>'refundId' as refund_id, payload->>'orderId' as order_id, occurred_at as refunded_at,
+    payload->>'currency' as currency, ${minor("amount")} as amount_minor
+  from (
+    select occurred_at, envelope::json->'payload' as payload, payload->>'currency' as currency
+    from log where event_type = ${quoted(RefundCompleted.type)}
+  ) join currencies using (currency)
+  order by refund_id, refunded_at`
+
+/**
+ * Orders that were placed on these days, out of the view `events`, in which all of their events are, and the table `refunds`, in
+ * which all of their refunds are.
+ */
 export const orders = (days: ReadonlyArray<string>): string => `
   with placed as (
     select key as order_id, day, occurred_at as placed_at, region, payload, payload->>'currency' as currency,
@@ -154,15 +192,17 @@ export const orders = (days: ReadonlyArray<string>): string => `
       max(payload->>'reason') filter (event_type = ${quoted(OrderCanceled.type)}) as cancel_reason
     from events where topic = 'order.events' and key in (select order_id from placed)
     group by key
+  ), returned as (
+    select order_id, sum(amount_minor)::bigint as refunded_minor, max(refunded_at) as refunded_at from refunds group by order_id
   )
   select order_id, payload->>'userId', region, currency, status, version, day,
     (placed_at at time zone zone)::date, placed_at, held_at, paid_at, fulfilled_at, canceled_at, cancel_reason,
-    len(bought), list_sum(list_transform(bought, lambda item: item.qty)),
+    refunded_at, len(bought), list_sum(list_transform(bought, lambda item: item.qty)),
     ${minor("itemsAmount")}, ${minor("discountAmount")}, ${minor("taxAmount")}, ${minor("shippingAmount")},
-    ${minor("totalAmount")},
+    ${minor("totalAmount")}, coalesce(refunded_minor, 0),
     list_transform(bought, lambda item:
       {'product_id': item.productId, 'qty': item.qty, 'price_minor': round(item.price * per_unit)::bigint})
-  from placed join became using (order_id) join currencies using (currency) join zones using (region)
+  from placed join became using (order_id) left join returned using (order_id) join currencies using (currency) join zones using (region)
   order by placed_at, order_id`
 
 /** Adjustments of stock on these days, out of the view `events`. */
@@ -202,7 +242,7 @@ export const sales = (day: string): string => `
   select placed_day, region, currency, count(*), count(*) filter (status in ('PAID', 'FULFILLED')),
     count(*) filter (status = 'CANCELED'), sum(lines), sum(units), sum(items_minor), sum(discount_minor), sum(tax_minor),
     sum(shipping_minor), sum(total_minor), coalesce(sum(total_minor) filter (status in ('PAID', 'FULFILLED')), 0),
-    coalesce(sum(total_minor) filter (status = 'CANCELED'), 0)
+    coalesce(sum(total_minor) filter (status = 'CANCELED'), 0), sum(refunded_minor)
   from fact_orders where placed_day = date ${quoted(day)}
   group by placed_day, region, currency order by region, currency`
 

@@ -1,7 +1,7 @@
 import { existsSync, rmSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
-import { installPackages } from "../server/Apt.ts"
-import { type Installing, Refused, run, runPatiently, tool } from "../server/Server.ts"
+import { installPackages } from "./Apt.ts"
+import { type Installing, Refused, run, runPatiently, tool } from "./Server.ts"
 
 /** Programs of Python, in an environment of their own. */
 export interface Programs {
@@ -33,7 +33,10 @@ const find = async (): Promise<string | undefined> => {
   return undefined
 }
 
-/** Installs the programs, unless they are in the cache. A second time downloads nothing. */
+/**
+ * Installs the programs, unless they are in the cache. A second time downloads nothing. What is imported is compiled then: compiling
+ * all there is takes several times as long as the rest.
+ */
 export const install = async (programs: Programs, place: Installing): Promise<void> => {
   if (isComplete(programs, place)) return
   if ((await find()) === undefined) await installPackages(["python3-venv"], "Python 3.11 with venv", place)
@@ -53,7 +56,16 @@ export const install = async (programs: Programs, place: Installing): Promise<vo
     "install"
   ]
   const { code, output } = await runPatiently(
-    [...pip, "--quiet", "--only-binary", ":all:", "--require-hashes", "--requirement", programs.requirements],
+    [
+      ...pip,
+      "--quiet",
+      "--no-compile",
+      "--only-binary",
+      ":all:",
+      "--require-hashes",
+      "--requirement",
+      programs.requirements
+    ],
     place
   )
   if (code !== 0) throw new Refused(`${programs.name} could not be installed:\n${output}`)
