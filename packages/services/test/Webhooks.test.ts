@@ -160,7 +160,7 @@ const subscribed = (who = "ADA", role: "shopper" | "admin" = "shopper", eventTyp
   )
 const owe = (...owed: ReadonlyArray<Envelope>) => webhooks((hooks) => hooks.owe(owed))
 
-const take = Effect.flatMap(WebhookDispatch, (dispatch) => dispatch.take(64, []))
+const take = Effect.flatMap(WebhookDispatch, (dispatch) => dispatch.take(64, "all", []))
 const send = (taken: Effect.Success<typeof take>) =>
   Effect.flatMap(WebhookDispatch, (dispatch) =>
     Effect.forEach(taken, dispatch.send, { concurrency: "unbounded", discard: true })
