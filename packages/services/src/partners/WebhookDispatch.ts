@@ -8,7 +8,9 @@ import { Alarms, type Rung } from "@merkato/infra/delay/Alarms"
 import { DelayQueue, type Taken } from "@merkato/infra/delay/DelayQueue"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { NotReached, PublicHttp } from "@merkato/infra/http/PublicHttp"
+import * as RetryAfter from "@merkato/infra/http/RetryAfter"
 import * as Backoff from "@merkato/infra/policy/Backoff"
+import type * as Limits from "@merkato/infra/policy/Limits"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as PartnersStore from "./PartnersStore.ts"
@@ -32,10 +34,20 @@ const settled = Metric.counter("webhook_deliveries_total", {
   incremental: true
 })
 
+/** Who answers so may say when to come again (RFC 9110, section 10.2.3; RFC 6585, section 4). */
+const mayTellWhen = [429, 503]
+
 /** What a receiver that answers so wants: to hear nothing more (410, RFC 9110, section 15.5.11). */
 const gone = 410
 
 const isTold = (status: number) => status >= 200 && status < 300
+
+/** The delay before the nth retry, in milliseconds: that of the schedule, or as long as they ask for, up to the longest one. */
+const delayMs = (backoff: Limits.Backoff, nth: number, at: number, retryAfter: string | undefined) => {
+  const asked = retryAfter === undefined ? undefined : RetryAfter.timeOf(retryAfter, at)
+  const scheduled = Backoff.delayMs(backoff, nth)
+  return asked === undefined ? scheduled : Math.max(scheduled, Math.min(asked - at, Backoff.longestMs(backoff)))
+}
 
 /** Sends what is owed to partners: one event of an aggregate after the other, and each until it is told or given up. */
 export class WebhookDispatch extends Context.Service<
@@ -123,7 +135,12 @@ export class WebhookDispatch extends Context.Service<
       })
 
       /** What a try has shown is written down, unless somebody else has taken over meanwhile. */
-      const settle = (taken: Taken, owed: PartnersStore.Owed, tried: PartnersStore.Tried) =>
+      const settle = (
+        taken: Taken,
+        owed: PartnersStore.Owed,
+        tried: PartnersStore.Tried,
+        retryAfter: string | undefined
+      ) =>
         Effect.gen(function* () {
           const { attempts, backoff } = yield* limits
           const nth = owed.attempts + 1
@@ -142,7 +159,7 @@ export class WebhookDispatch extends Context.Service<
                 const reason = tried.error ?? `answered ${tried.responseStatus}`
                 yield* giveUp(owed, taken.group, reason, isGone, at)
               } else {
-                const next = new Date(at.getTime() + Backoff.delayMs(backoff, nth))
+                const next = new Date(at.getTime() + delayMs(backoff, nth, at.getTime(), retryAfter))
                 yield* store.tried(owed.deliveryId, "PENDING", tried)
                 yield* queue.again(taken, next)
                 return next
@@ -168,7 +185,8 @@ export class WebhookDispatch extends Context.Service<
           responseBody: Result.isSuccess(answer) ? answer.success.body : null,
           error: Result.isFailure(answer) ? answer.failure.reason : null
         }
-        yield* settle(taken, owed, tried)
+        const tells = Result.isSuccess(answer) && mayTellWhen.includes(answer.success.status)
+        yield* settle(taken, owed, tried, tells ? answer.success.retryAfter : undefined)
       })
 
       const send = (taken: Taken) =>
