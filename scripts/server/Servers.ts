@@ -13,6 +13,7 @@ import { mosquitto } from "./Mosquitto.ts"
 import { opa } from "./Opa.ts"
 import { opensearch } from "./OpenSearch.ts"
 import * as Process from "./Process.ts"
+import { rabbitmq } from "./RabbitMq.ts"
 import { redis } from "./Redis.ts"
 import { s3 } from "./S3.ts"
 import { type Place, Refused, type Server } from "./Server.ts"
@@ -30,7 +31,8 @@ export const servers: ReadonlyArray<Server> = [
   apicurio,
   debezium,
   opa,
-  mosquitto
+  mosquitto,
+  rabbitmq
 ]
 
 export interface Where {

@@ -52,7 +52,8 @@ export const realServer = async (
     | "apicurio"
     | "debezium"
     | "opa"
-    | "mosquitto",
+    | "mosquitto"
+    | "rabbitmq",
   what: string,
   environment: Readonly<Record<string, string>> = {},
   beside?: RealServer

@@ -22,8 +22,8 @@ const using = (test: (queue: DelayQueue["Service"]) => Effect.Effect<void, unkno
 const takeAt = (
   queue: DelayQueue["Service"],
   seconds: number,
-  options: { perGroup?: number; except?: Array<string> } = {}
-) => queue.take({ now: at(seconds), leaseMs: 30_000, limit: 100, perGroup: 10, except: [], ...options })
+  options: { perGroup?: number; of?: ReadonlyArray<string>; except?: ReadonlyArray<string> } = {}
+) => queue.take({ now: at(seconds), leaseMs: 30_000, limit: 100, perGroup: 10, of: "all", except: [], ...options })
 const names = (taken: ReadonlyArray<Taken>) => taken.map(({ group, key }) => `${group}/${key}`).toSorted()
 const only = (taken: ReadonlyArray<Taken>) => {
   const [first] = taken
@@ -44,6 +44,19 @@ test("what is due is taken once, each group's share of it", () =>
       expect((yield* takeAt(queue, 0)).length).toBe(2)
       expect(yield* takeAt(queue, 9)).toEqual([])
       expect(names(yield* takeAt(queue, 10))).toEqual(["D/1"])
+    })
+  ))
+
+test("of groups that are named, only theirs is taken", () =>
+  using((queue) =>
+    Effect.gen(function* () {
+      yield* queue.put([lane("A", "1"), lane("B", "1"), lane("B", "2"), lane("C", "1")], { at: at(0), hurry: false })
+      expect(yield* takeAt(queue, 0, { of: [] })).toEqual([])
+      expect(names(yield* takeAt(queue, 0, { of: ["B", "C", "B", "D"], except: ["C"], perGroup: 1 }))).toEqual([
+        expect.stringMatching(/^B\/[12]$/)
+      ])
+      expect(names(yield* takeAt(queue, 0, { of: ["A"] }))).toEqual(["A/1"])
+      expect((yield* takeAt(queue, 0)).length).toBe(2)
     })
   ))
 

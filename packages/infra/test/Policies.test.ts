@@ -109,6 +109,7 @@ describe("retry", () => {
     ["stock.reserve", [0, 50, 150]],
     ["risk.assess", [0, 50]],
     ["webhook.dispatch", [0, 30_000, 150_000, 450_000, 1_350_000, 3_150_000]],
+    ["webhook.alarm", [0, 50]],
     ["flash_sale.price", [0]],
     ["authorizer.decide", [0, 20]],
     ["cache.shared", [0]],

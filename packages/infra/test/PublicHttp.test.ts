@@ -103,7 +103,7 @@ const server = (hostname: string, port: number) => {
         return Response.redirect(`http://127.0.0.2:${new URL(request.url).port}/secret`, 302)
       if (pathname === "/much") return new Response("x".repeat(8_000_000))
       if (pathname === "/silent") await held
-      return new Response(`from ${hostname}\u0000`, { status: 202 })
+      return new Response(`from ${hostname}\u0000`, { status: 202, headers: { "retry-after": "7" } })
     }
   })
   return {
@@ -133,7 +133,7 @@ describe("a name", () => {
     const { layer, asked } = resolving([[v4("127.0.0.1")], [v4("127.0.0.2")]])
     const before = outside.got.length
     const answer = await using(true, layer, ({ post }) => post(to("/hook")))
-    expect(answer).toEqual({ status: 202, body: "from 127.0.0.1" })
+    expect(answer).toEqual({ status: 202, retryAfter: "7", body: "from 127.0.0.1" })
     expect(asked()).toBe(1)
     expect(outside.got.slice(before)).toEqual([
       { host: `hooks.example.test:${outside.port}`, path: "/hook", body: "{}" }

@@ -17,6 +17,7 @@ import type { ServerUnreachable } from "@merkato/infra/config/ServerUnreachable"
 import * as PostgresEventBus from "@merkato/infra/events/PostgresEventBus"
 import * as RedisWhereNamed from "@merkato/infra/cache/RedisWhereNamed"
 import * as Lag from "@merkato/infra/events/Lag"
+import * as AlarmsWhereNamed from "@merkato/infra/delay/AlarmsWhereNamed"
 import * as MqttWhereNamed from "@merkato/infra/mqtt/MqttWhereNamed"
 import * as CassandraWhereNamed from "@merkato/infra/cassandra/CassandraWhereNamed"
 import * as ClickHouseWhereNamed from "@merkato/infra/clickhouse/ClickHouseWhereNamed"
@@ -136,6 +137,10 @@ const devices = (names: ReadonlyArray<ContextName>) =>
     )
   )
 
+/** Webhooks that wait are brought to mind by RabbitMQ, where it is named. */
+const alarms = (names: ReadonlyArray<ContextName>) =>
+  names.includes("partners") ? AlarmsWhereNamed.layer("merkato.webhooks") : Layer.empty
+
 type ReadModelFailure = ServerUnreachable | Config.ConfigError
 
 /** Contexts that answer in this process. Those with the same database share a pool. */
@@ -164,6 +169,7 @@ export const running = (names: ReadonlyArray<ContextName>, databases: DatabaseUr
       Layer.provide(eventBus(databases.bus)),
       Layer.provide(readModelServers),
       Layer.provide(devices(names)),
+      Layer.provide(alarms(names)),
       Layer.provide(AuthorizerWhereNamed.layer)
     )
 }

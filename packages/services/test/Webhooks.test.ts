@@ -46,6 +46,8 @@ interface Received {
 /** What each path of the receiver answers: 204 unless told. `hold` lets it wait before it does. */
 const answers = new Map<string, () => number>()
 const held = new Map<string, Promise<void>>()
+/** What each path says about when to come again. */
+const retryAfters = new Map<string, () => string>()
 const received = new Map<string, Array<Received>>()
 const receiver = Bun.serve({
   hostname: "127.0.0.1",
@@ -59,7 +61,11 @@ const receiver = Bun.serve({
     received.set(pathname, all)
     all.push({ at: millis, headers: request.headers, body, eventId, aggregate: partitionKey, status })
     await held.get(pathname)
-    return new Response(null, { status })
+    const retryAfter = retryAfters.get(pathname)?.()
+    return new Response(null, {
+      status,
+      ...(retryAfter === undefined ? {} : { headers: { "retry-after": retryAfter } })
+    })
   }
 })
 
@@ -122,6 +128,7 @@ beforeEach(() => {
   path = `/${++paths}`
   answers.clear()
   held.clear()
+  retryAfters.clear()
   // Nobody of the test before hears of what happens in this one.
   return run(
     Effect.flatMap(SqlClient.SqlClient, (sql) =>
@@ -160,7 +167,7 @@ const subscribed = (who = "ADA", role: "shopper" | "admin" = "shopper", eventTyp
   )
 const owe = (...owed: ReadonlyArray<Envelope>) => webhooks((hooks) => hooks.owe(owed))
 
-const take = Effect.flatMap(WebhookDispatch, (dispatch) => dispatch.take(64, []))
+const take = Effect.flatMap(WebhookDispatch, (dispatch) => dispatch.take(64, "all", []))
 const send = (taken: Effect.Success<typeof take>) =>
   Effect.flatMap(WebhookDispatch, (dispatch) =>
     Effect.forEach(taken, dispatch.send, { concurrency: "unbounded", discard: true })
@@ -260,6 +267,33 @@ test("an event is tried at once and after 30 s, 2, 5, 15 and 30 minutes; then it
       ])
     })
   ))
+
+/** The clock that receivers go by: seconds alone. */
+const httpDate = (seconds: number) => new Date(noon + seconds * 1_000).toUTCString()
+
+const asked: ReadonlyArray<
+  readonly [what: string, status: number, retryAfter: () => string, times: ReadonlyArray<number>]
+> = [
+  ["later than the schedule: then", 429, () => "200", [0, 200, 400, 700, 1_600, 3_400]],
+  ["later, by a date: then", 503, () => httpDate(500), [0, 500, 620, 920, 1_820, 3_620]],
+  ["sooner than the schedule: not before that", 503, () => "1", [0, 30, 150, 450, 1_350, 3_150]],
+  ["a date that is past: by the schedule", 429, () => httpDate(-60), [0, 30, 150, 450, 1_350, 3_150]],
+  ["in a week: the longest wait at most", 429, () => "604800", [0, 1_800, 3_600, 5_400, 7_200, 9_000]],
+  ["nonsense: by the schedule", 429, () => "soon", [0, 30, 150, 450, 1_350, 3_150]],
+  ["later, by an answer that is just wrong: by the schedule", 500, () => "200", [0, 30, 150, 450, 1_350, 3_150]]
+]
+test.each(asked)("a receiver that asks for its next try %s", (_what, status, retryAfter, times) =>
+  run(
+    Effect.gen(function* () {
+      yield* subscribed()
+      answers.set(path, () => status)
+      retryAfters.set(path, retryAfter)
+      yield* owe(event("O-1"))
+      yield* passUntil(10_000)
+      expect(got().map(({ at }) => sinceNoon(at))).toEqual([...times])
+    })
+  )
+)
 
 test("an event that comes again is told once; after it was given up it is owed again", () =>
   run(

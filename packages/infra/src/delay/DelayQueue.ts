@@ -1,6 +1,7 @@
 import { Context, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
+import type { Rung } from "./Alarms.ts"
 
 /** What is waited for: a key, in a group that has its fair share of attention. */
 export interface Delayed {
@@ -29,12 +30,16 @@ export class DelayQueue extends Context.Service<
       delayed: ReadonlyArray<Delayed>,
       options: { readonly at: Date; readonly hurry: boolean }
     ) => Effect.Effect<void, SqlError.SqlError>
-    /** Takes what is due: at most `limit`, at most `perGroup` of a group, nothing of the groups in `except`. */
+    /**
+     * Takes what is due of these groups, or of all: at most `limit`, at most `perGroup` of a group, nothing of the groups in
+     * `except`.
+     */
     readonly take: (options: {
       readonly now: Date
       readonly leaseMs: number
       readonly limit: number
       readonly perGroup: number
+      readonly of: Rung
       readonly except: ReadonlyArray<string>
     }) => Effect.Effect<ReadonlyArray<Taken>, SqlError.SqlError>
     /** Whether the lease is still the holder's; locks it until the end of the caller's transaction. */
@@ -71,17 +76,21 @@ export class DelayQueue extends Context.Service<
         })
 
         const take: DelayQueue["Service"]["take"] = Effect.fnUntraced(function* (options) {
-          const { now, leaseMs, limit, perGroup, except } = options
+          const { now, leaseMs, limit, perGroup, of, except } = options
+          if (of.length === 0) return []
           const holder = yield* Ids.next
-          // From group to group by the index, so that no group's backlog stands in another's way. What is locked stays in its
-          // place, and is found by it: by its key, the planner would rather read the whole table.
+          // From group to group by the index, so that no group's backlog stands in another's way.
+          const groups =
+            of === "all"
+              ? sql`
+                  (select group_id from ${table} order by group_id limit 1)
+                  union all
+                  select (select t.group_id from ${table} t where t.group_id > g.group_id order by t.group_id limit 1)
+                  from groups g where g.group_id is not null`
+              : sql`select distinct unnest(${of}::text[]) as group_id`
+          // What is locked stays in its place, and is found by it: by its key, the planner would rather read the whole table.
           const rows = yield* sql<Omit<Taken, "holder">>`
-            with recursive groups as (
-              (select group_id from ${table} order by group_id limit 1)
-              union all
-              select (select t.group_id from ${table} t where t.group_id > g.group_id order by t.group_id limit 1)
-              from groups g where g.group_id is not null
-            ), due as materialized (
+            with recursive groups as (${groups}), due as materialized (
               select d.place from groups g cross join lateral (
                 select t.ctid as place from ${table} t where t.group_id = g.group_id and t.due_at <= ${now}
                 order by t.due_at limit ${perGroup}::int for update skip locked

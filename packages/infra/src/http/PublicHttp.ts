@@ -44,6 +44,8 @@ const keptBytes = 16_384
 
 export interface Answer {
   readonly status: number
+  /** As it stands there. */
+  readonly retryAfter: string | undefined
   readonly body: string
 }
 
@@ -134,7 +136,9 @@ const send = (url: URL, { address, family }: Address, headers: Readonly<Record<s
         const answered = () => {
           const kept = Buffer.concat(parts).subarray(0, keptBytes).toString("utf8")
           // Postgres keeps no NUL in a text.
-          resume(Effect.succeed({ status: response.statusCode ?? 0, body: kept.replaceAll("\u0000", "") }))
+          const { statusCode = 0, headers } = response
+          const body = kept.replaceAll("\u0000", "")
+          resume(Effect.succeed({ status: statusCode, retryAfter: headers["retry-after"], body }))
         }
         response.on("data", (part: Buffer) => {
           parts.push(part)

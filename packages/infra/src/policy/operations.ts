@@ -75,6 +75,18 @@ export const operations = {
     rateLimit: null,
     retryBudget: null
   },
+  "webhook.alarm": {
+    about: "alarm in RabbitMQ for webhooks that wait: without it the table is looked at all the time",
+    usedBy: "partners",
+    deadlineMs: 4_000,
+    attemptTimeoutMs: 2_000,
+    attempts: 2,
+    backoff: exponential(50, 200),
+    breaker: ownBreaker,
+    bulkhead: { concurrent: 64, waiting: 4_096 },
+    rateLimit: null,
+    retryBudget: null
+  },
   "event.publish": {
     about: "event publish, retried in the background",
     usedBy: "every context",

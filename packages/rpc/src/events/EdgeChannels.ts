@@ -96,7 +96,7 @@ export const channels = {
   webhooks: {
     address: null,
     description:
-      "Sent by POST to the URL of a subscription (POST /api/v1/webhooks/subscriptions), events of one aggregate in their order. 2xx takes it; 410 ends the subscription; everything else is tried again after 30 s, 2, 5, 15 and 30 min.",
+      "Sent by POST to the URL of a subscription (POST /api/v1/webhooks/subscriptions), events of one aggregate in their order. 2xx takes it; 410 ends the subscription; everything else is tried again after 30 s, 2, 5, 15 and 30 min, with 429 or 503 and `Retry-After` later if that asks for it (30 min at most).",
     messages: toMessages(PublicEventType.literals.map(webhook)),
     bindings: { http: {} }
   }

@@ -4,27 +4,26 @@ import type { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { WebhookDeliveryFailed } from "@merkato/domain/partners/PartnerEvents"
 import { Encryption } from "@merkato/infra/auth/Encryption"
 import * as Provided from "@merkato/infra/context/Provided"
+import { Alarms, type Rung } from "@merkato/infra/delay/Alarms"
 import { DelayQueue, type Taken } from "@merkato/infra/delay/DelayQueue"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { NotReached, PublicHttp } from "@merkato/infra/http/PublicHttp"
+import * as RetryAfter from "@merkato/infra/http/RetryAfter"
 import * as Backoff from "@merkato/infra/policy/Backoff"
+import type * as Limits from "@merkato/infra/policy/Limits"
 import { Policies } from "@merkato/infra/policy/Policies"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as PartnersStore from "./PartnersStore.ts"
 import { headersOf, type Message, signatures } from "@merkato/infra/auth/WebhookSignature"
 
-/** Requests under way at once, and of one subscription: a receiver that hangs does not hold up the others. */
-const mostAtOnce = 64
-const mostOfOne = 8
+/** Requests under way at once to one subscription: a receiver that hangs does not hold up the others. */
+export const mostOfOne = 8
 
 /** Beside the time that a try may take: for the database. Who is silent for longer is taken for dead. */
 const leaseMarginMs = 20_000
 
 /** Deliveries given up in a row, each after all its retries, that disable a subscription. */
 const longRun = 10
-
-/** How soon what is due is seen, at most, in milliseconds. */
-const lookEveryMs = 500
 
 const retries = Metric.counter("webhook_retry_attempts_total", {
   description: "Tries to tell a partner of an event, after the first",
@@ -35,18 +34,29 @@ const settled = Metric.counter("webhook_deliveries_total", {
   incremental: true
 })
 
+/** Who answers so may say when to come again (RFC 9110, section 10.2.3; RFC 6585, section 4). */
+const mayTellWhen = [429, 503]
+
 /** What a receiver that answers so wants: to hear nothing more (410, RFC 9110, section 15.5.11). */
 const gone = 410
 
 const isTold = (status: number) => status >= 200 && status < 300
 
+/** The delay before the nth retry, in milliseconds: that of the schedule, or as long as they ask for, up to the longest one. */
+const delayMs = (backoff: Limits.Backoff, nth: number, at: number, retryAfter: string | undefined) => {
+  const asked = retryAfter === undefined ? undefined : RetryAfter.timeOf(retryAfter, at)
+  const scheduled = Backoff.delayMs(backoff, nth)
+  return asked === undefined ? scheduled : Math.max(scheduled, Math.min(asked - at, Backoff.longestMs(backoff)))
+}
+
 /** Sends what is owed to partners: one event of an aggregate after the other, and each until it is told or given up. */
 export class WebhookDispatch extends Context.Service<
   WebhookDispatch,
   {
-    /** Takes what is due, for `send`; nothing of subscriptions in `except`. */
+    /** Takes what is due of these subscriptions, or of all, for `send`; nothing of those in `except`. */
     readonly take: (
       limit: number,
+      of: Rung,
       except: ReadonlyArray<string>
     ) => Effect.Effect<ReadonlyArray<Taken>, ServiceUnavailable>
     /** Tries to tell the oldest event that is owed there. */
@@ -58,6 +68,7 @@ export class WebhookDispatch extends Context.Service<
     Effect.gen(function* () {
       const store = yield* PartnersStore.make
       const queue = yield* DelayQueue
+      const alarms = yield* Alarms
       const events = yield* EventStore
       const encryption = yield* Encryption
       const http = yield* PublicHttp
@@ -69,11 +80,11 @@ export class WebhookDispatch extends Context.Service<
         timeoutMs: limits.attemptTimeoutMs ?? 10_000
       }))
 
-      const take = (limit: number, except: ReadonlyArray<string>) =>
+      const take = (limit: number, of: Rung, except: ReadonlyArray<string>) =>
         Effect.gen(function* () {
           const { timeoutMs } = yield* limits
           const now = new Date(yield* Clock.currentTimeMillis)
-          return yield* queue.take({ now, leaseMs: timeoutMs + leaseMarginMs, limit, perGroup: mostOfOne, except })
+          return yield* queue.take({ now, leaseMs: timeoutMs + leaseMarginMs, limit, perGroup: mostOfOne, of, except })
         }).pipe(orAway, Effect.withTracerEnabled(false))
 
       /** Everything that was owed there is not sent; what came meanwhile is looked at in its turn. */
@@ -124,7 +135,12 @@ export class WebhookDispatch extends Context.Service<
       })
 
       /** What a try has shown is written down, unless somebody else has taken over meanwhile. */
-      const settle = (taken: Taken, owed: PartnersStore.Owed, tried: PartnersStore.Tried) =>
+      const settle = (
+        taken: Taken,
+        owed: PartnersStore.Owed,
+        tried: PartnersStore.Tried,
+        retryAfter: string | undefined
+      ) =>
         Effect.gen(function* () {
           const { attempts, backoff } = yield* limits
           const nth = owed.attempts + 1
@@ -132,7 +148,7 @@ export class WebhookDispatch extends Context.Service<
           const isGone = tried.responseStatus === gone
           const last = isGone || backoff === null || (attempts !== null && nth >= attempts)
           const at = new Date(tried.at + tried.durationMs)
-          return yield* transaction(
+          const outcome = yield* transaction(
             Effect.gen(function* () {
               if (!(yield* queue.holds(taken))) return undefined
               if (told) {
@@ -143,13 +159,17 @@ export class WebhookDispatch extends Context.Service<
                 const reason = tried.error ?? `answered ${tried.responseStatus}`
                 yield* giveUp(owed, taken.group, reason, isGone, at)
               } else {
+                const next = new Date(at.getTime() + delayMs(backoff, nth, at.getTime(), retryAfter))
                 yield* store.tried(owed.deliveryId, "PENDING", tried)
-                return yield* queue.again(taken, new Date(at.getTime() + Backoff.delayMs(backoff, nth)))
+                yield* queue.again(taken, next)
+                return next
               }
               yield* rest(taken, at)
-              return told ? "told" : "given_up"
+              return told ? ("told" as const) : ("given_up" as const)
             })
           )
+          if (outcome instanceof Date) yield* alarms.set([taken.group], outcome)
+          else if (outcome !== undefined) yield* Metric.update(Metric.withAttributes(settled, { outcome }), 1)
         })
 
       const attempt = Effect.fnUntraced(function* (taken: Taken, owed: PartnersStore.Owed) {
@@ -165,8 +185,8 @@ export class WebhookDispatch extends Context.Service<
           responseBody: Result.isSuccess(answer) ? answer.success.body : null,
           error: Result.isFailure(answer) ? answer.failure.reason : null
         }
-        const outcome = yield* settle(taken, owed, tried)
-        if (outcome !== undefined) yield* Metric.update(Metric.withAttributes(settled, { outcome }), 1)
+        const tells = Result.isSuccess(answer) && mayTellWhen.includes(answer.success.status)
+        yield* settle(taken, owed, tried, tells ? answer.success.retryAfter : undefined)
       })
 
       const send = (taken: Taken) =>
@@ -187,33 +207,3 @@ export class WebhookDispatch extends Context.Service<
     })
   )
 }
-
-/** Sends what is due, as it becomes due; each request by itself, so that a slow one holds up nothing else. */
-export const dispatching = Effect.gen(function* () {
-  const dispatch = yield* WebhookDispatch
-  const underWay = new Map<string, number>()
-  let count = 0
-  const change = (group: string, by: number) => {
-    count += by
-    const left = (underWay.get(group) ?? 0) + by
-    if (left === 0) underWay.delete(group)
-    else underWay.set(group, left)
-  }
-  const pause = (error: unknown) =>
-    Effect.andThen(Effect.logWarning("Webhooks pause", error), Effect.sleep(lookEveryMs))
-  const turn = Effect.gen(function* () {
-    const saturated = [...underWay].filter(([, requests]) => requests >= mostOfOne).map(([group]) => group)
-    const taken = count < mostAtOnce ? yield* dispatch.take(mostAtOnce - count, saturated) : []
-    for (const each of taken) {
-      change(each.group, 1)
-      const sent = dispatch.send(each).pipe(
-        Effect.catchCause((cause) => Effect.logWarning("A webhook is sent again later", cause)),
-        Effect.ensuring(Effect.sync(() => change(each.group, -1)))
-      )
-      yield* Effect.forkScoped(sent)
-    }
-    // What was done may have made the next of its aggregate due.
-    yield* Effect.sleep(taken.length > 0 ? 10 : lookEveryMs)
-  })
-  return yield* Effect.forever(Effect.catch(turn, pause))
-}).pipe(Effect.scoped)

@@ -19,6 +19,7 @@ import { Secrets } from "@merkato/infra/auth/Secrets"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import * as Retention from "@merkato/infra/context/Retention"
+import { Alarms } from "@merkato/infra/delay/Alarms"
 import { DelayQueue } from "@merkato/infra/delay/DelayQueue"
 import { PublicHttp } from "@merkato/infra/http/PublicHttp"
 import * as Cursor from "@merkato/infra/paging/Cursor"
@@ -99,6 +100,7 @@ export class Webhooks extends Context.Service<
     Effect.gen(function* () {
       const store = yield* PartnersStore.make
       const queue = yield* DelayQueue
+      const alarms = yield* Alarms
       const encryption = yield* Encryption
       const secrets = yield* Secrets
       const http = yield* PublicHttp
@@ -253,6 +255,7 @@ export class Webhooks extends Context.Service<
           yield* transaction(
             Effect.andThen(store.oweAgain([delivery]), queue.put([PartnersStore.laneOf(delivery)], { at, hurry: true }))
           )
+          yield* alarms.set([subscription.subscriptionId], at)
           return new Delivery({ ...deliveryOf(delivery), status: "PENDING", attempts: 0, deliveredAt: null })
         },
         orAway,
@@ -272,7 +275,7 @@ export class Webhooks extends Context.Service<
             return yield* new DeliveryNotFound({ deliveryId: after })
           }
           const at = yield* now
-          return yield* transaction(
+          const replayed = yield* transaction(
             Effect.gen(function* () {
               const found = yield* store.after(subscriptionId, last?.position ?? 0, limit + 1)
               const again = found.slice(0, limit)
@@ -284,6 +287,8 @@ export class Webhooks extends Context.Service<
               }
             })
           )
+          if (replayed.queued > 0) yield* alarms.set([subscriptionId], at)
+          return replayed
         },
         orAway,
         provided
@@ -293,7 +298,13 @@ export class Webhooks extends Context.Service<
         function* (events: ReadonlyArray<Envelope>) {
           const at = yield* now
           const each = [...new Map(events.map((event) => [event.eventId, event])).values()]
-          yield* transaction(Effect.flatMap(store.owe(each, at), (lanes) => queue.put(lanes, { at, hurry: false })))
+          const lanes = yield* transaction(
+            Effect.tap(store.owe(each, at), (lanes) => queue.put(lanes, { at, hurry: false }))
+          )
+          yield* alarms.set(
+            lanes.map(({ group }) => group),
+            at
+          )
         },
         orAway,
         provided

@@ -5,7 +5,8 @@ import { PublicHttp, Resolver } from "@merkato/infra/http/PublicHttp"
 import { PartnersRpc } from "@merkato/rpc/partners/PartnersRpc"
 import { deadLetters, owing } from "./PartnersConsumers.ts"
 import { PartnersHandlers } from "./PartnersHandlers.ts"
-import { dispatching, WebhookDispatch } from "./WebhookDispatch.ts"
+import { dispatching } from "./Dispatching.ts"
+import { WebhookDispatch } from "./WebhookDispatch.ts"
 import { oldAttempts, oldDeliveries, Webhooks } from "./Webhooks.ts"
 
 /** Where it stands when to look again at what is owed. */
