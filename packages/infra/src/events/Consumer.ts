@@ -3,7 +3,7 @@ import { SqlClient, SqlError } from "effect/sql"
 import type { Envelope, Topic } from "@merkato/domain/kernel/Event"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { Principal, RequestContext, type RequestContextShape, system } from "@merkato/domain/kernel/RequestContext"
-import { isUnreachable, transaction } from "../postgres/Database.ts"
+import { cluster, isUnreachable, transaction, unhurried } from "../postgres/Database.ts"
 import { traced } from "../telemetry/Tracing.ts"
 import { gaveUp, letterOf } from "./DeadLetters.ts"
 import { BusUnavailable, type Delivery, EventBus, isSampled } from "./EventBus.ts"
@@ -66,13 +66,19 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
     const inbox = sql(`${schema}.inbox`)
     const done = Metric.withAttributes(consumed, { group })
 
+    // What is done is on the disk before the group's place is, where one server keeps both: a crash that loses the one has lost
+    // the other, and the events come again. Elsewhere a place that stays must not be beyond what was lost.
+    const keptBy = bus.cluster === undefined ? undefined : yield* bus.cluster
+    const mayWait = keptBy !== undefined && keptBy === (yield* cluster)
+    const settings = sql.literal(mayWait ? `, ${unhurried}` : "")
+
     /** Writes the inbox rows; what comes back is new. */
     const enter = Effect.fnUntraced(function* (batch: ReadonlyArray<Delivery>) {
       const now = new Date(yield* Clock.currentTimeMillis)
       const rows = yield* sql<{ eventId: string }>`
         insert into ${inbox} (consumer_group, event_id, received_at)
         select ${group}, event_id, ${now} from unnest(${batch.map(({ envelope }) => envelope.eventId)}::text[]) as e (event_id)
-        on conflict do nothing returning event_id as "eventId"`
+        on conflict do nothing returning event_id as "eventId"${settings}`
       return new Set(rows.map((row) => row.eventId))
     })
 

@@ -82,6 +82,11 @@ export const deadLetterTopic = (topic: string): string => `${topic}.dlq`
 export class EventBus extends Context.Service<
   EventBus,
   {
+    /**
+     * The Postgres that keeps what is published and how far each group is, as `Database.cluster` names it; undefined for
+     * what is kept elsewhere.
+     */
+    readonly cluster?: Effect.Effect<string | undefined>
     /** Returns when every message is durable. */
     readonly publish: (messages: ReadonlyArray<BusMessage>) => Effect.Effect<void, BusUnavailable>
     /**

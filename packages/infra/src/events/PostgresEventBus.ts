@@ -2,7 +2,7 @@ import { Clock, Duration, Effect, Latch, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import * as Migrations from "../postgres/Migrations.ts"
-import { retryLostRace } from "../postgres/Database.ts"
+import * as Database from "../postgres/Database.ts"
 import {
   type BusMessage,
   BusUnavailable,
@@ -163,7 +163,7 @@ export const layer = Layer.effect(
           taken.next_offset - wanted.messages - 1 + row_number() over (partition by topic, partition order by message.line),
           key, event_id, event_type, envelope, trace_parent, nullif(failure, 'null'::jsonb), ${now}
         from message join wanted using (topic, partition) join taken using (topic, partition)
-      `.pipe(retryLostRace)
+      `.pipe(Database.retryLostRace)
       for (const each of sleepers) if (messages.some((message) => each.wants(message))) each.wake(true)
     }, unavailable)
 
@@ -171,12 +171,15 @@ export const layer = Layer.effect(
       `topic, partition, "offset", key, envelope, trace_parent as "traceParent", failure, published_at as "publishedAt", requeued_at is not null as requeued`
     )
 
+    const unhurried = sql.literal(Database.unhurried)
+
     // Reads of the log are sub-queries that the planner cannot turn into joins ("offset 0", a scalar "exists"): as joins they
     // may become scans of the whole log.
 
     /**
      * Takes what partitions of a group nobody else has at the moment, moves the group past what is next in them and hands that
-     * over, in one transaction: what is not handled goes back. Whether there is more in them.
+     * over, in one transaction: what is not handled goes back. Its commit waits for no disk: a place that a crash of the
+     * server loses is an earlier one, and who reads on from there has its inbox. Whether there is more in them.
      */
     const consume = <R>({ consumerGroup, topics, eventTypes, batchSize, handle }: Subscription<R>) => {
       const wanted = eventTypes === undefined ? sql.literal("true") : sql`event_type = any(${eventTypes}::text[])`
@@ -187,7 +190,7 @@ export const layer = Layer.effect(
             with mine as materialized (
               select g.topic as of_topic, g.partition as of_partition, g.next_offset as first,
                 least(p.next_offset, g.next_offset + ${batchSize}) as beyond,
-                p.next_offset > g.next_offset + ${batchSize} as more
+                p.next_offset > g.next_offset + ${batchSize} as more, ${unhurried}
               from bus.consumer_groups g join bus.partitions p using (topic, partition)
               where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
               order by g.topic, g.partition for update of g skip locked
@@ -231,7 +234,7 @@ export const layer = Layer.effect(
         : sql<{ left: boolean }>`
             with mine as (
               select g.topic, g.partition, g.next_offset, p.next_offset as "end",
-                least(p.next_offset, g.next_offset + ${lookAhead}) as beyond
+                least(p.next_offset, g.next_offset + ${lookAhead}) as beyond, ${unhurried}
               from bus.consumer_groups g join bus.partitions p using (topic, partition)
               where g.consumer_group = ${consumerGroup} and g.topic = any(${topics}::text[]) and p.next_offset > g.next_offset
               for update of g skip locked
@@ -404,7 +407,8 @@ export const layer = Layer.effect(
       Effect.withTracerEnabled(false),
       Effect.forkScoped
     )
-    return EventBus.of({ publish, subscribe, follow, read, ends, deadLetters, requeue, lag, expire })
+    const cluster = Effect.provideService(Database.cluster, SqlClient.SqlClient, sql)
+    return EventBus.of({ cluster, publish, subscribe, follow, read, ends, deadLetters, requeue, lag, expire })
   })
 )
 

@@ -3,6 +3,7 @@ import { SqlClient } from "effect/sql"
 import { type Envelope, type Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
 import { Policies } from "../policy/Policies.ts"
+import { unhurried } from "../postgres/Database.ts"
 import { traced } from "../telemetry/Tracing.ts"
 import { type BusMessage, EventBus, isSampled } from "./EventBus.ts"
 import { gaveUp, letterOf, relayOf } from "./DeadLetters.ts"
@@ -82,11 +83,12 @@ export const make = Effect.fnUntraced(function* (options: {
 
   /**
    * The first events of the outbox, taken out of it; none while another relay of the context is at work. What that one has
-   * taken since this statement began is passed over: a row that is gone by the time it is to be deleted is not returned.
+   * taken since this statement began is passed over: a row that is gone by the time it is to be deleted is not returned. The
+   * commit that takes them out waits for no disk: after a crash of the server they may be published again, as after one of ours.
    */
   const takeBatch = sql<Row>`
     with turn as materialized (
-      select pg_try_advisory_xact_lock(hashtext(${`merkato.relay.${schema}`})) as mine
+      select pg_try_advisory_xact_lock(hashtext(${`merkato.relay.${schema}`})) as mine, ${sql.literal(unhurried)}
     ), taken as (
       delete from ${outbox} where (select mine from turn)
         and position in (select position from ${outbox} order by position limit ${batchSize})

@@ -90,6 +90,26 @@ const again = Schedule.jittered(Schedule.exponential("5 millis"))
 export const retryLostRace = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
   Effect.retry(effect, { schedule: again, times: 5, while: lostRace })
 
+/**
+ * For the select list of a statement: the commit of its transaction does not wait until it is on the disk, so a crash of the
+ * server may undo it (the last 0.6 seconds at most: three times wal_writer_delay). Only where nobody was told of it, and doing
+ * it once more is harmless.
+ */
+export const unhurried = "set_config('synchronous_commit', 'off', true) as unhurried"
+
+/**
+ * Which running server this is, the same for all databases in it; undefined where it does not tell. What is committed in one is
+ * on its disk in the order of the commits, hurried or not.
+ */
+export const cluster: Effect.Effect<string | undefined, never, SqlClient.SqlClient> = Effect.flatMap(
+  SqlClient.SqlClient,
+  (sql) => sql<{ id: string }>`
+    select system_identifier || ' since ' || extract(epoch from pg_postmaster_start_time()) as id from pg_control_system()`
+).pipe(
+  Effect.map(([row]) => row?.id),
+  Effect.orElseSucceed(() => undefined)
+)
+
 /** One transaction, run again when it lost against another. */
 export const transaction = <A, E, R>(
   effect: Effect.Effect<A, E, R>
