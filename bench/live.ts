@@ -19,7 +19,7 @@ Milliseconds from what happened (as its event says, before its commit) to the fr
 machine, and more open files than there are clients (ulimit -n).
   --sockets  WebSockets that watch, each somebody else's orders
   --streams  event streams of flash sales
-  --changes  orders that are placed while they watch`
+  --changes  orders that are placed, paid and fulfilled while they watch`
 
 const { values: options } = parseArgs({
   options: {
@@ -123,7 +123,7 @@ const program = Effect.gen(function* () {
     await post(`/api/v1/inventory/${String(productId)}/adjustments`, admin, { delta: 100_000, reason: "delivery" }, "s")
 
     console.log(`memory of the shop before: ${memory()} MiB`)
-    const took: Array<number> = []
+    const took = { PENDING: new Array<number>(), PAID: new Array<number>(), FULFILLED: new Array<number>() }
     const watchers = await Promise.all(Array.from({ length: sockets }, (_, nth) => token(`USER-${nth}`)))
     const connected: Array<WebSocket> = []
     await inParts(
@@ -139,8 +139,8 @@ const program = Effect.gen(function* () {
           })
           socket.addEventListener("error", () => reject(new Error("a socket failed")))
           socket.addEventListener("message", ({ data }) => {
-            const frame: { readonly occurredAt: string } = JSON.parse(String(data))
-            took.push(Date.now() - Date.parse(frame.occurredAt))
+            const frame: { readonly status: keyof typeof took; readonly occurredAt: string } = JSON.parse(String(data))
+            took[frame.status].push(Date.now() - Date.parse(frame.occurredAt))
           })
         })
     )
@@ -148,10 +148,15 @@ const program = Effect.gen(function* () {
     console.log(`memory with ${sockets} sockets: ${memory()} MiB`)
     for (let nth = 0; nth < changes; nth++) {
       const body = { items: [{ productId, qty: 1 }] }
-      await post("/api/v1/orders", watchers[nth % sockets] ?? "", body, `order-${nth}`)
+      const shopper = watchers[nth % sockets] ?? ""
+      const { orderId } = await post("/api/v1/orders", shopper, body, `order-${nth}`)
+      await post(`/api/v1/orders/${String(orderId)}/pay`, shopper, { paymentToken: "tok_ok" }, `pay-${nth}`)
+      await post(`/api/v1/orders/${String(orderId)}/fulfil`, admin, {}, `fulfil-${nth}`)
     }
-    await until(() => took.length >= changes, "the frames of all orders")
-    console.log(line(`order to its watcher, ${sockets} sockets`, took))
+    for (const [status, figures] of Object.entries(took)) {
+      await until(() => figures.length >= changes, `the frames of all orders that are ${status}`)
+      console.log(line(`${status} at the order's watcher, ${sockets} sockets`, figures))
+    }
     for (const socket of connected) socket.close()
 
     const heard: Array<number> = []

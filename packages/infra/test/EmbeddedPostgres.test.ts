@@ -71,6 +71,16 @@ const scenario = <E>(name: string, body: (dataDir: string) => Effect.Effect<void
 const start = (dataDir: string, more: Record<string, string> = {}) =>
   EmbeddedPostgres.start({ dataDir, settings: { ...settings, ...more } })
 
+/** This Bun where any user finds it: root may have it in a folder of its own. */
+const bunForAll = () => {
+  const path = join(folder, "bun")
+  if (!existsSync(path)) {
+    cpSync(process.execPath, path)
+    chmodSync(path, 0o755)
+  }
+  return path
+}
+
 /** Another process that runs `body` (an effect in a scope), says what it yields, and stays. */
 const elsewhere = (body: string, as: { uid?: number; gid?: number } = {}) => {
   const script = `
@@ -82,7 +92,7 @@ const elsewhere = (body: string, as: { uid?: number; gid?: number } = {}) => {
       console.log(JSON.stringify(said))
       yield* Effect.sleep("1 hour")
     }).pipe(Effect.scoped, Effect.runPromise)`
-  const child = spawn(process.execPath, ["-e", script], {
+  const child = spawn(as.uid === undefined ? process.execPath : bunForAll(), ["-e", script], {
     ...as,
     cwd: join(import.meta.dir, ".."),
     stdio: ["ignore", "pipe", "inherit"]

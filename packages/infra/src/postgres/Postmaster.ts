@@ -1,6 +1,6 @@
 /** The server process of a cluster: which one runs, whether it is ready, and how it is stopped. */
 import { Clock, Effect } from "effect"
-import { existsSync, readFileSync, statSync, writeFileSync } from "node:fs"
+import { readFileSync, statSync, writeFileSync } from "node:fs"
 import { join } from "node:path"
 import * as RunningProcess from "../runtime/RunningProcess.ts"
 
@@ -13,9 +13,18 @@ const patienceMs = 30_000
 
 const pidFile = (cluster: string) => join(cluster, "postmaster.pid")
 
-/** postmaster.pid, line by line: pid, data folder, start, port, socket folder, address, shared memory, status. */
-const lines = (cluster: string): ReadonlyArray<string> =>
-  existsSync(pidFile(cluster)) ? readFileSync(pidFile(cluster), "utf8").split("\n") : []
+/**
+ * postmaster.pid, line by line: pid, data folder, start, port, socket folder, address, shared memory, status. A server that
+ * starts removes the file of a dead one before it writes its own, so it may go at any moment.
+ */
+const lines = (cluster: string): ReadonlyArray<string> => {
+  try {
+    return readFileSync(pidFile(cluster), "utf8").split("\n")
+  } catch (error) {
+    if (error instanceof Error && "code" in error && error.code === "ENOENT") return []
+    throw error
+  }
+}
 
 /** Its command line says so, or (started by hand in other words) its working directory, which is its data folder. */
 const serves = (candidate: RunningProcess.RunningProcess, cluster: string): boolean =>
