@@ -40,7 +40,11 @@ const library = ({ introspection }: { readonly introspection: boolean }) => {
     })
   )
   const person = (id: string, asking: Parameters<typeof personOf>[1]) =>
-    id === "nobody" ? asking.run(Effect.fail("nobody is here")) : personOf(id, asking)
+    id === "nobody"
+      ? asking.run(Effect.fail("nobody is here"))
+      : id === "late"
+        ? asking.run(Effect.delay(Effect.fail("too late"), "20 millis"))
+        : personOf(id, asking)
   const graph = Graph.make({
     supergraph,
     introspection,
@@ -122,6 +126,13 @@ describe("a composed graph", () => {
       ]
     })
     expect(JSON.stringify(answer)).not.toContain("innards")
+  })
+
+  test("tells failures in the order of the query, whichever came first", async () => {
+    const { ask } = library({ introspection: true })
+    expect(await ask(`{ late: person(id: "late") { id } gone: person(id: "nobody") { id } }`)).toMatchObject({
+      errors: [{ path: ["late"] }, { path: ["gone"] }]
+    })
   })
 
   test("says nothing of composition, and nothing at all where it may not be asked for", async () => {

@@ -22,6 +22,17 @@ export interface Refusal {
   readonly extensions?: Readonly<Record<string, unknown>>
 }
 
+/** As the query has them, and within a list as the list has them: which of two fields fails first is a matter of time. */
+const inOrder = (one: GraphQLError, other: GraphQLError): number => {
+  for (const [index, step] of (one.path ?? []).entries()) {
+    const others = other.path?.[index]
+    if (step === others) continue
+    if (typeof step === "number" && typeof others === "number") return step - others
+    break
+  }
+  return (one.positions?.[0] ?? 0) - (other.positions?.[0] ?? 0)
+}
+
 /** What a request is answered with: errors without `data` when nothing of it was begun. */
 export type Answer = Pick<ExecutionResult, "data" | "errors">
 
@@ -62,7 +73,7 @@ export const make = ({ supergraph, subgraphs, introspection, refusalOf, extensio
       extensions: yield* extensionsOf(refusal)
     })
   })
-  const toldOfAll = (errors: ReadonlyArray<GraphQLError>) => Effect.forEach(errors, toldOf)
+  const toldOfAll = (errors: ReadonlyArray<GraphQLError>) => Effect.forEach(errors.toSorted(inOrder), toldOf)
 
   /** The query, by its text or by the hash under which it was read before. */
   const documentOf = Effect.fnUntraced(function* ({ query, persisted }: Asked) {
