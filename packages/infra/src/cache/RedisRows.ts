@@ -1,4 +1,5 @@
 import { Clock, Data, Effect, Option, Stream } from "effect"
+import { chunksOf } from "effect/Array"
 import { Redis } from "effect/persistence"
 import { columnsOf, type ColumnType, type Projection, type Row, type Value } from "../projection/Projection.ts"
 import { type Place, type RowStore, StoreUnavailable } from "../projection/RowStore.ts"
@@ -183,11 +184,6 @@ export const make = (projection: Projection, shape: Shape, redis: typeof Redis.R
     }
   }
 
-  const chunksOf = <A>(all: ReadonlyArray<A>) =>
-    Array.from({ length: Math.ceil(all.length / together) }, (_, nth) =>
-      all.slice(nth * together, (nth + 1) * together)
-    )
-
   const readAll = Effect.fnUntraced(function* (place: Place, partitions: ReadonlyArray<string>) {
     if (partitions.length === 0) return []
     const found = yield* away(redis.eval(read)(state, prefixes[place], JSON.stringify(partitions)))
@@ -199,7 +195,7 @@ export const make = (projection: Projection, shape: Shape, redis: typeof Redis.R
     isBuilt: away(isBuilt(projection, redis)),
     begin: away(Effect.flatMap(serverOf(redis), (server) => redis.eval(clear)(state, prefixes.next, server))),
     write: Effect.fnUntraced(function* (place, rows) {
-      for (const some of chunksOf(rows)) {
+      for (const some of chunksOf(rows, together)) {
         const ending = shape.until === undefined ? "" : "1"
         const texts = JSON.stringify(some.map(written))
         if ((yield* away(redis.eval(write)(state, place, prefixes[place], ending, texts))) === 0) return false
@@ -208,7 +204,8 @@ export const make = (projection: Projection, shape: Shape, redis: typeof Redis.R
     }),
     find: Effect.fnUntraced(function* (place, wanted) {
       const found: Array<Row> = []
-      for (const some of chunksOf([...new Set(wanted.map(partitionOf))])) found.push(...(yield* readAll(place, some)))
+      for (const some of chunksOf(new Set(wanted.map(partitionOf)), together))
+        found.push(...(yield* readAll(place, some)))
       const identity = (row: Row) => JSON.stringify([first, ...rest].map((column) => row[column]))
       const keys = new Set(wanted.map(identity))
       return found.filter((row) => keys.has(identity(row)))

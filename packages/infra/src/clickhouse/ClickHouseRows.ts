@@ -1,4 +1,5 @@
 import { Effect, Option, Stream } from "effect"
+import { chunksOf } from "effect/Array"
 import { columnsOf, type ColumnType, type Projection, type Row, type Value } from "../projection/Projection.ts"
 import { type Place, type RowStore, StoreUnavailable } from "../projection/RowStore.ts"
 import type { ClickHouse, ClickHouseError, Parameter } from "./ClickHouse.ts"
@@ -45,9 +46,6 @@ export const rowsIn = (projection: Projection, table: string, where = "true"): s
 }
 
 const valueOf = (value: unknown): Value => (typeof value === "string" || typeof value === "number" ? value : null)
-
-const chunksOf = <A>(all: ReadonlyArray<A>, size: number): ReadonlyArray<ReadonlyArray<A>> =>
-  Array.from({ length: Math.ceil(all.length / size) }, (_, nth) => all.slice(nth * size, (nth + 1) * size))
 
 /**
  * Rows of a projection in a table of ClickHouse, which has one for each (aggregate, version): nothing is looked up before a write,

@@ -1,4 +1,5 @@
 import { Effect, Option, Schema, Stream } from "effect"
+import { chunksOf } from "effect/Array"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { columnsOf, type Projection, type Row } from "../projection/Projection.ts"
 import { type Place, type RowStore, StoreUnavailable } from "../projection/RowStore.ts"
@@ -45,11 +46,6 @@ const decodeWritten = Schema.decodeUnknownEffect(Written)
 const decodeFound = Schema.decodeUnknownEffect(Found)
 const decodeScanned = Schema.decodeUnknownEffect(Scanned)
 const decodeAliases = Schema.decodeUnknownEffect(Schema.Record(Schema.String, Schema.Unknown))
-
-const chunksOf = (rows: ReadonlyArray<Row>) =>
-  Array.from({ length: Math.ceil(rows.length / together) }, (_, nth) =>
-    rows.slice(nth * together, (nth + 1) * together)
-  )
 
 const isMissing = (error: OpenSearchError): boolean => error instanceof OpenSearchRefused && error.status === 404
 
@@ -147,7 +143,7 @@ export const make = Effect.fnUntraced(function* (projection: Projection, { prope
     isBuilt: away(Effect.map(behind(aliases.live), (indexes) => indexes.length > 0)),
     begin: away(begin),
     write: Effect.fnUntraced(function* (place, rows) {
-      for (const some of chunksOf(rows)) {
+      for (const some of chunksOf(rows, together)) {
         if (!(yield* away(writeSome(aliases[place], some)))) return false
       }
       return true
