@@ -22,7 +22,7 @@ promises. A seed is a run: the same seed is the same history, to the byte.
   --hashes        print each run's hash
   --trace         write each run's history to simulator-trace-<seed>.txt
   --workers W     processes, each with a database server of its own (1)
-  --resume FILE   remember in FILE which seeds are done, and leave those out
+  --resume FILE   remember in FILE which seeds are done, and leave out those that broke nothing
   --seconds S     begin no run after so many seconds
   --only 3,17     do only these commands of the plan
   --without kill  leave these faults out
