@@ -154,7 +154,8 @@ const nightly = async (settings: Readonly<Record<string, string>>) => {
       succeeded(ended) &&
       Number(/^orders_by_customer: ([\d,]+) events read/m.exec(ended.stdout)?.[1]?.replaceAll(",", "")) >= manyEvents
     await step("replay orders_by_customer while people buy", () => replay("orders_by_customer"), isLong, parity)
-    await buying
+    const bought = (ended: Ended) => succeeded(ended) && /^pay order +[1-9]/m.test(ended.stdout)
+    await step("people bought meanwhile", () => buying, bought, /^(?:place|pay) order +[\d,]+/gm)
 
     await Effect.runPromise(damage)
     const finds = ({ code, stdout }: Ended) => code === 1 && stdout.includes(" rows compared, 1 difference:\n")

@@ -1,5 +1,6 @@
 // The simulator as CI runs it: what it once found, as many fresh seeds as fit, and that a seed is one history wherever it
-// runs. MERKATO_SIMULATE_SECONDS says how long fresh seeds are tried (20; 180 in CI).
+// runs. MERKATO_SIMULATE_SECONDS says how long fresh seeds are tried (20; 180 in CI), MERKATO_SIMULATE_HISTORIES=long is for the
+// night: 20 seeds of whole runs have their history twice, instead of 3 short ones.
 import { afterAll, describe, expect, test } from "bun:test"
 import { spawn } from "node:child_process"
 import { cpus } from "node:os"
@@ -8,6 +9,8 @@ import seeds from "../simulator/seeds.json"
 
 const main = join(import.meta.dir, "../simulator/main.ts")
 const seconds = Number(process.env["MERKATO_SIMULATE_SECONDS"] ?? (process.env["CI"] === "true" ? "180" : "20"))
+const histories =
+  process.env["MERKATO_SIMULATE_HISTORIES"] === "long" ? { seeds: 20, commands: 200 } : { seeds: 3, commands: 60 }
 /** Of starting a server, of a run that begins in the last second, and of making a failure smaller. */
 const beyondMs = 300_000
 
@@ -43,19 +46,23 @@ describe("the simulator", () => {
   test(
     "has the same history for a seed in every process and database, also on a busy machine",
     async () => {
-      const load = Array.from({ length: 2 }, () =>
-        spawn(process.execPath, ["-e", "for (let end = Date.now() + 60_000; Date.now() < end;) {}"], {
-          stdio: "ignore"
-        })
-      )
-      const same = ["--seed", "1", "--runs", "3", "--commands", "60", "--hashes", "--no-shrink"]
-      // One after the other in one process, and all at the same time: what workers share would be seen.
-      const [once, again] = await Promise.all([simulate(...same), simulate(...same, "--workers", "3")])
-      load.forEach((child) => child.kill("SIGKILL"))
-      expect(hashes(once.output)).toHaveLength(3)
-      expect(hashes(again.output).toSorted()).toEqual(hashes(once.output))
+      const range = ["--runs", String(histories.seeds), "--commands", String(histories.commands)]
+      const same = ["--seed", "1", ...range, "--hashes", "--no-shrink"]
+      // One after the other in one process; then three at a time, while others want the processor: what they share would be seen.
+      const once = hashes((await simulate(...same)).output)
+      expect(once).toHaveLength(histories.seeds)
+      for (let nth = 1; nth <= 2; nth++) {
+        const endless = `for (const end = Date.now() + ${beyondMs}; Date.now() < end;) {}`
+        const load = spawn(process.execPath, ["-e", endless], { stdio: "ignore" })
+        children.add(load)
+        load.once("close", () => children.delete(load))
+      }
+      const again = hashes((await simulate(...same, "--workers", "3")).output)
+      children.forEach((child) => child.kill("SIGKILL"))
+      expect(again.toSorted()).toEqual(once.toSorted())
+      console.log(`${new Set(once).size} histories of ${histories.commands} commands, each twice`)
     },
-    2 * beyondMs
+    2 * beyondMs + histories.seeds * 20_000
   )
 
   test(
