@@ -152,13 +152,17 @@ if (kafka !== undefined) {
             readonly headers: object
             readonly value: string
           }> = []
+          const producers = new Set<unknown>()
           const consumer = foreign.consumer({ groupId: unique("foreign") })
           yield* Effect.addFinalizer(() => Effect.promise(() => consumer.disconnect()))
           yield* Effect.promise(async () => {
             await consumer.connect()
             await consumer.subscribe({ topic, fromBeginning: true })
             await consumer.run({
-              eachMessage: async ({ partition, message: { key, value, headers = {} } }) => {
+              eachMessage: async ({ partition, message }) => {
+                const { key, value, headers = {} } = message
+                // kafkajs has it, and its types do not.
+                producers.add(Object(message).batchContext?.producerId)
                 const texts = Object.entries(headers).map(([name, text]) => [name, String(text)])
                 got.push({ partition, key: String(key), value: String(value), headers: Object.fromEntries(texts) })
               }
@@ -168,6 +172,8 @@ if (kafka !== undefined) {
             Effect.sync(() => got.length),
             (count) => count >= 12
           )
+          // Only batches of an idempotent producer have one: by it the broker knows a repeat.
+          expect([...producers]).toEqual([expect.stringMatching(/^\d+$/)])
           const first = sent[0]
           const same = got.find(({ value }) => JSON.parse(value).eventId === first?.envelope.eventId)
           expect(JSON.parse(same?.value ?? "")).toEqual(first?.envelope)
