@@ -13,6 +13,7 @@ const histories =
   process.env["MERKATO_SIMULATE_HISTORIES"] === "long" ? { seeds: 20, commands: 200 } : { seeds: 3, commands: 60 }
 /** Of starting a server, of a run that begins in the last second, and of making a failure smaller. */
 const beyondMs = 300_000
+const historiesMs = 2 * beyondMs + histories.seeds * 20_000
 
 const children = new Set<ReturnType<typeof spawn>>()
 afterAll(() => children.forEach((child) => child.kill("SIGKILL")))
@@ -52,7 +53,7 @@ describe("the simulator", () => {
       const once = hashes((await simulate(...same)).output)
       expect(once).toHaveLength(histories.seeds)
       for (let nth = 1; nth <= 2; nth++) {
-        const endless = `for (const end = Date.now() + ${beyondMs}; Date.now() < end;) {}`
+        const endless = `for (const end = Date.now() + ${historiesMs}; Date.now() < end;) {}`
         const load = spawn(process.execPath, ["-e", endless], { stdio: "ignore" })
         children.add(load)
         load.once("close", () => children.delete(load))
@@ -62,7 +63,7 @@ describe("the simulator", () => {
       expect(again.toSorted()).toEqual(once.toSorted())
       console.log(`${new Set(once).size} histories of ${histories.commands} commands, each twice`)
     },
-    2 * beyondMs + histories.seeds * 20_000
+    historiesMs
   )
 
   test(

@@ -55,7 +55,7 @@ interface Timer {
 /** How likely time goes on although there is still something to do. */
 const timeGoesOn = 0.08
 
-/** Real seconds without the end of a run; far beyond what any takes. */
+/** Steps without the end of a run; far beyond what any takes. */
 const stuckAfterSteps = 400_000
 
 /** The world came to a point from which nothing can happen any more. */
