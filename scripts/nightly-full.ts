@@ -173,8 +173,12 @@ try {
     await Servers.down(servers, where, { wipe: true })
   }
   if (!options["no-outages"]) {
-    const outages = () => run(["test", "--timeout", "1200000", "tests/kafka.test.ts"], { MERKATO_OUTAGES: "long" })
-    await step("long outages", outages, succeeded, /^\d+ (?:consumers killed|purchases).*$/gm)
+    // CI: a server that cannot be had is a failure, and not left out.
+    const asked = { MERKATO_OUTAGES: "long", CI: "true" }
+    const outages = () => run(["test", "--timeout", "1200000", "tests/kafka.test.ts"], asked)
+    const tells = /^\d+ (?:consumers killed|purchases).*$/gm
+    const wereLong = (ended: Ended) => succeeded(ended) && [...ended.stdout.matchAll(tells)].length === 2
+    await step("long outages", outages, wereLong, tells)
   }
 } finally {
   for (const folder of [dataDir, where.folder]) rmSync(folder, { recursive: true, force: true })

@@ -22,9 +22,9 @@ promises. A seed is a run: the same seed is the same history, to the byte.
   --hashes        print each run's hash
   --trace         write each run's history to simulator-trace-<seed>.txt
   --workers W     processes, each with a database server of its own (1)
-  --resume FILE   remember in FILE which seeds are done, and leave those out
+  --resume FILE   remember in FILE which seeds are done, and leave out those that broke nothing
   --seconds S     begin no run after so many seconds
-  --only 3,17     do only these commands of the plan
+  --only 3,17     do only these commands of the plan; --only= none of them
   --without kill  leave these faults out
   --alone         one process with one connection, so that no transaction overlaps another
   --stop          begin no run after the first one that is broken
@@ -78,7 +78,7 @@ const explain = async (run: Runner, settings: Settings, outcome: Outcome, shrink
   const smallest = shrinking ? await shrink(run, settings, outcome) : settings
   const again = await run({ ...smallest, trace: true })
   await Bun.write(traceFile(settings.seed, "-smallest"), again.trace.join("\n"))
-  const done = smallest.only === undefined ? "all commands" : `commands ${smallest.only.join(", ")}`
+  const done = smallest.only === undefined ? "all commands" : `commands ${smallest.only.join(", ") || "none"}`
   const differs = smallest === settings && again.hash !== outcome.hash
   console.log(
     [
@@ -113,7 +113,7 @@ export const main = async (args: Array<string>): Promise<number> => {
     without: parseFaults(values.without),
     alone: values.alone,
     trace: values.trace,
-    ...(values.only === undefined ? {} : { only: parseNumbers(values.only) })
+    ...(values.only === undefined ? {} : { only: values.only === "" ? [] : parseNumbers(values.only) })
   }
   const began = performance.now()
   const seconds = () => (performance.now() - began) / 1_000

@@ -41,6 +41,12 @@ const copy = (): string => {
   return to
 }
 
+/** What git says of a mutant that cannot be put into the source as it is; undefined when it can. */
+export const misfit = async (name: string): Promise<string | undefined> => {
+  const { exitCode, output } = await run("git", ["apply", "--check", join(folder, `${name}.patch`)], root)
+  return exitCode === 0 ? undefined : output
+}
+
 export interface Hunt {
   readonly found: boolean
   /** Runs until it was found. */

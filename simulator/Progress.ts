@@ -7,10 +7,13 @@ interface Recorded {
   readonly broken: ReadonlyArray<{ readonly seed: number; readonly invariants: ReadonlyArray<string> }>
 }
 
-/** How far a campaign has come, in a file, so that it can go on after a break and the seed range is on record. */
+/**
+ * How far a campaign has come, in a file, so that it can go on after a break and the seed range is on record. Seeds that broke
+ * something are not done: whoever goes on runs them again, so that a campaign ends well only when all of its seeds did.
+ */
 export class Progress {
   private readonly done = new Set<number>()
-  private readonly broken: Array<Recorded["broken"][number]> = []
+  private readonly broken = new Map<number, ReadonlyArray<string>>()
 
   constructor(
     private readonly file: string | undefined,
@@ -20,18 +23,21 @@ export class Progress {
     const recorded = JSON.parse(readFileSync(file, "utf8")) as Recorded
     if (recorded.commands !== commands) throw new Error(`${file} is of runs with ${recorded.commands} commands`)
     for (const [from, to] of recorded.done) for (let seed = from; seed <= to; seed++) this.done.add(seed)
-    this.broken.push(...recorded.broken)
+    for (const { seed, invariants } of recorded.broken) this.broken.set(seed, invariants)
   }
 
+  /** Whether it was run, and broke nothing. */
   has(seed: number): boolean {
-    return this.done.has(seed)
+    return this.done.has(seed) && !this.broken.has(seed)
   }
 
   record(seed: number, invariants: ReadonlyArray<string>): void {
     this.done.add(seed)
-    if (invariants.length > 0) this.broken.push({ seed, invariants })
+    if (invariants.length > 0) this.broken.set(seed, invariants)
+    else this.broken.delete(seed)
     if (this.file === undefined) return
-    const recorded: Recorded = { commands: this.commands, done: ranges([...this.done]), broken: this.broken }
+    const broken = [...this.broken].map(([seed, invariants]) => ({ seed, invariants }))
+    const recorded: Recorded = { commands: this.commands, done: ranges([...this.done]), broken }
     writeFileSync(`${this.file}.new`, `${JSON.stringify(recorded, undefined, 2)}\n`)
     renameSync(`${this.file}.new`, this.file)
   }

@@ -19,7 +19,7 @@ export const replay = ({ seed, commands, only, without, alone }: Settings): stri
   [
     `bun run simulate --seed ${seed} --commands ${commands} --trace`,
     ...(alone ? ["--alone"] : []),
-    ...(only === undefined ? [] : [`--only ${only.join(",")}`]),
+    ...(only === undefined ? [] : [only.length === 0 ? "--only=" : `--only ${only.join(",")}`]),
     ...(without.length === 0 ? [] : [`--without ${without.join(",")}`])
   ].join(" ")
 
@@ -35,7 +35,7 @@ export const parseFaults = (text: string): ReadonlyArray<Fault> =>
       return name
     })
 
-/** Reads `3,17,25`. */
+/** Reads `3,17,25`; there has to be at least one. */
 export const parseNumbers = (text: string): ReadonlyArray<number> =>
   text.split(",").map((part) => {
     const number = Number(part)

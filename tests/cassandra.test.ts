@@ -189,6 +189,20 @@ describe.skipIf(server === undefined)("customers' orders in Cassandra", () => {
 describe.skipIf(server === undefined)("a replay of customers' orders in Cassandra", () => {
   const shop = restShop(environment("replay"))
 
+  const replay = (...args: ReadonlyArray<string>) =>
+    runToEnd("merkato", ["replay", "orders_by_customer_cassandra", ...args], shop().settings)
+  const inCassandra = <A>(
+    body: (
+      table: string,
+      run: typeof import("@merkato/infra/cassandra/Cassandra").Cassandra.Service["run"]
+    ) => Effect.Effect<A, unknown>
+  ) =>
+    Effect.gen(function* () {
+      const cassandra = yield* connected("replay")
+      const table = yield* CassandraRows.liveTable(cassandra, "orders_by_customer")
+      return yield* body(table ?? "", cassandra.run)
+    }).pipe(Effect.scoped, Effect.runPromise)
+
   test("finds damaged rows and mends them; of the stock there, too", async () => {
     const productId = await shop().product({}, 10)
     const ada = await shop().as("ADA")
@@ -199,18 +213,6 @@ describe.skipIf(server === undefined)("a replay of customers' orders in Cassandr
       ids.push(String(placed.body["orderId"]))
     }
     const [wrong, gone] = ids
-    const replay = () => runToEnd("merkato", ["replay", "orders_by_customer_cassandra"], shop().settings)
-    const inCassandra = <A>(
-      body: (
-        table: string,
-        run: typeof import("@merkato/infra/cassandra/Cassandra").Cassandra.Service["run"]
-      ) => Effect.Effect<A, unknown>
-    ) =>
-      Effect.gen(function* () {
-        const cassandra = yield* connected("replay")
-        const table = yield* CassandraRows.liveTable(cassandra, "orders_by_customer")
-        return yield* body(table ?? "", cassandra.run)
-      }).pipe(Effect.scoped, Effect.runPromise)
     await until(
       () => inCassandra((table, run) => run({ cql: `select order_id from ${table}`, values: [] })).catch(() => []),
       (rows) => rows.length === 3
@@ -252,4 +254,31 @@ describe.skipIf(server === undefined)("a replay of customers' orders in Cassandr
     expect(stdout).toContain("rebuilt in Cassandra: 1 row compared, 0 differences\n")
     expect(stdout).toContain(`product_id=${productId} warehouse_id=MAIN: on_hand is 11, Postgres says 10\n`)
   }, 120_000)
+
+  test("has nothing to mend when Cassandra was dead: what waited is told, and written when it is back", async () => {
+    const productId = await shop().product({}, 10)
+    const eve = await shop().as("EVE")
+    const place = async (key: string) => {
+      const placed = await eve.post("/api/v1/orders", { items: [{ productId, qty: 1 }] }, { key })
+      expect(placed.status).toBe(201)
+    }
+    const ofEve = () =>
+      inCassandra((table, run) =>
+        run({ cql: `select order_id from ${table} where user_id = ?`, values: ["EVE"] })
+      ).catch(() => [])
+    await place("before")
+    await until(ofEve, (rows) => rows.length === 1)
+    server?.kill()
+    await place("meanwhile")
+    const lag = () => shop().lagOf("orders.orders_by_customer_cassandra")
+    await until(lag, (events) => events > 0)
+    await server?.start()
+    await until(ofEve, (rows) => rows.length === 2)
+    await until(lag, (events) => events === 0)
+    const whole = await replay("--check")
+    expect([whole.code, whole.stdout]).toEqual([
+      0,
+      expect.stringMatching(/^live in Cassandra: [\d,]+ rows compared, 0 differences$/m)
+    ])
+  }, 240_000)
 })

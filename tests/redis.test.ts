@@ -203,6 +203,9 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     redis?.kill()
     expect((await get(productId)).status).toBe(200)
     expect(await levels(productId)).toMatchObject({ onHand: 7 })
+    const delivered = await shop().product({}, 3)
+    const lag = () => shop().lagOf("inventory.inventory_snapshot")
+    await until(lag, (events) => events > 0)
     await rename(productId, "While it was away")
     await until(
       () => get(productId),
@@ -224,7 +227,9 @@ describe.skipIf(redis === undefined)("a shop with a Redis behind its caches", ()
     // What another process of Redis has is not believed, and built anew.
     expect(await levels(productId)).toMatchObject({ onHand: 7 })
     await snapshotSays(productId, "on_hand", 7)
-  }, 60_000)
+    await snapshotSays(delivered, "on_hand", 3)
+    await until(lag, (events) => events === 0)
+  }, 120_000)
 
   test("is told by the policies of the edge and by a gauge", async () => {
     const admin = await shop().as("ADMIN", "admin")

@@ -1,10 +1,15 @@
 // Whether the simulator would notice: mistakes put into a copy of the source, which it has to find within 30 runs. Two of them
 // here; MERKATO_SIMULATE_MUTANTS=all tries every one, and one of them on a single connection.
 import { expect, test } from "bun:test"
-import { hunt, names } from "../simulator/Mutant.ts"
+import { hunt, misfit, names } from "../simulator/Mutant.ts"
 
 const everyday = ["idempotency-outside-the-transaction", "relay-by-cursor"]
 const all = process.env["MERKATO_SIMULATE_MUTANTS"] === "all"
+
+test("every mistake can be put into the source as it is", async () => {
+  const misfits = await Promise.all(names.map(async (name) => [name, await misfit(name)]))
+  expect(misfits.filter(([, reason]) => reason !== undefined)).toEqual([])
+})
 
 test.each(all ? names : everyday)(
   "the simulator finds: %s",

@@ -1,9 +1,11 @@
 import { describe, expect, test } from "bun:test"
+import { Socket } from "node:net"
 import { Clock, Effect, Fiber, Random } from "effect"
 import { Faults, faultNames } from "../kernel/Faults.ts"
 import { History } from "../kernel/History.ts"
 import { stream } from "../kernel/Prng.ts"
 import { World } from "../kernel/World.ts"
+import * as GuardedCrypto from "../guard/Crypto.ts"
 import { stand } from "../guard/Guard.ts"
 import { ranges } from "../Progress.ts"
 import { ProviderBook } from "../shop/ProviderBook.ts"
@@ -112,8 +114,15 @@ describe("the guard", () => {
       () => fetch("http://localhost"),
       () => crypto.randomUUID(),
       () => crypto.getRandomValues(new Uint8Array(1)),
+      () => GuardedCrypto.randomUUID(),
+      () => GuardedCrypto.randomInt(2),
+      () => GuardedCrypto.randomFillSync(new Uint8Array(1)),
       () => setImmediate(() => {}),
-      () => Bun.connect({ hostname: "localhost", port: 1, socket: {} })
+      () => setInterval(() => {}, 1),
+      () => Bun.sleep(1),
+      () => Bun.connect({ hostname: "localhost", port: 1, socket: {} }),
+      () => new Socket().connect(1),
+      () => Bun.serve({ port: 0, fetch: () => new Response() })
     ]
     try {
       for (const use of used) expect(use).toThrow("The simulated shop used")

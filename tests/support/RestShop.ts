@@ -126,6 +126,12 @@ export class RestShop {
     }
   }
 
+  /** How many events a consumer group has not taken, as the gauge has it; it looks every 15 s. */
+  async lagOf(group: string): Promise<number> {
+    const metrics = await (await fetch(`${this.url}/metrics`)).text()
+    return Number(new RegExp(`^consumer_group_lag\\{[^}]*group="${group}"[^}]*\\} (\\d+)$`, "m").exec(metrics)?.[1])
+  }
+
   /** Every table of the shop with its number of rows and a checksum of them; equal when nothing has changed. */
   async fingerprint(): Promise<string> {
     this.census ??= this.rows(

@@ -390,6 +390,37 @@ describe("a payment", () => {
       })
     ))
 
+  test("goes on to a third provider, which is one more in the list, and is taken, given back and called off there", () =>
+    run(
+      Effect.gen(function* () {
+        // A real one would have a policy of its own.
+        const bank = Scripted.make("bank", "payment.rest")
+        const three = yield* Layer.build(
+          Layer.fresh(Layer.merge(Payments.layer, Refunds.layer)).pipe(
+            Layer.provide(EventStore.layer("payments")),
+            Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
+            Layer.provide(Authorizer.layerRules),
+            Layer.provide(Layer.succeed(PaymentGateways, { inOrder: [...gateways, bank] }))
+          )
+        )
+        const there = Effect.provideContext(three)
+        for (const gateway of gateways) gateway.usually = "down"
+        const [taken, called] = [newAttempt(), newAttempt()]
+        for (const attempt of [taken, called]) {
+          expect(yield* come(there(authorise(attempt)))).toBe("AUTHORISED")
+          expect((yield* rowOf(attempt)).gateway).toBe("bank")
+          expect(yield* typesOf(attempt)).toEqual(["initiated", "rerouted", "rerouted", "authorised"])
+        }
+        expect(yield* come(there(capture(taken)))).toBe("CAPTURED")
+        expect(yield* come(there(refund(taken, `R-${taken.attemptId}`, 300)))).toBe("REFUNDED")
+        expect(yield* come(there(voidAttempt(called)))).toBe("VOIDED")
+        expect(bank.book.get(taken.attemptId)).toMatchObject({ status: "captured", amountMinor: 1_000 })
+        expect([...(bank.book.get(taken.attemptId)?.refunds.values() ?? [])]).toEqual([300])
+        expect(bank.book.get(called.attemptId)?.status).toBe("voided")
+        expect([taken, called].map(held)).toEqual(["- -", "- -"])
+      }).pipe(Effect.scoped)
+    ))
+
   test("goes to the next gateway only after that is written down, and whoever takes over asks there", () =>
     run(
       Effect.gen(function* () {
