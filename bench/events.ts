@@ -24,6 +24,7 @@ import { kafka, toolJars } from "../scripts/server/Kafka.ts"
 import * as Maven from "../scripts/server/Maven.ts"
 import * as Servers from "../scripts/server/Servers.ts"
 import * as Cpu from "./Cpu.ts"
+import * as Program from "./Program.ts"
 import { median } from "./Report.ts"
 
 const usage = `bun run bench:events [--bus kafka,postgres] [--events 100000] [--rounds 3]
@@ -265,4 +266,4 @@ const bench = Effect.gen(function* () {
     console.log(`${"tool".padEnd(9)} ${range(tool)} messages/s by Kafka's own producer tool, acks=all`)
 }).pipe(Effect.scoped)
 
-await Effect.runPromise(Effect.withTracerEnabled(bench, false))
+Program.run(bench)

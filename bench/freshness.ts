@@ -8,6 +8,7 @@ import { RedisClient } from "bun"
 import { Effect } from "effect"
 import * as Servers from "../scripts/server/Servers.ts"
 import * as HttpLoad from "./HttpLoad.ts"
+import * as Program from "./Program.ts"
 import * as Stage from "./Stage.ts"
 
 const usage = `bun run bench:freshness [--rate 500] [--clients 32] [--seconds 30]
@@ -186,5 +187,4 @@ const bench = Effect.gen(function* () {
   })
 }).pipe(Effect.scoped)
 
-await Effect.runPromise(Effect.withTracerEnabled(bench, false))
-process.exit(0)
+Program.run(bench)

@@ -13,6 +13,7 @@ import { Tokens } from "@merkato/infra/auth/Tokens"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import * as Memory from "./Memory.ts"
+import * as Program from "./Program.ts"
 
 const usage = `bun run bench:live [--sockets 1000] [--streams 5000] [--changes 200]
 Milliseconds from what happened (as its event says, before its commit) to the frame at the client. Wants an otherwise idle
@@ -190,5 +191,4 @@ const program = Effect.gen(function* () {
   })
 })
 
-await Effect.runPromise(Effect.scoped(program))
-process.exit(0)
+Program.run(Effect.scoped(program))

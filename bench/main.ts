@@ -4,6 +4,7 @@
 import { mkdirSync } from "node:fs"
 import { parseArgs } from "node:util"
 import { Effect } from "effect"
+import * as Program from "./Program.ts"
 import { comparison, median, pacedLine, type Rounds, report } from "./Report.ts"
 import * as Stage from "./Stage.ts"
 import { findPgbench } from "./Twin.ts"
@@ -173,4 +174,4 @@ const bench = Effect.gen(function* () {
   }
 }).pipe(Effect.scoped)
 
-await Effect.runPromise(Effect.withTracerEnabled(bench, false))
+Program.run(bench)

@@ -32,7 +32,7 @@ const where: Servers.Where = {
   cache: Servers.defaultCache(),
   folder: mkdtempSync(join(tmpdir(), "merkato-nightly-servers-"))
 }
-const servers = ["kafka", "redis", "apicurio", "opensearch", "cassandra"].map(Servers.named)
+const servers = ["kafka", "redis", "apicurio", "opensearch", "cassandra", "clickhouse"].map(Servers.named)
 const dataDir = mkdtempSync(join(tmpdir(), "merkato-nightly-"))
 chmodSync(dataDir, 0o755)
 
@@ -115,6 +115,29 @@ const damage = Effect.gen(function* () {
   ).pipe(Effect.provide(Database.layer({ url, maxConnections: 1, applicationName: "nightly" })))
 })
 
+const sales = 20
+
+/** Sales that are on for an hour, so that the map of their prices has something to compare. */
+const startSales = async (url: string, token: string): Promise<Ended> => {
+  const ask = async (path: string, body?: unknown) => {
+    const answer = await fetch(`${url}/api/v1/${path}`, {
+      method: body === undefined ? "GET" : "POST",
+      headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) })
+    })
+    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`)
+    return answer.json()
+  }
+  const window = { startsAt: new Date().toISOString(), endsAt: new Date(Date.now() + 3_600_000).toISOString() }
+  const products: { readonly items: ReadonlyArray<{ readonly productId: string; readonly currency: string }> } = Object(
+    await ask(`products?limit=${sales}`)
+  )
+  for (const { productId, currency } of products.items) {
+    await ask("flash-sales", { productId, currency, price: 0.01, ...window })
+  }
+  return { code: products.items.length === sales ? 0 : 1, stdout: `${products.items.length} sales` }
+}
+
 const nightly = async (settings: Readonly<Record<string, string>>) => {
   const port = await freePort()
   const environment = { ...settings, MERKATO_TRACE_SAMPLING: "0", MERKATO_LOG_LEVEL: "Error" }
@@ -139,6 +162,16 @@ const nightly = async (settings: Readonly<Record<string, string>>) => {
         const count = () => run(["scripts/count-baskets.ts", file, ...shop], environment)
         await step("the same sums as in the file", count, succeeded, /^(?:units|stock): .*$|^\d+ differences$/gm)
       }
+    }
+
+    if (options.baskets !== undefined) {
+      const admin = await merkato("token", "--user", "NIGHTLY", "--role", "admin", "--data-dir", dataDir)
+      await step(
+        "flash sales",
+        () => startSales(`http://127.0.0.1:${port}`, admin.stdout.trim()),
+        succeeded,
+        /^.*sales$/gm
+      )
     }
 
     const names = contextNames.flatMap((context) =>

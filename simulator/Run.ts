@@ -60,7 +60,7 @@ const reset = async (server: Server) => {
   const used = await server.query(
     `select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace
      where c.relkind = 'r' and n.nspname not like 'pg\\_%' and n.nspname <> 'information_schema'
-       and c.relname not in ('migrations', 'warehouses') and pg_relation_size(c.oid) > 0 order by 1`
+       and c.relname not in ('migrations', 'common_migrations', 'warehouses') and pg_relation_size(c.oid) > 0 order by 1`
   )
   if (used.length > 0) await server.query(`truncate ${used.map(([name]) => name).join(", ")} cascade`)
   await server.query(

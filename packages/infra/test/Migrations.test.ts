@@ -44,10 +44,10 @@ const tablesOf = Effect.fnUntraced(function* (schema: string) {
   }>`select tablename as name from pg_tables where schemaname = ${schema} order by 1`
   return rows.map(({ name }) => name)
 })
-const applied = Effect.fnUntraced(function* (schema: string) {
+const applied = Effect.fnUntraced(function* (schema: string, table = "migrations") {
   const sql = yield* SqlClient.SqlClient
   return yield* sql<{ id: number; name: string; at: Date }>`
-    select migration_id as id, name, created_at as at from ${sql(`${schema}.migrations`)} order by 1`
+    select migration_id as id, name, created_at as at from ${sql(`${schema}.${table}`)} order by 1`
 })
 const exists = Effect.fnUntraced(function* (schema: string) {
   const sql = yield* SqlClient.SqlClient
@@ -127,6 +127,31 @@ describe("migrations", () => {
           { jar: "fig", filled: true },
           { jar: "plum", filled: true }
         ])
+      })
+    ))
+
+  test("of the tables every context has can be added where a context has its own, also where one table told of both", () =>
+    onDatabase(() =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const { url } = folderOf({ "0001_jars.sql": jars })
+        const migrate = Migrations.run({ schema: "pantry", folder: url, common: true })
+        yield* migrate
+        const whole = [yield* applied("pantry"), yield* applied("pantry", "common_migrations")]
+        // As it was before the second file, and before the second table.
+        yield* sql`alter table pantry.events alter column payload set statistics -1`
+        yield* sql`insert into pantry.migrations select * from pantry.common_migrations where migration_id = 1`
+        yield* sql`drop table pantry.common_migrations`
+        yield* migrate
+        const again = [yield* applied("pantry"), yield* applied("pantry", "common_migrations")]
+        const names = (tables: typeof whole) => tables.map((rows) => rows.map(({ id, name }) => ({ id, name })))
+        expect(names(again)).toEqual(names(whole))
+        expect(names(again)[1]?.length).toBeGreaterThan(1)
+        expect(
+          yield* sql`
+            select distinct attstattarget as target from pg_attribute
+            where attname = 'payload' and attrelid::regclass::text like 'pantry.events%'`
+        ).toEqual([{ target: 0 }])
       })
     ))
 

@@ -29,6 +29,13 @@ const defaults: Readonly<Record<string, string>> = {
   wal_level: "logical",
   max_connections: "200",
   shared_buffers: "128MB",
+  // After a checkpoint, each page that is touched is written to the WAL as a whole: with one every half a minute under load,
+  // that was most of the WAL, and what made the next one due (ADR 3).
+  max_wal_size: "4GB",
+  // A shop that grows fast is vacuumed and analyzed for it when it is half as big again, not each minute; rows that
+  // changed or went are cleaned up as soon as ever.
+  autovacuum_vacuum_insert_scale_factor: "0.5",
+  autovacuum_analyze_scale_factor: "0.5",
   // Reads by the backends themselves and no subscriptions: four idle processes fewer.
   io_method: "sync",
   max_logical_replication_workers: "0",

@@ -44,7 +44,7 @@ const readFolder = (folder: URL): Effect.Effect<ReadonlyArray<MigrationFile>, Ba
 /** What every context has: events, outbox, inbox, idempotency. */
 const common = new URL("./common", import.meta.url)
 
-/** Ids of a context's own files begin here; those before belong to the tables every context has. */
+/** Ids of a context's own files begin here: both kinds were in one table before those every context has could change. */
 const ownFrom = 100
 
 const toMigration = (schema: string, offset: number) => (file: MigrationFile) =>
@@ -60,6 +60,22 @@ const toMigration = (schema: string, offset: number) => (file: MigrationFile) =>
     )
   ] as const satisfies Migrator.ResolvedMigration
 
+const ownTable = "migrations"
+const commonTable = "common_migrations"
+
+/** Moves what was done of the common files to their own table, in a schema that was made when there was one for both. */
+const ownTableOfCommon = Effect.fnUntraced(function* (schema: string) {
+  const sql = yield* SqlClient.SqlClient
+  const [both, apart] = [sql(`${schema}.${ownTable}`), sql(`${schema}.${commonTable}`)]
+  const [found] = yield* sql<{ old: boolean }>`
+    select to_regclass(${`${schema}.${ownTable}`}) is not null and to_regclass(${`${schema}.${commonTable}`}) is null as old`
+  if (found?.old !== true) return
+  yield* sql`create table ${apart} (like ${both} including all)`
+  yield* sql`
+    with moved as (delete from ${both} where migration_id < ${ownFrom} returning *)
+    insert into ${apart} select * from moved`
+})
+
 /**
  * Brings a schema up to date: forward only, each file once, all pending ones in one transaction. Processes that start
  * together wait for each other.
@@ -71,18 +87,23 @@ export const run = Effect.fn("Migrations.run")(function* (options: {
   readonly common: boolean
 }) {
   const sql = yield* SqlClient.SqlClient
-  const files = [
-    ...(options.common ? (yield* readFolder(common)).map(toMigration(options.schema, 0)) : []),
-    ...(options.folder === undefined
-      ? []
-      : (yield* readFolder(options.folder)).map(toMigration(options.schema, ownFrom)))
-  ]
+  const inCommon = options.common ? yield* readFolder(common) : []
+  const own = options.folder === undefined ? [] : yield* readFolder(options.folder)
+  const pending = (files: ReadonlyArray<MigrationFile>, offset: number, table: string) =>
+    Migrator.make({})({
+      loader: Effect.succeed(files.map(toMigration(options.schema, offset))),
+      table: `${options.schema}.${table}`
+    })
   const lock = sql`select pg_advisory_xact_lock(hashtext('merkato.migrations.' || ${options.schema}))`
   yield* sql.withTransaction(
     Effect.gen(function* () {
       yield* lock
       yield* sql`create schema if not exists ${sql(options.schema)}`
-      yield* Migrator.make({})({ loader: Effect.succeed(files), table: `${options.schema}.migrations` })
+      if (options.common) {
+        yield* ownTableOfCommon(options.schema)
+        yield* pending(inCommon, 0, commonTable)
+      }
+      yield* pending(own, ownFrom, ownTable)
     })
   )
 })
