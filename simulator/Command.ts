@@ -1,6 +1,7 @@
 import { Effect } from "effect"
 import { parseArgs } from "node:util"
 import seeds from "./seeds.json"
+import * as Cores from "./Cores.ts"
 import * as Machine from "./Machine.ts"
 import { Progress, ranges } from "./Progress.ts"
 import { Report } from "./Report.ts"
@@ -148,13 +149,11 @@ export const main = async (args: Array<string>): Promise<number> => {
 
   await Effect.gen(function* () {
     const workers = Math.max(1, Math.min(whole(values.workers), todo.length))
-    const databases = yield* Effect.forEach(Array.from({ length: workers }), () => Machine.start, {
-      concurrency: "unbounded"
-    })
+    const databases = yield* Effect.forEach(Cores.ofWorkers(workers), Machine.start, { concurrency: "unbounded" })
     yield* Effect.promise(() =>
       Promise.all(
         databases.map(async (database) => {
-          const worker = workers === 1 ? await Worker.here(database) : Worker.elsewhere(database)
+          const worker = Worker.elsewhere(database)
           await work(worker.run)
           worker.close()
         })

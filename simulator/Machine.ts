@@ -1,9 +1,14 @@
 /** The real server under the simulated shop: a Postgres of the worker's own, not durable. */
 import { Effect, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
+import { statfsSync } from "node:fs"
+import { tmpdir } from "node:os"
 import * as Database from "@merkato/infra/postgres/Database"
+import * as PostgresCluster from "@merkato/infra/postgres/PostgresCluster"
+import * as Postmaster from "@merkato/infra/postgres/Postmaster"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contexts } from "@merkato/services/contexts"
+import * as Cores from "./Cores.ts"
 import { simulated } from "./shop/Topology.ts"
 import type { Target } from "./wire/Backend.ts"
 
@@ -24,8 +29,26 @@ const settings = {
   plan_cache_mode: "force_generic_plan",
   max_parallel_workers_per_gather: "0",
   max_connections: "200",
-  shared_buffers: "64MB"
+  shared_buffers: "64MB",
+  max_wal_size: "64MB"
 } as const
+
+/** Linux' file system in memory, and how many bytes a server may need there: some 200 MB, mostly old WAL. */
+const memory = "/dev/shm"
+const wantedBytes = 1024 ** 3
+
+/**
+ * Where the servers have their folders: in memory where there is room, since to empty the tables makes a few hundred files
+ * a run; else with other temporary files.
+ */
+const folder = (): string => {
+  try {
+    const { bavail, bsize } = statfsSync(memory)
+    return bavail * bsize >= wantedBytes ? memory : tmpdir()
+  } catch {
+    return tmpdir()
+  }
+}
 
 /** Makes a database with the schemas of all simulated contexts. */
 const prepare = Effect.fnUntraced(function* (server: Redacted.Redacted<string>) {
@@ -47,9 +70,15 @@ const prepare = Effect.fnUntraced(function* (server: Redacted.Redacted<string>) 
 /**
  * Starts a server in a temporary folder that goes with it, and makes its database. Workers share no server: transactions
  * of other databases hold back which rows of this one may be cleaned away, and so decide where the next ones lie and in
- * which order they are found; and a backend that is stopped may hold what those of all databases wait for.
+ * which order they are found; and a backend that is stopped may hold what those of all databases wait for. `core`: where
+ * the server and its worker run, when that is told.
  */
-export const start = Effect.flatMap(TestDatabase.temporary("merkato-simulator-", settings), ({ url }) => prepare(url))
+export const start = Effect.fnUntraced(function* (core: number | undefined) {
+  const { url, dataDir } = yield* TestDatabase.temporary("merkato-simulator-", settings, folder())
+  const server = Postmaster.running(PostgresCluster.clusterFolder(dataDir))
+  if (core !== undefined && server !== undefined) Cores.keep(server.pid, core)
+  return { url: yield* prepare(url), core }
+})
 
 /** Where a database of the server is, for the gate. */
 export const targetOf = (url: URL): Target => ({

@@ -1,5 +1,6 @@
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
+import * as Cores from "./Cores.ts"
 import { targetOf } from "./Machine.ts"
 import { type Outcome, run } from "./Run.ts"
 import type { Settings } from "./Settings.ts"
@@ -10,7 +11,7 @@ import { Server } from "./wire/Server.ts"
 const variable = "MERKATO_SIMULATOR_DATABASE"
 
 /** Runs in this process, one after the other, on a database server of its own. */
-export const here = async (database: URL): Promise<{ readonly run: Runner; readonly close: () => void }> => {
+const here = async (database: URL): Promise<{ readonly run: Runner; readonly close: () => void }> => {
   const server = await Server.open(targetOf(database))
   return { run: (settings) => run(server, settings), close: () => server.close() }
 }
@@ -25,13 +26,20 @@ export const serve = async (): Promise<void> => {
   close()
 }
 
-/** Runs in a process of its own, so that there is one per core. */
-export const elsewhere = (database: URL): { readonly run: Runner; readonly close: () => void } => {
+/** Runs in a process of its own, so that there is one per core, and with a compiler that is told what it compiles for. */
+export const elsewhere = ({
+  url,
+  core
+}: {
+  readonly url: URL
+  readonly core: number | undefined
+}): { readonly run: Runner; readonly close: () => void } => {
   const child = spawn(process.execPath, [new URL("./main.ts", import.meta.url).pathname, "--worker"], {
     // A run is short, and no two are alike: what the last stage of the compiler costs does not come back (an eighth of the CPU).
-    env: { BUN_JSC_useFTLJIT: "0", ...process.env, [variable]: database.href },
+    env: { BUN_JSC_useFTLJIT: "0", ...process.env, [variable]: url.href },
     stdio: ["pipe", "pipe", "inherit"]
   })
+  if (core !== undefined && child.pid !== undefined) Cores.keep(child.pid, core)
   const waiting: Array<{ readonly resolve: (outcome: Outcome) => void; readonly reject: (error: Error) => void }> = []
   createInterface({ input: child.stdout }).on("line", (line) => waiting.shift()?.resolve(JSON.parse(line) as Outcome))
   child.once("exit", (code) => {

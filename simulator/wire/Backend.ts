@@ -3,6 +3,7 @@ import { Result } from "effect"
 import { randomBytes } from "node:crypto"
 import type { Socket, SocketHandler } from "bun"
 import { real } from "../kernel/RealTime.ts"
+import * as Begin from "./Begin.ts"
 import * as Frames from "./Frames.ts"
 import { Prepared } from "./Prepared.ts"
 
@@ -37,6 +38,10 @@ export class Backend {
   private buffered: Buffer = Buffer.alloc(0)
   private answers: Array<Buffer> = []
   private batchesLeft = 0
+  /** A transaction is to be opened that the server has not heard of yet. */
+  private toBegin = false
+  /** The answer to BEGIN is still to come, ahead of the reply; nobody waits for it. */
+  private beginning = false
   private waiting: { readonly resolve: (reply: Buffer) => void; readonly reject: (error: Error) => void } | undefined
   private ended: Error | undefined
   /** Handles messages before the session is ready. */
@@ -108,12 +113,21 @@ export class Backend {
         this.pid = message.readUInt32BE(5)
         continue
       }
+      if (this.beginning) {
+        this.beginning = type !== Frames.readyForQuery
+        continue
+      }
       this.signingIn?.(type, message)
       this.answers.push(message)
-      const over = type === Frames.char("Z") && --this.batchesLeft === 0
+      const over = type === Frames.readyForQuery && --this.batchesLeft === 0
       const refused = this.signingIn !== undefined && type === Frames.char("E")
       if (over || refused) this.waiting?.resolve(Buffer.concat(this.answers))
     }
+  }
+
+  /** Opens a transaction together with what is asked next: BEGIN alone locks nothing and sees nothing, so it may wait. */
+  begin(): void {
+    this.toBegin = true
   }
 
   /** Sends bytes that hold so many batches; the whole reply comes at once, so how it was cut never shows. */
@@ -121,9 +135,11 @@ export class Backend {
     if (this.ended !== undefined) return Promise.reject(this.ended)
     this.answers = []
     this.batchesLeft = batches
+    this.beginning = this.toBegin
+    this.toBegin = false
     return new Promise<Buffer>((resolve, reject) => {
       this.waiting = { resolve, reject }
-      this.send(bytes)
+      this.send(this.beginning ? Buffer.concat([Begin.bytes, bytes]) : bytes)
     })
   }
 

@@ -30,9 +30,13 @@ export const cancelRequestCode = 80_877_102
 
 export const char = (type: string): number => type.charCodeAt(0)
 
+export const query = char("Q")
 export const parse = char("P")
 export const bind = char("B")
+export const describe = char("D")
+export const execute = char("E")
 export const close = char("C")
+export const sync = char("S")
 
 /** A message of these parts. */
 export const message = (type: number, ...parts: ReadonlyArray<Uint8Array>): Buffer => {
@@ -60,8 +64,8 @@ export function* messages(reply: Buffer): Generator<readonly [type: number, mess
 export const digest = (bytes: Uint8Array): string => Bun.CryptoHasher.hash("md5", bytes, "hex").slice(0, 12)
 
 const dataRow = char("D")
-const commandComplete = char("C")
-const readyForQuery = char("Z")
+export const commandComplete = char("C")
+export const readyForQuery = char("Z")
 
 /** Empty again after each digest. */
 const replies = new Bun.CryptoHasher("md5")

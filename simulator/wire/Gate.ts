@@ -1,6 +1,7 @@
 import type { Duplex } from "node:stream"
 import { real, turn, wait } from "../kernel/RealTime.ts"
 import type { SimProcess, World } from "../kernel/World.ts"
+import * as Begin from "./Begin.ts"
 import * as Frames from "./Frames.ts"
 import type { Translated } from "./Prepared.ts"
 import { freeze, mayWait, type Server, thaw } from "./Server.ts"
@@ -95,8 +96,14 @@ export class Gate {
     if (canceled) this.counts.cancels++
     this.counts.statements++
     socket.busy = true
+    const begun = socket.backend === undefined ? Begin.answerTo(batch.sql, batch.messages) : undefined
     const backend = (socket.backend ??= await this.server.take())
     const { prepared } = backend
+    if (begun !== undefined) {
+      backend.begin()
+      this.ended(socket, batch, begun, false)
+      return this.answer(socket, batch, begun)
+    }
     const asked = canceled ? timeOut : prepared.translate((name) => socket.statements.get(name)?.key, batch.messages)
     const waiter: Waiter = { socket, batch, reply: undefined, failure: undefined, wake: undefined }
     backend.ask(asked.bytes).then(
@@ -159,8 +166,8 @@ export class Gate {
       if (doomed && ++calm < 3) continue
       return this.stop(waiter, pid)
     }
-    this.ended(waiter, waiter.reply, granted)
-    return socket.broken ? await this.giveBack(socket) : this.answer(waiter, waiter.reply)
+    this.ended(socket, waiter.batch, waiter.reply, granted)
+    return socket.broken ? await this.giveBack(socket) : this.answer(socket, waiter.batch, waiter.reply)
   }
 
   private stop(waiter: Waiter, pid: number): void {
@@ -173,7 +180,7 @@ export class Gate {
     })
   }
 
-  private ended({ socket, batch }: Waiter, reply: Buffer, granted: boolean): void {
+  private ended(socket: WireSocket, batch: Batch, reply: Buffer, granted: boolean): void {
     socket.busy = false
     if (!Frames.inTransaction(reply)) this.release(socket)
     if (granted || batch.kind === "rollback" || !Frames.inTransaction(reply)) this.released = true
@@ -189,7 +196,7 @@ export class Gate {
     this.world.history.remark(`    ${error.message}`)
   }
 
-  private answer({ socket, batch }: Waiter, reply: Buffer): void {
+  private answer(socket: WireSocket, batch: Batch, reply: Buffer): void {
     const fault = batch.kind === "commit" ? "dropAfterCommit" : "dropAfterStatement"
     if (this.world.faults.happens(fault)) {
       this.world.log("  connection lost after")

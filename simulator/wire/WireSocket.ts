@@ -9,6 +9,7 @@ import type { Gate } from "./Gate.ts"
 /** What the driver sent in one go and waits for as a whole. */
 export interface Batch {
   readonly messages: ReadonlyArray<Buffer>
+  readonly sql: string
   /** The statement's text, and a digest of its parameters. */
   readonly label: string
   readonly kind: "connect" | "begin" | "commit" | "rollback" | "statement"
@@ -23,8 +24,6 @@ const kindOf = (sql: string): Batch["kind"] => {
 }
 
 const terminate = Frames.char("X")
-const query = Frames.char("Q")
-const sync = Frames.char("S")
 
 /** A statement that the driver has sent to be parsed. */
 export interface Statement {
@@ -93,7 +92,7 @@ export class WireSocket extends EventEmitter implements Breakable {
       return
     }
     this.greeted = true
-    this.submit({ messages: [message], label: "connect", kind: "connect" })
+    this.submit({ messages: [message], sql: "", label: "connect", kind: "connect" })
   }
 
   private receive(message: Buffer): void {
@@ -101,7 +100,7 @@ export class WireSocket extends EventEmitter implements Breakable {
       case terminate:
         this.destroy()
         return
-      case query:
+      case Frames.query:
         this.sql = message.toString("utf8", 5, message.length - 1)
         this.parameters = ""
         break
@@ -123,10 +122,10 @@ export class WireSocket extends EventEmitter implements Breakable {
       }
     }
     this.messages.push(message)
-    if (message[0] !== sync && message[0] !== query) return
-    const { messages } = this
+    if (message[0] !== Frames.sync && message[0] !== Frames.query) return
+    const { messages, sql } = this
     this.messages = []
-    this.submit({ messages, label: `${this.sql} ${this.parameters}`, kind: kindOf(this.sql) })
+    this.submit({ messages, sql, label: `${sql} ${this.parameters}`, kind: kindOf(sql) })
   }
 
   /** One batch after the other: a connection is a pipe. */

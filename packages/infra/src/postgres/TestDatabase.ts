@@ -49,9 +49,9 @@ const isOfAnEarlierFile = (dataDir: string) => ownerOf(dataDir)?.pid === process
  * What was left when even the cleaner did not live: of a test file everything that it started is killed when it ends, but
  * the process goes on with the next file. Folders whose owner is dead, or is such a file.
  */
-const sweep = Effect.fnUntraced(function* (prefix: string) {
-  for (const name of readdirSync(tmpdir())) {
-    const left = join(tmpdir(), name)
+const sweep = Effect.fnUntraced(function* (parent: string, prefix: string) {
+  for (const name of readdirSync(parent)) {
+    const left = join(parent, name)
     if (!name.startsWith(prefix) || !existsSync(join(left, "lock"))) continue
     const isFree = isOfAnEarlierFile(left) ? Effect.void : DataFolder.lock(left)
     yield* isFree.pipe(
@@ -65,14 +65,16 @@ const sweep = Effect.fnUntraced(function* (prefix: string) {
 
 /**
  * A server in a temporary folder; both go with the scope, or when this process does. `prefix` is of the folder's name:
- * those of the same prefix that were left behind by killed processes are stopped and deleted first.
+ * those of the same prefix that were left behind by killed processes are stopped and deleted first. `parent` is where the
+ * folder is made: the system's folder for temporary files, unless told.
  */
 export const temporary = Effect.fn("TestDatabase.temporary")(function* (
   prefix: string,
-  settings: Readonly<Record<string, string>>
+  settings: Readonly<Record<string, string>>,
+  parent = tmpdir()
 ) {
-  yield* sweep(prefix)
-  const dataDir = mkdtempSync(join(tmpdir(), prefix))
+  yield* sweep(parent, prefix)
+  const dataDir = mkdtempSync(join(parent, prefix))
   folders.add(dataDir)
   chmodSync(dataDir, 0o755)
   cleanUpAfterUs(dataDir)
