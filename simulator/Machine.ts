@@ -9,6 +9,7 @@ import * as Postmaster from "@merkato/infra/postgres/Postmaster"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contexts } from "@merkato/services/contexts"
 import * as Cores from "./Cores.ts"
+import * as Owners from "./invariants/Owners.ts"
 import { simulated } from "./shop/Topology.ts"
 import type { Target } from "./wire/Backend.ts"
 
@@ -50,7 +51,7 @@ const folder = (): string => {
   }
 }
 
-/** Makes a database with the schemas of all simulated contexts. */
+/** Makes a database with the schemas of all simulated contexts, and what watches them. */
 const prepare = Effect.fnUntraced(function* (server: Redacted.Redacted<string>) {
   const database = (url: Redacted.Redacted<string>) =>
     Database.layer({ url, maxConnections: 1, applicationName: "merkato-simulator" })
@@ -61,9 +62,11 @@ const prepare = Effect.fnUntraced(function* (server: Redacted.Redacted<string>) 
   )
   const url = new URL(Redacted.value(server))
   url.pathname = `/${name}`
-  yield* Effect.forEach(simulated, (context) => contexts[context].migrate, { discard: true }).pipe(
-    Effect.provide(database(Redacted.make(url.href)))
-  )
+  yield* Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    yield* Effect.forEach(simulated, (context) => contexts[context].migrate, { discard: true })
+    yield* Effect.forEach(Owners.watch, (statement) => sql.unsafe(statement), { discard: true })
+  }).pipe(Effect.provide(database(Redacted.make(url.href))))
   return url
 })
 

@@ -9,7 +9,7 @@ const trouble: ReadonlyArray<readonly [what: string, of: (counts: Readonly<Recor
   ["deadlocks", (counts) => sum(counts, "deadlocks")],
   ["cancels", (counts) => sum(counts, "cancels")],
   ["kills", (counts) => sum(counts, "kill")],
-  ["pauses", (counts) => sum(counts, "pause", "longPause")],
+  ["pauses", (counts) => sum(counts, "pause", "longPause", "ownerSleeps")],
   ["clock jumps", (counts) => sum(counts, "clockJump", "leap", "leapAfterCharge")],
   ["lost connections", (counts) => sum(counts, "dropBeforeCommit", "dropBeforeStatement")],
   ["lost replies", (counts) => sum(counts, "dropAfterCommit", "dropAfterStatement", "replyLost", "publishAnswerLost")],

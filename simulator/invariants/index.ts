@@ -2,6 +2,7 @@ import { acknowledged } from "./Acknowledged.ts"
 import { goods } from "./Goods.ts"
 import type { Invariant } from "./Invariant.ts"
 import { money } from "./Money.ts"
+import { owners } from "./Owners.ts"
 import { readModels } from "./ReadModels.ts"
 import { rebuilt } from "./Rebuilt.ts"
 import { refunds } from "./Refunds.ts"
@@ -15,6 +16,7 @@ export const invariants: ReadonlyArray<Invariant> = [
   ...refunds,
   ...acknowledged,
   ...story,
+  ...owners,
   ...rebuilt,
   ...readModels,
   ...sales

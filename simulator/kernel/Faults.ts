@@ -16,6 +16,8 @@ const chances = {
   dropBeforeCommit: 0.01,
   dropAfterCommit: 0.015,
   commitDelayed: 0.03,
+  /** Per statement of the order process: whoever moves it on, or has just taken it over, does not run for longer than it may. */
+  ownerSleeps: 0.01,
   /** Per message between processes. */
   requestLost: 0.012,
   requestDelayed: 0.05,

@@ -197,8 +197,13 @@ export class Gate {
   }
 
   private answer(socket: WireSocket, batch: Batch, reply: Buffer): void {
+    const { faults } = this.world
+    if (batch.sql.includes("orders.sagas") && faults.happens("ownerSleeps")) {
+      // Longer than the lease of any step, shorter than Postgres lets a transaction idle.
+      this.world.pause(socket.process, 31_000 + Math.floor(faults.amount("ownerSleeps") * 27_000))
+    }
     const fault = batch.kind === "commit" ? "dropAfterCommit" : "dropAfterStatement"
-    if (this.world.faults.happens(fault)) {
+    if (faults.happens(fault)) {
       this.world.log("  connection lost after")
       socket.destroy(new Error("ECONNRESET"))
     } else socket.deliver(reply)
