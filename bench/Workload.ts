@@ -11,7 +11,11 @@ export interface Turn extends HttpLoad.Result {
   readonly statements: ReadonlyArray<Statement>
   /** Events that the relays had not published yet when the load ended. */
   readonly unpublished: number
+  /** MiB when it began and when it ended. */
+  readonly memory: { readonly before: Taken; readonly after: Taken }
 }
+
+type Taken = ReturnType<Stage["memory"]>
 
 /** Something the shop does, beside what the machine can do at most. */
 export interface Workload {
@@ -36,9 +40,11 @@ export const load = (stage: Stage, options: Omit<HttpLoad.Load, "host" | "port">
   Effect.gen(function* () {
     const committed = yield* stage.commits
     yield* stage.statements
+    const takenBefore = stage.memory()
     const before = stage.cpu()
     const result = yield* Effect.promise(() => HttpLoad.run({ host: "127.0.0.1", port: stage.shop.port, ...options }))
     const after = stage.cpu()
+    const memory = { before: takenBefore, after: stage.memory() }
     const unpublished = yield* stage.unpublished
     const operations = Math.max(1, result.operations)
     const statements = (yield* stage.statements).map(({ text, calls, ms, plans, planMs }) => ({
@@ -54,6 +60,7 @@ export const load = (stage: Stage, options: Omit<HttpLoad.Load, "host" | "port">
       cpu: { shop: ms("shop"), postgres: ms("postgres"), generator: ms("generator") },
       commits: ((yield* stage.commits) - committed) / operations,
       statements,
-      unpublished
+      unpublished,
+      memory
     }
   })
