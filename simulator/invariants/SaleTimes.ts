@@ -115,7 +115,8 @@ export const heldBetween = (
   return {
     maybe: isThere && shown.some(([first, last]) => first < sale.endsAt && last >= sale.startsAt),
     certainly:
-      sale.madeBy <= from &&
+      // Of two things of the same millisecond nobody knows here which was first.
+      sale.madeBy < from &&
       until < sale.goneFrom &&
       shown.every(([first, last]) => first >= sale.startsAt && last < sale.endsAt)
   }
