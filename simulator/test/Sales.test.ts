@@ -102,8 +102,9 @@ describe("a sale's price", () => {
       goneFrom: after(10),
       goneBy: after(12)
     })
-    expect([1, 2, 4, 9, 10, 11, 12].map((seconds) => held(sale, seconds, seconds))).toEqual([
+    expect([1, 2, 4, 5, 9, 10, 11, 12].map((seconds) => held(sale, seconds, seconds))).toEqual([
       "no",
+      "maybe",
       "maybe",
       "certainly",
       "certainly",
