@@ -143,8 +143,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
       }
       if (faults.happens("longPause")) {
         const host = victim()
-        // Longer than the lease of any step of the order process, shorter than Postgres lets a transaction idle.
-        if (host !== undefined) world.pause(host.process, between(misfortune, 31_000, 58_000))
+        if (host !== undefined) world.pauseLong(host.process, misfortune)
       }
       if (faults.happens("clockJump")) {
         const host = victim()

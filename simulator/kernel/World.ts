@@ -1,7 +1,7 @@
 import type { Context } from "effect"
 import type { Faults } from "./Faults.ts"
 import type { History } from "./History.ts"
-import { type Draw, stream } from "./Prng.ts"
+import { between, type Draw, stream } from "./Prng.ts"
 import { turn } from "./RealTime.ts"
 import * as ProcessContext from "./ProcessContext.ts"
 
@@ -170,6 +170,11 @@ export class World {
     process.pausedUntil = this.now + ms
     this.pausesEnd = Math.max(this.pausesEnd, process.pausedUntil)
     this.timer(this.outside, ms, () => {})
+  }
+
+  /** Pauses it for longer than the lease of any step of the order process, and shorter than Postgres lets a transaction idle. */
+  pauseLong(process: SimProcess, draw: Draw): void {
+    this.pause(process, between(draw, 31_000, 58_000))
   }
 
   /** Time goes on for everybody at once, as when the machine slept: what is due in between is late. */

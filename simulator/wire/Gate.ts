@@ -199,8 +199,7 @@ export class Gate {
   private answer(socket: WireSocket, batch: Batch, reply: Buffer): void {
     const { faults } = this.world
     if (batch.sql.includes("orders.sagas") && faults.happens("ownerSleeps")) {
-      // Longer than the lease of any step, shorter than Postgres lets a transaction idle.
-      this.world.pause(socket.process, 31_000 + Math.floor(faults.amount("ownerSleeps") * 27_000))
+      this.world.pauseLong(socket.process, () => faults.amount("ownerSleeps"))
     }
     const fault = batch.kind === "commit" ? "dropAfterCommit" : "dropAfterStatement"
     if (faults.happens(fault)) {
