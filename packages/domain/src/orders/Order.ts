@@ -164,7 +164,7 @@ export class CartEmpty extends Schema.TaggedError<CartEmpty>()(
   }
 }
 
-/** The cart, as it is, has become an order already, which lives; it is emptied, or the order is to be paid. */
+/** What is in the cart has become an order already, which lives: it is taken out soon, or once that order is paid. */
 export class CartOrdered extends Schema.TaggedError<CartOrdered>()(
   "CartOrdered",
   { cartId: Schema.String, orderId: OrderId },
