@@ -25,7 +25,7 @@ import { Client, text, tokenFor } from "./support/Client.ts"
 import { type Exported, startCollector } from "./support/Collector.ts"
 import * as Consumers from "./support/ConsumerProcesses.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
-import { type Link, type Links, links } from "./support/Links.ts"
+import { hostOf, type Links, links, through } from "./support/Links.ts"
 import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { openFor, stockUp } from "./support/Shoppers.ts"
@@ -195,15 +195,6 @@ const copyBus = Effect.gen(function* () {
   return all.length
 })
 
-/** The same server through a link. */
-const through = (url: string, { address }: Link): string => {
-  const copy = new URL(url)
-  copy.host = address
-  // Not over a Unix socket.
-  copy.searchParams.delete("host")
-  return copy.href
-}
-
 /** Statements that are made, and messages that are sent, on the way of an order; and what each of them is done in, nearest first. */
 const wayOfAnOrder = {
   reserved: [["postgres", "Inventory.reserve", "Orders.place", "POST"]],
@@ -247,8 +238,6 @@ const linksToReadModels = async (between: Links) => {
     replayed: ["product_search_index", "orders_by_customer_cassandra"]
   }
 }
-
-const hostOf = (url: string) => new URL(url).host
 
 if (kafka !== undefined && toKafka !== undefined) {
   test(
