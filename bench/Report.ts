@@ -53,8 +53,8 @@ export const report = ({ workload, ours, twin }: Rounds, statements: number): st
 /** How long operations took at a given rate. */
 export const pacedLine = (name: string, turn: Turn): string => {
   const errors = [...turn.byStatus].filter(([status]) => status >= 400).map(([status, count]) => `${status}: ${count}`)
-  const { before, after } = turn.memory
-  const memory = `shop ${before.shop.toFixed(0)} to ${after.shop.toFixed(0)} MiB, Postgres ${before.postgres.toFixed(0)} to ${after.postgres.toFixed(0)} MiB`
+  const taken = (part: "shop" | "postgres") => turn.memory.map((memory) => memory[part].toFixed(0)).join(", ")
+  const memory = `MiB: shop ${taken("shop")}; Postgres ${taken("postgres")}`
   return `  ${name.padEnd(12)}${turn.perSecond.toFixed(0)} /s, ${turn.operations} operations   p50 ${turn.p50.toFixed(1)} ms   p95 ${turn.p95.toFixed(1)} ms   p99 ${turn.p99.toFixed(1)} ms   longest ${turn.max.toFixed(0)} ms   ${memory}${errors.length === 0 ? "" : `   errors ${errors.join(", ")}`}`
 }
 

@@ -11,8 +11,8 @@ export interface Turn extends HttpLoad.Result {
   readonly statements: ReadonlyArray<Statement>
   /** Events that the relays had not published yet when the load ended. */
   readonly unpublished: number
-  /** MiB when it began and when it ended. */
-  readonly memory: { readonly before: Taken; readonly after: Taken }
+  /** MiB when it began, each minute, and when it ended. */
+  readonly memory: ReadonlyArray<Taken>
 }
 
 type Taken = ReturnType<Stage["memory"]>
@@ -40,11 +40,15 @@ export const load = (stage: Stage, options: Omit<HttpLoad.Load, "host" | "port">
   Effect.gen(function* () {
     const committed = yield* stage.commits
     yield* stage.statements
-    const takenBefore = stage.memory()
+    const memory = [stage.memory()]
+    const look = Effect.sync(() => void memory.push(stage.memory()))
     const before = stage.cpu()
-    const result = yield* Effect.promise(() => HttpLoad.run({ host: "127.0.0.1", port: stage.shop.port, ...options }))
+    const result = yield* Effect.raceFirst(
+      Effect.promise(() => HttpLoad.run({ host: "127.0.0.1", port: stage.shop.port, ...options })),
+      Effect.forever(Effect.delay(look, "1 minute"))
+    )
     const after = stage.cpu()
-    const memory = { before: takenBefore, after: stage.memory() }
+    yield* look
     const unpublished = yield* stage.unpublished
     const operations = Math.max(1, result.operations)
     const statements = (yield* stage.statements).map(({ text, calls, ms, plans, planMs }) => ({

@@ -270,6 +270,34 @@ describe("a checkout", () => {
     expect(await levels(productId)).toEqual({ onHand: 4, reserved: 0, available: 4 })
   }, 60_000)
 
+  test("of a cart that was changed meanwhile does not buy again what was in it before that is taken out", async () => {
+    const ada = await somebody()
+    const [milk, bread] = [await shop().product({}, 5), await shop().product({}, 5)]
+    const cartId = await cartOf(ada, [[milk, 1]])
+    const orderId = text(await checkout(ada, cartId, { paymentToken: "tok_all_down" }), "orderId")
+    await put(ada, cartId, milk, 2)
+    await put(ada, cartId, bread, 1)
+    const again = await checkout(ada, cartId)
+    expect(again.body).toMatchObject({ status: 409, code: "cart_ordered", cartId, orderId })
+    expect(await ordersOf(ada)).toHaveLength(1)
+    const paid = await ada.persist(() => pay(ada, orderId, "tok_ok", "at-last"))
+    expect(statusOf(paid)).toEqual([200, "PAID"])
+    const left = [
+      { productId: milk, qty: 1 },
+      { productId: bread, qty: 1 }
+    ]
+    expect(
+      await until(
+        () => inCart(ada, cartId),
+        (items) => Bun.deepEquals(items, left)
+      )
+    ).toEqual(left)
+    expect(statusOf(await checkout(ada, cartId))).toEqual([201, "PAID"])
+    expect(await levels(milk)).toEqual({ onHand: 3, reserved: 0, available: 3 })
+    expect(await levels(bread)).toEqual({ onHand: 4, reserved: 0, available: 4 })
+    await emptied(ada, cartId)
+  }, 60_000)
+
   test("under another key is told to wait while the first one is under way", async () => {
     const ada = await somebody()
     const productId = await shop().product({}, 5)

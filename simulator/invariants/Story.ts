@@ -23,15 +23,19 @@ const told = [
   OrderEvents.OrderFulfilled
 ].map(({ type }) => type)
 
+/** What takes the items of an order out of its cart. */
+const takesOut = [OrderEvents.OrderPaid.type, OrderEvents.OrderHeld.type]
+
 /** Who acts on what in a transaction of its own: an inbox row per event, no more and no fewer. */
 const consumers = [
   ["orders", "orders.end-expired", "inventory", ["ecommerce.inventory.reservation.expired.v1"]],
-  ["cart", "cart.empty-ordered", "orders", [OrderEvents.OrderPaid.type, OrderEvents.OrderHeld.type]],
+  ["cart", "cart.empty-ordered", "orders", takesOut],
   ["inventory", "inventory.release-canceled", "orders", [OrderEvents.OrderCanceled.type]],
   ["notifications", "notifications.tell-shoppers", "orders", told]
 ] as const
 
 const list = (types: ReadonlyArray<string>) => types.map((type) => `'${type}'`).join(", ")
+const emptying = list(takesOut)
 
 /** What is told is true, is told to everybody who has to know, and has one effect there. */
 export const story: ReadonlyArray<Invariant> = [
@@ -115,23 +119,33 @@ export const story: ReadonlyArray<Invariant> = [
        when 'CAPTURED' then '^IG*AC[QRN]*$' when 'DECLINED' then '^IG*D$' else '^IG*A?V$' end`
   ),
   none(
-    // A checkout claims a version (`SagaStore.take`), so this is no promise yet that a cart is bought once: a late copy of what
-    // filled it makes another version between two checkouts under two keys, and both buy.
-    "a version of a cart becomes one order",
-    `with bought as (
-       select work ->> 'cartId' as cart_id, substring(cart from '@([0-9]+)$')::int as version, order_id, status,
-         lag(order_id) over by_version as before, lag(substring(cart from '@([0-9]+)$')::int) over by_version as since
-       from orders.sagas join orders.orders using (order_id)
+    "what is in a cart becomes one order, unless it is what was left or came in after that was taken out",
+    `with taken as (
+       select o.order_id, e.payload ->> 'cartId' as cart_id, min(c.version) as version
+       from orders.events e join orders.orders o on o.order_id = e.aggregate_id
+       left join cart.events c on c.aggregate_id = e.payload ->> 'cartId' and c.correlation_id = e.correlation_id
+       where e.event_type in (${emptying}) and e.payload ? 'cartId'
+       group by 1, 2
+     ), bought as (
+       select distinct order_id, work ->> 'cartId' as cart_id, taken.version, (
+         select jsonb_object_agg(product_id, qty) from orders.order_items i where i.order_id = o.order_id) as items
+       from orders.sagas join orders.orders o using (order_id) left join taken using (order_id)
        where kind = 'checkout' and status <> 'CANCELED'
-       window by_version as (partition by work ->> 'cartId' order by substring(cart from '@([0-9]+)$')::int nulls first, order_id)
+     ), filled as (
+       select aggregate_id as cart_id, version, (
+         select jsonb_object_agg(item ->> 'productId', item -> 'qty') from jsonb_array_elements(payload -> 'items') as item) as items
+       from cart.events
      )
-     select cart_id, before, order_id, status from bought where before is not null and (version > since) is not true`
+     select a.cart_id, a.order_id, b.order_id as also from bought a join bought b using (cart_id)
+     where a.order_id < b.order_id and not exists (
+       select from filled f where f.cart_id = a.cart_id
+         and (f.items = b.items and f.version >= a.version or f.items = a.items and f.version >= b.version))`
   ),
   none(
     "what was ordered is taken out of its cart once",
     `with ordered as (
        select payload ->> 'cartId' as cart_id, correlation_id, count(*) as times from orders.events
-       where event_type in (${list([OrderEvents.OrderPaid.type, OrderEvents.OrderHeld.type])}) and payload ? 'cartId'
+       where event_type in (${emptying}) and payload ? 'cartId'
        group by 1, 2
      )
      -- Who fills a cart has another correlation id than who buys it.

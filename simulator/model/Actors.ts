@@ -199,6 +199,15 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
     return cart.cartId
   }).pipe(as(actor, `${correlationId} fills a cart`))
 
+  /** Changes a cart that was filled, as its owner may in another window. */
+  const takesOneMore = (cartId: Ids.CartId) =>
+    Effect.gen(function* () {
+      const carts = yield* CartRpc
+      for (const { productId, qty } of itemsOf().slice(0, 1)) {
+        yield* insist(carts.SetItem({ cartId, productId, qty: qty + 1 }))
+      }
+    }).pipe(as(actor, `${correlationId} changes a cart`))
+
   /** Asks the same under the same key, as whoever asked before. */
   const again = ({ repeat, request, userId }: Asked): Effect.Effect<void, never, Clients> => {
     const asking: Effect.Effect<void, never, Clients> =
@@ -327,9 +336,13 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
         const cartId = yield* filledCart
         if (cartId === undefined) return
         const request: CheckoutRequest = { idempotencyKey: key(), cartId, paymentToken: paymentToken(), rail }
-        const second = kind === "checkoutUnderTwoKeys" ? { ...request, idempotencyKey: key("-other") } : request
-        const times = kind === "checkout" ? [request] : [request, second]
-        yield* Effect.forEach(times, (each) => checkout(each), { concurrency: 2, discard: true })
+        if (kind === "checkout") return yield* checkout(request)
+        if (kind === "checkoutTwiceAtOnce") {
+          return yield* Effect.all([checkout(request), checkout(request)], { concurrency: 2, discard: true })
+        }
+        const elsewhere = checkout({ ...request, idempotencyKey: key("-other") })
+        const changed = e < 0.5 ? Effect.andThen(takesOneMore(cartId), elsewhere) : elsewhere
+        yield* Effect.all([checkout(request), changed], { concurrency: 2, discard: true })
         return
       }
       case "release":

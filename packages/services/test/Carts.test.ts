@@ -402,7 +402,9 @@ test(
             }))
           )
           for (const { writtenBy } of taken) writers.add(writtenBy)
-          expect((yield* get(cart)).items).toEqual(
+          const now = yield* get(cart)
+          expect(now.ordersTaken).toBe(of.length)
+          expect(now.items).toEqual(
             cart === twice
               ? [{ productId: product(1), qty: 3 }]
               : [
@@ -436,7 +438,9 @@ test(
           { ...atOnce, discard: true }
         )
         for (const cart of carts) {
-          const { items } = yield* get(cart)
+          const { items, ordersTaken } = yield* get(cart)
+          // Whatever came in meanwhile: that is not counted, what was taken out is.
+          expect(ordersTaken).toBe(2)
           expect(new Map(items.map(({ productId, qty }) => [productId, qty]))).toEqual(
             new Map([
               [product(2), 4],

@@ -42,7 +42,7 @@ test("a process is forgotten a month after its order and its end, unless it or i
           insert into orders.sagas (saga_id, order_id, step, attempt, attempt_id, owner, epoch, deadline, outcome, request,
             updated_at, kind, work, begun_at, cart)
           values (${name}, ${orderId}, ${step}, 1, ${`PAY-${index}`}, 'me', 1, ${at}, 'paid', '{}', ${at}, 'checkout', '{}',
-            ${at}, ${`CART-${index}@1`})`
+            ${at}, ${`CART-${index}#0`})`
         return status === undefined ? process : Effect.andThen(order, process)
       })
       yield* Retention.turn("orders", Orders.passing)

@@ -614,6 +614,35 @@ describe("a payment", () => {
       }).pipe(Effect.scoped)
     ))
 
+  test("at a gateway that answers questions and takes no new money goes on, although each refusal opens its circuit", () =>
+    run(
+      Effect.gen(function* () {
+        const policies = yield* Policies
+        yield* closed
+        const openMs = 50
+        yield* policies.change({
+          "payment.soap": { ...calm["payment.soap"], breaker: { ...never, failuresInARow: 5, openMs } }
+        })
+        const attempt = newAttempt()
+        // The first one dies, so that nobody knows what it did.
+        const gate = yield* Scripted.gate
+        soap.before = () => gate.pass
+        const dying = yield* Effect.forkChild(authorise(attempt))
+        yield* gate.arrived
+        yield* Fiber.interrupt(dying)
+        soap.before = (request) =>
+          Effect.sync(() => {
+            soap.script = [request === "authorise" ? "down" : "ok"]
+          })
+        expect(yield* come(authorise(attempt))).toBe("PaymentUnknown")
+        expect(soap.asked).toEqual(["authorise", "find", ...five("down").map(() => "authorise")])
+        yield* Effect.sleep(2 * openMs)
+        expect(yield* come(authorise(attempt))).toBe("AUTHORISED")
+        expect(soap.asked.slice(7)).toEqual(["find", "void"])
+        expect(held(attempt)).toBe("voided authorised")
+      }).pipe(Effect.ensuring(Effect.ignore(reopened)))
+    ))
+
   test("is resolved by asking; what its gateway never heard of is called off there", () =>
     run(
       Effect.gen(function* () {

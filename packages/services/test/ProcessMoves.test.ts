@@ -34,7 +34,7 @@ const withMoves = <A, E>(run: (moves: Moves) => Effect.Effect<A, E, SqlClient.Sq
     )
   }).pipe(as("ADA", "shopper", "eu"), Effect.scoped, quietly, Effect.runPromise)
 
-const checkout = (who: string, cart = `CART-${who}@1`): ProcessMoves.Checkout => ({
+const checkout = (who: string, cart = `CART-${who}#0`): ProcessMoves.Checkout => ({
   sagaId: `SAGA-${who}`,
   kind: "checkout",
   orderId: Ids.OrderId.make(`ORDER-${who}`),
@@ -152,8 +152,8 @@ test(
         const sql = yield* SqlClient.SqlClient
         const all = [
           ...["A", "B", "C"].map((who) => checkout(who)),
-          checkout("D", "CART-1@1"),
-          checkout("E", "CART-1@1")
+          checkout("D", "CART-1#0"),
+          checkout("E", "CART-1#0")
         ]
         const sagas = yield* Effect.forEach(all, moves.begin, together)
         const names = sagas.flatMap((saga) => (saga === undefined ? [] : [saga.request.caller]))

@@ -6,13 +6,17 @@ import { type Item, maxLines, Quantity } from "../pricing/Quote.ts"
 /** The most units on one line. */
 export const maxQuantity = 99
 
-/** What somebody means to buy. `ownerId` is a user or a guest. */
+/**
+ * What somebody means to buy. `ownerId` is a user or a guest. `ordersTaken` is how many orders were taken out of it: with
+ * the same number it is the same purchase, whatever came in or went.
+ */
 export class Cart extends Schema.Class<Cart>("Cart")({
   cartId: CartId,
   ownerId: UserId,
   guest: Schema.Boolean,
   items: Schema.Array(Schema.Struct({ productId: ProductId, qty: Quantity })),
   currency: Currency,
+  ordersTaken: Schema.Int,
   version: Schema.Int
 }) {}
 

@@ -46,9 +46,9 @@ export const make = Effect.gen(function* () {
   /** The carts that there are, with their items as of the same moment. "offset 0" keeps it a look-up by key for each. */
   const read = Tracing.fn("CartStore.read")(function* (cartIds: ReadonlyArray<string>) {
     const rows = yield* sql`
-      select c.cart_id as "cartId", c.owner_id as "ownerId", c.guest, c.currency, c.version, coalesce(
-        (select jsonb_agg(jsonb_build_object('productId', product_id, 'qty', qty) order by line)
-         from cart.cart_items i where i.cart_id = c.cart_id), '[]') as items
+      select c.cart_id as "cartId", c.owner_id as "ownerId", c.guest, c.currency, c.orders_taken as "ordersTaken",
+        c.version, coalesce((select jsonb_agg(jsonb_build_object('productId', product_id, 'qty', qty) order by line)
+          from cart.cart_items i where i.cart_id = c.cart_id), '[]') as items
       from unnest(${cartIds}::text[]) as wanted (cart_id) cross join lateral (
         select * from cart.carts where cart_id = wanted.cart_id offset 0
       ) c`
@@ -97,17 +97,20 @@ export const make = Effect.gen(function* () {
     const gone = changes.flatMap(itemsGone)
     const rows = yield* sql<{ cartId: string }>`
       with written as (
-        insert into cart.carts as known (cart_id, owner_id, guest, currency, version, created_at, updated_at)
-        select cart_id, owner_id, guest, currency, version, at, at from unnest(
+        insert into cart.carts as known (cart_id, owner_id, guest, currency, orders_taken, version, created_at, updated_at)
+        select cart_id, owner_id, guest, currency, orders_taken, version, at, at from unnest(
           ${each(({ cart }) => cart.cartId)}::text[],
           ${each(({ cart }) => cart.ownerId)}::text[],
           ${each(({ cart }) => cart.guest)}::boolean[],
           ${each(({ cart }) => cart.currency)}::text[],
+          ${each(({ cart }) => cart.ordersTaken)}::int[],
           ${each(({ cart }) => cart.version)}::int[],
           ${each(({ stamp }) => stamp.occurredAt.toISOString())}::text[]::timestamptz[]
-        ) as c (cart_id, owner_id, guest, currency, version, at), set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
+        ) as c (cart_id, owner_id, guest, currency, orders_taken, version, at),
+          set_config('lock_timeout', ${String(lockTimeoutMs)}, true)
         order by cart_id
-        on conflict (cart_id) do update set version = excluded.version, updated_at = excluded.updated_at
+        on conflict (cart_id) do update set orders_taken = excluded.orders_taken, version = excluded.version,
+          updated_at = excluded.updated_at
           where known.version = excluded.version - 1
         returning cart_id
       ), set_rows as (

@@ -85,6 +85,7 @@ export class Carts extends Context.Service<
           guest: stranger || principal.role === "guest",
           items: [],
           currency: regionCurrency[principal.region],
+          ordersTaken: 0,
           version: 1
         })
         const made = yield* store.write({ cart, before: [], stamp: yield* stamp })
@@ -118,7 +119,7 @@ export class Carts extends Context.Service<
       /**
        * Changes a cart. One that is remembered is good enough to write its next version, which is refused when somebody
        * else has written that; for every other answer the cart is looked at. Who loses a race then locks it. What changes
-       * nothing makes no new version: a request that is repeated makes no other cart for a checkout.
+       * nothing makes no new version.
        */
       const changing = Effect.fnUntraced(function* <E>(
         { cart, isNow }: Recalled,
@@ -226,7 +227,7 @@ export class Carts extends Context.Service<
                 yield* store.writeLocked(
                   [...carts.values()].flatMap((cart) => {
                     const order = round.get(cart.cartId)
-                    return order === undefined ? [] : [changed(cart, without(cart.items, order.items), order.stamp)]
+                    return order === undefined ? [] : [taken(cart, order)]
                   })
                 )
               }),
@@ -248,6 +249,9 @@ const changed = (cart: Cart, items: ReadonlyArray<Item>, stamp: Stamp): CartStor
   before: cart.items,
   stamp
 })
+
+const taken = (cart: Cart, { items, stamp }: Ordered): CartStore.Change =>
+  changed(new Cart({ ...cart, ordersTaken: cart.ordersTaken + 1 }), without(cart.items, items), stamp)
 
 const isSame = (before: ReadonlyArray<Item>, after: ReadonlyArray<Item>): boolean =>
   before.length === after.length &&

@@ -84,11 +84,11 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
 
   /** What is bought, and for how much: from the cart, at the prices of now. */
   const quote = Effect.fnUntraced(function* (cartId: Ids.CartId, expectedTotal: number | undefined) {
-    const { items, version } = yield* cart.GetCart({ cartId })
+    const { items, ordersTaken } = yield* cart.GetCart({ cartId })
     if (items.length === 0) return yield* new CartEmpty({ cartId })
     const priced = yield* pricing.Quote({ items })
     const changed = priceChange(expectedTotal, priced)
-    return changed === undefined ? { priced, cartId, cart: `${cartId}@${version}` } : yield* changed
+    return changed === undefined ? { priced, cartId, cart: `${cartId}#${ordersTaken}` } : yield* changed
   })
 
   /** Goes on with a cart that no other checkout turns into an order, or has: two keys do not buy it twice. */

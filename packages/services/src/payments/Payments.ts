@@ -266,8 +266,10 @@ export class Payments extends Context.Service<
 
       /** Becomes one who asks, beside others: what they may have done at the gateway is looked at first. */
       const joining = Effect.fnUntraced(function* (payment: Payment) {
-        const asked = yield* retryLostRace(store.askToo(payment))
-        return asked === undefined ? undefined : ({ payment, asked, others: true } satisfies Asker)
+        const now = yield* retryLostRace(store.askToo(payment))
+        if (now === undefined) return undefined
+        const asker: Asker = { payment, asked: now.asked, others: true }
+        return { asker, calledOff: now.calledOff }
       })
 
       /** Has the money of an attempt held that others have asked for, at whichever gateway it is now. */
@@ -278,15 +280,16 @@ export class Payments extends Context.Service<
         Effect.gen(function* () {
           const payment = yield* known(attemptId)
           if (payment.status !== "INITIATED") return payment
-          const asker = yield* joining(payment)
-          if (asker === undefined) return yield* authoriseToo(attemptId, request)
+          const joined = yield* joining(payment)
+          if (joined === undefined) return yield* authoriseToo(attemptId, request)
           const found = yield* gateways.find(payment.gateway, attemptId).pipe(orUnknown(payment))
-          if (found === undefined) return yield* authoriseAt(asker, request)
-          const now = yield* record(payment, found)
+          if (found === undefined && !joined.calledOff) return yield* authoriseAt(joined.asker, request)
+          const now = found === undefined ? payment : yield* record(payment, found)
           if (now.status !== "INITIATED") return now
           if (now.version !== payment.version) return yield* authoriseToo(attemptId, request)
           // It is being called off here. Who began that may be gone, and as long as somebody asks again, and so has set out
-          // to ask, the reconciler leaves it alone: so it is brought to its end.
+          // to ask, the reconciler leaves it alone: so it is brought to its end. Asking for the money once more would be in
+          // vain, and open the circuit of a gateway that only refuses new money before it is told.
           return yield* callOff(payment, request, "called_off", [])
         })
 

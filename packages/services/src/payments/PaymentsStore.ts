@@ -194,15 +194,15 @@ export const make = Effect.gen(function* () {
   })
 
   /**
-   * Registers one more who sets out to have the money of an open attempt held; how many there have been now. Undefined
-   * when the attempt has changed since.
+   * Registers one more who sets out to have the money of an open attempt held; how many there have been now, and whether it
+   * is being called off. Undefined when the attempt has changed since.
    */
   const askToo = Tracing.fn("PaymentsStore.askToo")(function* (payment: Payment) {
-    const rows = yield* sql<{ asked: number }>`
+    const rows = yield* sql<{ asked: number; calledOff: boolean }>`
       update payments.payments set asked = asked + 1, ask_again_at = ${yield* askAgainAt}
       where attempt_id = ${payment.attemptId} and version = ${payment.version} and status = 'INITIATED'
-      returning asked`
-    return rows[0]?.asked
+      returning asked, called_off as "calledOff"`
+    return rows[0]
   })
 
   /**
