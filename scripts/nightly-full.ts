@@ -209,9 +209,9 @@ try {
   if (!options["no-outages"]) {
     // CI: a server that cannot be had is a failure, and not left out.
     const asked = { MERKATO_OUTAGES: "long", CI: "true" }
-    const outages = () => run(["test", "--timeout", "1200000", "tests/kafka.test.ts"], asked)
+    const outages = () => run(["test", "--timeout", "1200000", "tests/kafka.test.ts", "tests/links.test.ts"], asked)
     const tells = /^\d+ (?:consumers killed|purchases).*$/gm
-    const wereLong = (ended: Ended) => succeeded(ended) && [...ended.stdout.matchAll(tells)].length === 2
+    const wereLong = (ended: Ended) => succeeded(ended) && [...ended.stdout.matchAll(tells)].length === 3
     await step("long outages", outages, wereLong, tells)
   }
 } finally {

@@ -18,16 +18,19 @@ import { admin, idempotencyKey, product } from "../packages/services/test/OrderH
 import { as } from "../packages/services/test/Requests.ts"
 import { settled } from "./support/Books.ts"
 import { inShop } from "./support/InProcess.ts"
-import { runToEnd } from "./support/Processes.ts"
+import { links, through } from "./support/Links.ts"
+import { freePort, runToEnd } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { restShop } from "./support/RestShop.ts"
 import { until } from "./support/Until.ts"
 
-const server = await realServer("clickhouse", "what days brought, in ClickHouse")
-afterAll(() => server?.stop(), 30_000)
+const what = "what days brought, in ClickHouse"
+const [server, between] = await Promise.all([realServer("clickhouse", what), links(what)])
+afterAll(() => Promise.all([server?.stop(), between?.stop()]), 30_000)
 const url = new URL(server?.settings["CLICKHOUSE_URL"] ?? "http://127.0.0.1/")
 
 const environment = (database: string) => ({ CLICKHOUSE_URL: new URL(database, url).href })
+const link = await between?.to("clickhouse", url.host, await freePort())
 
 const connected = (database: string) =>
   ClickHouseClient.make({ url: url.origin, username: url.username, password: url.password, database })
@@ -89,7 +92,7 @@ const rowsOf = (versions: ReadonlyArray<number>, cents: ReadonlyArray<number> = 
     versions.map((version) => event(version, cents[version - 1]))
   )
 
-describe.skipIf(server === undefined)("what days brought, in ClickHouse", () => {
+describe.skipIf(server === undefined || between === undefined)("what days brought, in ClickHouse", () => {
   test("is the same in whatever order events come, however often, and in whatever batches, merged or not", () =>
     Effect.gen(function* () {
       const clickhouse = yield* connected("rows")
@@ -219,7 +222,7 @@ describe.skipIf(server === undefined)("what days brought, in ClickHouse", () => 
   )
 
   test(
-    "is read in Postgres while ClickHouse hangs and after it was killed, and catches up when it is back",
+    "is read in Postgres while ClickHouse or the link to it hangs, and when they are gone, and catches up when they are back",
     () =>
       inShop(
         Effect.gen(function* () {
@@ -252,11 +255,26 @@ describe.skipIf(server === undefined)("what days brought, in ClickHouse", () => 
           yield* settled
           yield* caughtUp(store)
           expect(yield* counted).toEqual([1, 0])
+          let bought = 1
+          yield* Effect.promise(async () => link?.slow(50))
+          yield* buy
+          yield* settled
+          yield* caughtUp(store)
+          expect(yield* counted).toEqual([++bought, 0])
+          yield* Effect.promise(async () => link?.mend())
+          for (const worsen of [() => link?.silence("downstream"), () => link?.silence(), () => link?.cut()]) {
+            yield* Effect.promise(async () => worsen())
+            yield* buy
+            yield* settled
+            expect(yield* counted).toEqual([++bought, 0])
+            yield* Effect.promise(async () => link?.mend())
+            yield* caughtUp(store)
+          }
           server?.freeze()
           try {
             yield* buy
             yield* settled
-            expect(yield* counted).toEqual([2, 0])
+            expect(yield* counted).toEqual([++bought, 0])
           } finally {
             server?.thaw()
           }
@@ -273,12 +291,12 @@ describe.skipIf(server === undefined)("what days brought, in ClickHouse", () => 
             })
           )
           yield* settled
-          expect(yield* counted).toEqual([2, 25])
+          expect(yield* counted).toEqual([bought, 25])
           yield* Effect.promise(async () => server?.start())
           yield* caughtUp(store)
-          expect((yield* all(store)).length).toBe(3)
+          expect((yield* all(store)).length).toBe(bought + 1)
         }).pipe(Effect.scoped, Effect.provide(Logger.layer([]))),
-        environment("hangs")
+        { CLICKHOUSE_URL: link === undefined ? "" : through(environment("hangs").CLICKHOUSE_URL, link) }
       ),
     90_000
   )

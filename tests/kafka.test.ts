@@ -2,22 +2,18 @@ import { afterAll, describe, expect, test } from "bun:test"
 import { Admin } from "@platformatic/kafka"
 import { Context, Effect, Layer, Logger, Metric, Option, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
-import { allEvents } from "@merkato/domain/events"
 import { Topic } from "@merkato/domain/kernel/Event"
-import { registeredSchema } from "@merkato/domain/kernel/EventSchema"
-import { OrderCreated, OrderFulfilled } from "@merkato/domain/orders/OrderEvents"
+import { OrderCreated } from "@merkato/domain/orders/OrderEvents"
 import { EventBus } from "@merkato/infra/events/EventBus"
 import * as KafkaEventBus from "@merkato/infra/events/KafkaEventBus"
 import * as Brokers from "@merkato/infra/events/kafka/Brokers"
-import * as ConfluentSchemaRegistry from "@merkato/infra/events/registry/ConfluentSchemaRegistry"
 import * as Lag from "@merkato/infra/events/Lag"
-import { Policies } from "@merkato/infra/policy/Policies"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as Migrations from "@merkato/infra/postgres/Migrations"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { contextNames, contexts } from "@merkato/services/contexts"
 import { message } from "../packages/infra/test/EventBus.contract.ts"
-import { schemaRegistryContract } from "../packages/infra/test/SchemaRegistry.contract.ts"
+import { registryContract } from "../packages/infra/test/ConfluentSchemaRegistry.contract.ts"
 import { lookInto, wrongAtRest } from "./support/Audit.ts"
 import { settled } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
@@ -25,7 +21,7 @@ import { Client, text, tokenFor } from "./support/Client.ts"
 import { type Exported, startCollector } from "./support/Collector.ts"
 import * as Consumers from "./support/ConsumerProcesses.ts"
 import { kafkaBroker } from "./support/KafkaBroker.ts"
-import { type Link, type Links, links } from "./support/Links.ts"
+import { hostOf, type Links, links, through } from "./support/Links.ts"
 import { freePort, runToEnd, startApp, temporaryFolder } from "./support/Processes.ts"
 import { realServer } from "./support/RealServer.ts"
 import { openFor, stockUp } from "./support/Shoppers.ts"
@@ -56,6 +52,7 @@ afterAll(
 const toKafka = kafka && (await between?.to("kafka", kafka.brokers, portBeforeKafka))
 const redisUrl = redis?.settings["REDIS_URL"] ?? ""
 const registryUrl = registry?.settings["SCHEMA_REGISTRY_URL"] ?? ""
+const toRegistry = registry && (await between?.to("registry", hostOf(registryUrl), await freePort()))
 
 describe("--profile full", () => {
   test("wants to know where its servers are", async () => {
@@ -95,52 +92,7 @@ describe("--profile full", () => {
   })
 })
 
-if (registry !== undefined) {
-  const confluent = ConfluentSchemaRegistry.layer(registryUrl).pipe(Layer.provide(Policies.layerWith()))
-  const level = async (set?: string): Promise<unknown> => {
-    const body = JSON.stringify({ compatibility: set })
-    const headers = { "content-type": "application/json" }
-    if (set !== undefined) await fetch(`${registryUrl}/config`, { method: "PUT", headers, body })
-    const { compatibilityLevel } = Object(await (await fetch(`${registryUrl}/config`)).json())
-    return compatibilityLevel
-  }
-  const register = (...args: ReadonlyArray<string>) =>
-    runToEnd("merkato", ["contracts", "register", ...args], { SCHEMA_REGISTRY_URL: registryUrl })
-
-  schemaRegistryContract("with Confluent's API", confluent)
-
-  describe("a registry of schemas with Confluent's API", () => {
-    test("is brought to BACKWARD for all subjects, and left alone where it is stricter", async () => {
-      const open = () => Effect.runPromise(Effect.scoped(Layer.build(confluent)))
-      expect(await level("NONE")).toBe("NONE")
-      await open()
-      expect(await level()).toBe("BACKWARD")
-      expect(await level("FULL_TRANSITIVE")).toBe("FULL_TRANSITIVE")
-      await open()
-      expect(await level("BACKWARD")).toBe("BACKWARD")
-    })
-
-    test("gets the schemas by hand, too, and says which one it refuses", async () => {
-      const done = await register()
-      expect([done.code, done.stdout.trim()]).toEqual([0, `${allEvents.length} schemas are registered`])
-      const { type } = OrderFulfilled
-      const place = `${registryUrl}/subjects/${type}`
-      const other = { ...registeredSchema(OrderFulfilled), properties: { orderId: { type: "integer" } } }
-      await fetch(place, { method: "DELETE" })
-      await fetch(`${place}/versions`, {
-        method: "POST",
-        headers: { "content-type": "application/json" },
-        body: JSON.stringify({ schemaType: "JSON", schema: JSON.stringify(other) })
-      })
-      for (const args of [["--check"], []]) {
-        const refused = await register(...args)
-        expect([refused.code, refused.stdout]).toEqual([1, ""])
-        expect(refused.stderr).toContain(`The schema registry refuses the schema of ${type}: `)
-      }
-      await fetch(place, { method: "DELETE" })
-    })
-  })
-}
+if (registry !== undefined && toRegistry !== undefined) registryContract(registryUrl, toRegistry)
 
 /** Asks until the answer is good; the last one when it never is. */
 const until = async <A>(ask: () => Promise<A>, good: (answer: A) => boolean): Promise<A> => {
@@ -195,15 +147,6 @@ const copyBus = Effect.gen(function* () {
   return all.length
 })
 
-/** The same server through a link. */
-const through = (url: string, { address }: Link): string => {
-  const copy = new URL(url)
-  copy.host = address
-  // Not over a Unix socket.
-  copy.searchParams.delete("host")
-  return copy.href
-}
-
 /** Statements that are made, and messages that are sent, on the way of an order; and what each of them is done in, nearest first. */
 const wayOfAnOrder = {
   reserved: [["postgres", "Inventory.reserve", "Orders.place", "POST"]],
@@ -247,8 +190,6 @@ const linksToReadModels = async (between: Links) => {
     replayed: ["product_search_index", "orders_by_customer_cassandra"]
   }
 }
-
-const hostOf = (url: string) => new URL(url).host
 
 if (kafka !== undefined && toKafka !== undefined) {
   test(
@@ -369,7 +310,7 @@ if (
   toKafka !== undefined &&
   redis !== undefined &&
   between !== undefined &&
-  registry !== undefined
+  toRegistry !== undefined
 ) {
   test(
     "people shop, over two processes, while Kafka is killed and each link is slow, silent and cut: nothing is lost, and nothing done twice",
@@ -390,12 +331,14 @@ if (
           ...toReadModels.settings
         }
         const profile = night ? ["--profile", "full"] : []
+        // It is asked at the start, and by nobody after that.
+        yield* Effect.promise(() => toRegistry.slow(20))
         const shop = yield* Effect.acquireRelease(
           Effect.promise(() =>
             startApp("shop", [...profile, "--processes", "2", "--no-seed", "--data-dir", path], {
               ...settings,
               REDIS_URL: through(redisUrl, toRedis),
-              SCHEMA_REGISTRY_URL: registryUrl,
+              SCHEMA_REGISTRY_URL: through(registryUrl, toRegistry),
               MERKATO_TRACE_SAMPLING: "0",
               OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: `${collector.url}/v1/traces`,
               OTEL_BSP_SCHEDULE_DELAY: "100"
@@ -405,6 +348,7 @@ if (
         )
         const registered = yield* Effect.promise(() => fetch(`${registryUrl}/subjects/${OrderCreated.type}/versions`))
         expect(yield* Effect.promise(() => registered.json())).toEqual([1])
+        yield* Effect.promise(toRegistry.cut)
         const people = yield* Effect.promise(async () => {
           const admin = await tokenFor(path, "ADMIN", "admin")
           const products = await stockUp(new Client(shop.url, admin))

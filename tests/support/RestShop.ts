@@ -154,13 +154,19 @@ export class RestShop {
   }
 }
 
-/** Opens a shop for the tests of a file, and closes it after them. */
-export const restShop = (environment: Readonly<Record<string, string>> = {}): (() => RestShop) =>
+type Environment = Readonly<Record<string, string>>
+
+/** Opens a shop for the tests of a file, and closes it after them; what it is told may depend on the URL of its database. */
+export const restShop = (
+  environment: Environment | ((databaseUrl: string) => Promise<Environment>) = {}
+): (() => RestShop) =>
   heldOpen(
     Effect.gen(function* () {
       const database = yield* TestDatabase.fresh
       const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
-      const settings = { DATABASE_URL: Redacted.value(database.url), ...environment }
+      const url = Redacted.value(database.url)
+      const told = typeof environment === "function" ? yield* Effect.promise(() => environment(url)) : environment
+      const settings = { DATABASE_URL: url, ...told }
       const running = yield* Effect.promise(() => startApp("shop", ["--data-dir", folder.path, "--no-seed"], settings))
       const runtime = ManagedRuntime.make(
         Layer.mergeAll(

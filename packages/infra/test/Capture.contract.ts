@@ -1,13 +1,14 @@
 // What Debezium does as the relay, on a real Kafka Connect: the same as our relay, as far as one that reads the log can.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { Context, Effect, Exit, Layer, Logger, Schema, Scope } from "effect"
+import { Context, Effect, Exit, Layer, Logger, Redacted, Schema, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { Kafka, logLevel } from "kafkajs"
 import * as Event from "@merkato/domain/kernel/Event"
 import { Principal, RequestContext, system } from "@merkato/domain/kernel/RequestContext"
 import { Client, text, tokenFor } from "../../../tests/support/Client.ts"
 import type { KafkaBroker } from "../../../tests/support/KafkaBroker.ts"
-import { runToEnd, startApp, temporaryFolder } from "../../../tests/support/Processes.ts"
+import { hostOf, type Link, type Links, through } from "../../../tests/support/Links.ts"
+import { freePort, runToEnd, startApp, temporaryFolder } from "../../../tests/support/Processes.ts"
 import type { RealServer } from "../../../tests/support/RealServer.ts"
 import { stockUp } from "../../../tests/support/Shoppers.ts"
 import { until } from "../../../tests/support/Until.ts"
@@ -57,11 +58,18 @@ const dropSlot = Effect.gen(function* () {
     select pg_drop_replication_slot(slot_name)::text from pg_replication_slots where database = current_database()`
 })
 
+interface Way {
+  readonly toKafka: Link
+  readonly between: Links
+}
+
 /** Stops the Connect afterwards. */
-export const captureContract = (kafka: KafkaBroker, connect: RealServer): void => {
+export const captureContract = (kafka: KafkaBroker, connect: RealServer, { toKafka, between }: Way): void => {
   type Ground = SqlClient.SqlClient | EventStore | EventBus
   let ground: Context.Context<Ground> | undefined
   const scope = Scope.makeUnsafe()
+  /** Connect's, to the brokers and to the database; and the shop's, to Connect. */
+  const ways: Array<readonly [string, Link]> = [["Kafka", toKafka]]
 
   const run = <A>(body: Effect.Effect<A, unknown, Ground | Scope.Scope>): Promise<A> => {
     if (ground === undefined) throw new Error("Debezium does not run")
@@ -120,12 +128,20 @@ export const captureContract = (kafka: KafkaBroker, connect: RealServer): void =
             )
           )
           const brokers = yield* Brokers.parse(kafka.brokers)
+          const link = (name: string, to: string) =>
+            Effect.promise(async () => {
+              const made = await between.to(name, hostOf(to), await freePort())
+              ways.push([name, made])
+              return through(to, made)
+            })
+          const linkedUrl = Redacted.make(yield* link("Postgres", Redacted.value(url)))
+          const linkedConnect = yield* link("Connect", connectUrl)
           const layer = Layer.mergeAll(
             EventStore.layer("shop").pipe(
               Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
               Layer.provideMerge(database)
             ),
-            Connector.layer(connectUrl, [url]).pipe(
+            Connector.layer(linkedConnect, [linkedUrl]).pipe(
               Layer.provide(Policies.layerWith()),
               Layer.provideMerge(KafkaEventBus.layer({ brokers, topics: [topic] }))
             )
@@ -255,6 +271,28 @@ export const captureContract = (kafka: KafkaBroker, connect: RealServer): void =
           })
         ),
       120_000
+    )
+
+    test(
+      "loses nothing and keeps each key's order over links that are slow, silent and cut, and goes on by itself",
+      () =>
+        run(
+          Effect.gen(function* () {
+            let count = 0
+            for (const [name, link] of ways) {
+              for (const worsen of [() => link.slow(50), () => link.silence(), link.cut]) {
+                yield* Effect.promise(worsen)
+                yield* append(happened("LINKED", ++count), happened("LINKED", ++count))
+                yield* Effect.sleep("1 second")
+                yield* append(happened("LINKED", ++count))
+                yield* Effect.promise(link.mend)
+                const all = yield* arrived(["LINKED"], count)
+                expect([name, versions(all, "LINKED")]).toEqual([name, upTo(count)])
+              }
+            }
+          })
+        ),
+      withinMs * 9
     )
 
     test("brings people news of their orders; and so does the shop's own relay, when the shop is started with that again", async () => {

@@ -23,12 +23,12 @@ const open = (url: string) =>
   )
 
 /** A Connect that notes what it is asked. */
-const connect = (answer: (path: string, method: string, nth: number) => Response) => {
+const connect = (answer: (path: string, method: string, nth: number) => Response, port = 0) => {
   const asked: Array<string> = []
   const bodies: Array<unknown> = []
   const server = Bun.serve({
     hostname: "127.0.0.1",
-    port: 0,
+    port,
     fetch: async (request) => {
       const { pathname, search } = new URL(request.url)
       asked.push(`${request.method} ${pathname}${search}`)
@@ -111,6 +111,27 @@ describe("the connector of a database", () => {
         state = "FAILED"
         const [first] = yield* eventually(restarts, (all) => all.length > 0)
         expect(first).toBe(`POST /connectors/${name}/restart?includeTasks=true&onlyFailed=true`)
+      }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
+    )
+  })
+
+  test("is looked after again when Connect is back that was away", async () => {
+    let state = "RUNNING"
+    const answer = (path: string) =>
+      path.endsWith("/status")
+        ? Response.json({ connector: { state: "RUNNING" }, tasks: [{ id: 0, state }] })
+        : Response.json(settings)
+    const server = connect(answer)
+    await Effect.runPromise(
+      Effect.gen(function* () {
+        yield* Layer.build(connector(server.url, "5 millis"))
+        yield* Effect.promise(() => server[Symbol.asyncDispose]())
+        yield* Effect.sleep("100 millis")
+        state = "FAILED"
+        const again = connect(answer, Number(new URL(server.url).port))
+        yield* Effect.addFinalizer(() => Effect.promise(() => again[Symbol.asyncDispose]()))
+        const restarts = Effect.sync(() => again.asked.filter((line) => line.startsWith("POST")))
+        expect((yield* eventually(restarts, (all) => all.length > 0)).length).toBeGreaterThan(0)
       }).pipe(Effect.scoped, Effect.provide(Logger.layer([])))
     )
   })

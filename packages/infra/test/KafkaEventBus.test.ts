@@ -7,6 +7,8 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { OrderFulfilled } from "@merkato/domain/orders/OrderEvents"
 import { kafkaBroker } from "../../../tests/support/KafkaBroker.ts"
+import { links } from "../../../tests/support/Links.ts"
+import { freePort } from "../../../tests/support/Processes.ts"
 import { realServer } from "../../../tests/support/RealServer.ts"
 import { Archive } from "../src/archive/Archive.ts"
 import { deadLetterTopic, type Delivery, EventBus } from "../src/events/EventBus.ts"
@@ -18,9 +20,14 @@ import * as Files from "../src/objects/Files.ts"
 import { captureContract } from "./Capture.contract.ts"
 import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
 
-const kafka = await kafkaBroker("the event bus on Kafka")
-const debezium = kafka && (await realServer("debezium", "Debezium as the relay", {}, kafka))
-afterAll(() => kafka?.stop(), 60_000)
+const portBeforeKafka = await freePort()
+const [kafka, between] = await Promise.all([
+  kafkaBroker("the event bus on Kafka", `127.0.0.1:${portBeforeKafka}`),
+  links("the event bus on Kafka")
+])
+const toKafka = kafka && (await between?.to("kafka", kafka.brokers, portBeforeKafka))
+const debezium = kafka && toKafka && (await realServer("debezium", "Debezium as the relay", {}, kafka))
+afterAll(() => Promise.all([kafka?.stop(), between?.stop()]), 60_000)
 
 const upTo = (count: number): ReadonlyArray<number> => Array.from({ length: count }, (_, index) => index + 1)
 
@@ -64,7 +71,7 @@ test("partitions are dealt out once each, evenly, and only to who wants the topi
   expect(hands.get("1")?.filter(({ topic }) => topic === "a")).toHaveLength(2)
 })
 
-if (kafka !== undefined) {
+if (kafka !== undefined && toKafka !== undefined) {
   const brokers = await Effect.runPromise(Brokers.parse(kafka.brokers))
   const layer = KafkaEventBus.layer({ brokers, topics: [] })
   const start = Effect.map(Layer.build(Layer.fresh(layer)), (context) => Context.get(context, EventBus))
@@ -321,7 +328,7 @@ if (kafka !== undefined) {
       })
     ))
 
-  if (debezium !== undefined) captureContract(kafka, debezium)
+  if (debezium !== undefined && between !== undefined) captureContract(kafka, debezium, { toKafka, between })
 
   test(
     "consumers that come and go lose nothing, keep each key's order, and never work on one partition together",

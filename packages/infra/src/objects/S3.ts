@@ -31,6 +31,18 @@ class Answered extends Error {
   }
 }
 
+/** What Bun's client does not say of a connection, but by its code: ConnectionRefused, ConnectionClosed… */
+class NotConnected extends Error {
+  constructor(readonly code: string) {
+    super(`S3: ${code}`)
+  }
+}
+
+const toldBy = (error: unknown) =>
+  error instanceof Error && "code" in error && error.message === "an unexpected error has occurred"
+    ? new NotConnected(String(error.code))
+    : error
+
 const isMissing = (error: unknown) =>
   error instanceof Error && "code" in error && (error.code === "NoSuchKey" || error.code === "NotFound")
 
@@ -86,7 +98,10 @@ export const layer = (options: S3Options) =>
       })
       const guarded = guard<ObjectStoreUnavailable>("object.store", { transient: isTransient })
       const work = <A>(promise: (signal: AbortSignal) => Promise<A>) =>
-        Effect.tryPromise({ try: promise, catch: (cause) => new ObjectStoreUnavailable({ cause }) }).pipe(
+        Effect.tryPromise({
+          try: promise,
+          catch: (cause) => new ObjectStoreUnavailable({ cause: toldBy(cause) })
+        }).pipe(
           guarded,
           Effect.mapError((error) =>
             error instanceof ObjectStoreUnavailable ? error : new ObjectStoreUnavailable({ cause: error })

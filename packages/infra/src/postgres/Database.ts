@@ -1,8 +1,9 @@
 import { PgClient, PgTypes } from "@effect/sql-pg"
-import { Cause, Effect, type Redacted, Result, Schedule } from "effect"
+import { Cause, Effect, Redacted, Result, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type { Duplex } from "node:stream"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
+import * as AnsweringStream from "./AnsweringStream.ts"
 
 /** int8 as a number: every bigint of ours (positions, minor units, counts) is a safe integer; one that is not fails. */
 const types = PgTypes.makeRegistry()
@@ -32,6 +33,11 @@ export interface DatabaseOptions {
   readonly applicationName: string
   /** Longest run of one statement, in milliseconds; 10,000 unless told. */
   readonly statementTimeoutMs?: number
+  /**
+   * After so many milliseconds without an answer a connection over TCP is lost: 5,000 more than a statement may run, in which
+   * Postgres would have answered at least that it took too long. Never where statements may run for ever.
+   */
+  readonly answerWithinMs?: number
   /** Opens a connection's stream of bytes; TCP to the URL's host unless told. */
   readonly stream?: () => Duplex
 }
@@ -58,9 +64,20 @@ const withLostAsFailure = (client: PgClient.PgClient): PgClient.PgClient => {
   })
 }
 
+/** Milliseconds that an answer may be on its way. */
+const onTheWayMs = 5_000
+
+const streamOf = ({ answerWithinMs, statementTimeoutMs = 10_000, stream, url }: DatabaseOptions) => {
+  const withinMs = answerWithinMs ?? (statementTimeoutMs === 0 ? undefined : statementTimeoutMs + onTheWayMs)
+  const to = AnsweringStream.tcpOf(Redacted.value(url))
+  if (stream !== undefined || withinMs === undefined || to === undefined) return stream
+  return () => AnsweringStream.open(to, withinMs)
+}
+
 /** A pool of connections to one Postgres. */
-export const layer = (options: DatabaseOptions) =>
-  PgClient.layerFrom(
+export const layer = (options: DatabaseOptions) => {
+  const stream = streamOf(options)
+  return PgClient.layerFrom(
     Effect.map(
       PgClient.make({
         url: options.url,
@@ -68,7 +85,7 @@ export const layer = (options: DatabaseOptions) =>
         maxConnections: options.maxConnections,
         minConnections: Math.min(2, options.maxConnections),
         applicationName: options.applicationName,
-        ...(options.stream === undefined ? {} : { stream: options.stream }),
+        ...(stream === undefined ? {} : { stream }),
         startupParameters: {
           statement_timeout: String(options.statementTimeoutMs ?? 10_000),
           idle_in_transaction_session_timeout: "60000",
@@ -79,6 +96,7 @@ export const layer = (options: DatabaseOptions) =>
       withLostAsFailure
     )
   )
+}
 
 /** The transaction lost against another and was rolled back whole: it may simply run again. */
 const lostRace = (error: unknown): boolean =>

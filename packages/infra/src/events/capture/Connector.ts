@@ -38,6 +38,8 @@ export const settingsOf = (databaseUrl: Redacted.Redacted): { readonly name: str
       "table.include.list": "none[.]none",
       "message.prefix.include.list": messagePrefix.replaceAll(".", "[.]"),
       "poll.interval.ms": "20",
+      // Before it connects again to a database that it has lost, again and again; its own default is ten times as long.
+      "retriable.restart.connector.wait.ms": "1000",
       transforms: "decode,route,drop",
       "transforms.decode.type": "io.debezium.connector.postgresql.transforms.DecodeLogicalDecodingMessageContent",
       "transforms.route.type": "io.debezium.transforms.outbox.EventRouter",
