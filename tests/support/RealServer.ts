@@ -1,5 +1,5 @@
 import { spawn } from "node:child_process"
-import { readFileSync } from "node:fs"
+import { existsSync, readdirSync, readFileSync } from "node:fs"
 import { join } from "node:path"
 import { kill } from "./Crash.ts"
 import { temporaryFolder } from "./Processes.ts"
@@ -34,6 +34,15 @@ const servers = (args: ReadonlyArray<string>, environment: Readonly<Record<strin
     child.stderr.on("data", (chunk) => void (stderr += String(chunk)))
     child.once("close", (code) => resolve({ ok: code === 0, stdout, stderr }))
   })
+
+/** Stops a process, and waits until none of its threads runs any more: a busy one still answers for a moment. */
+const freeze = (pid: number) => {
+  process.kill(pid, "SIGSTOP")
+  const threads = `/proc/${pid}/task`
+  if (!existsSync(threads)) return
+  const runs = (thread: string) => !/\) [TtZ]/.test(readFileSync(`${threads}/${thread}/stat`, "utf8"))
+  for (let looks = 0; looks < 1_000 && readdirSync(threads).some(runs); looks++) Bun.sleepSync(1)
+}
 
 /**
  * Starts a server as scripts/servers does; the first time it is downloaded. Where it cannot be had there is none, and the
@@ -75,7 +84,7 @@ export const realServer = async (
     ),
     folder: path,
     kill: () => kill(pid()),
-    freeze: () => process.kill(pid(), "SIGSTOP"),
+    freeze: () => freeze(pid()),
     thaw: () => process.kill(pid(), "SIGCONT"),
     start: async () => {
       const again = await up()
