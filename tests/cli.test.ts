@@ -161,6 +161,10 @@ describe("what cannot be is refused with a sentence", () => {
     [["bogus"], /^Unknown subcommand "bogus" for "merkato"/],
     [["token"], /^Missing required flag: --user/],
     [["token", "--user", "a b", "--role", "admin"], /Expected: an id: 1 to 64 of/],
+    [
+      ["token", "--user", "U", "--role", "admin", "--data-dir", ""],
+      /^Missing value for flag --data-dir. Expected: a folder/
+    ],
     [["token", "--user", "U", "--role", "admin", "--ttl", "soon"], /Expected: a time such as 10s, 5m or 12h/],
     [["seed", "--url", "shop"], /Expected: the address of a shop/],
     [["seed", ...here], /^There are no keys in \S+: name the shop's data folder with --data-dir\.$/],

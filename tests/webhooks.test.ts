@@ -257,11 +257,12 @@ describe("a partner", () => {
     expect((await shop().anyone.get("/api/v1/webhooks/subscriptions")).status).toBe(401)
     expect((await subscribe(hal, "/hal", ["ecommerce.payment.payment.captured.v1"])).status).toBe(400)
     expect((await subscribe(hal, "/hal", [])).status).toBe(400)
-    const elsewhere = { url: "ftp://hooks.example.com/", eventTypes: [created] }
-    expect((await hal.post("/api/v1/webhooks/subscriptions", elsewhere)).body).toMatchObject({
-      status: 400,
-      errors: [{ path: "url" }]
-    })
+    const ours = `http://127.0.0.1:${receiver.port}/hal`
+    const notUrls = ["", " ", ` ${ours}`, `${ours}\n`, `${ours}\u0000`, `${ours}?\ud800`, `${ours}\u0007`]
+    for (const url of ["ftp://hooks.example.com/", ...notUrls]) {
+      const answer = await hal.post("/api/v1/webhooks/subscriptions", { url, eventTypes: [created] })
+      expect(answer.body).toMatchObject({ status: 400, errors: [{ path: "url" }] })
+    }
     expect((await hal.request("DELETE", path)).status).toBe(204)
     expect((await hal.get(path)).status).toBe(404)
   })

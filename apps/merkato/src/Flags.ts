@@ -10,6 +10,10 @@ export const dataDir = Flag.String("data-dir").pipe(
   Flag.withDescription("The shop's folder, with its database and keys (default .merkato; MERKATO_DATA_DIR)"),
   Flag.withFallbackConfig(Config.String("MERKATO_DATA_DIR")),
   Flag.withDefault(".merkato"),
+  Flag.filter(
+    (folder) => folder !== "",
+    () => "a folder"
+  ),
   Flag.map((folder) => resolve(folder))
 )
 

@@ -52,9 +52,21 @@ const run = (options: Options) =>
 const mostProcesses = 8
 
 const flags = {
-  port: Flag.Int("port").pipe(Flag.withDescription("Port to listen on (MERKATO_HTTP_PORT; 8080)"), Flag.optional),
+  port: Flag.Int("port").pipe(
+    Flag.withDescription("Port to listen on (MERKATO_HTTP_PORT; 8080)"),
+    Flag.filter(
+      (port) => port >= 1 && port <= 65_535,
+      () => "a whole number from 1 to 65535"
+    ),
+    Flag.optional
+  ),
   dataDir: Flag.String("data-dir").pipe(
     Flag.withDescription("Folder for the database, the keys and the logs (MERKATO_DATA_DIR; .merkato)"),
+    // An unset variable of a shell; the working directory would be filled with the database and the keys.
+    Flag.filter(
+      (folder) => folder !== "",
+      () => "a folder"
+    ),
     Flag.optional
   ),
   profile: Flag.Literals("profile", ["embedded", "full"]).pipe(

@@ -566,6 +566,39 @@ describe("a database that is away is waited for, and nothing is given up on:", (
   /** What use cases make of it (`orUnavailable`). */
   const asUseCases = (event: Envelope) => Database.orUnavailable("shop")(count(event))
 
+  for (const [state, how] of [
+    ["53100", "its disk is full"],
+    ["53200", "it has no memory left"],
+    ["58030", "its disk fails"],
+    ["25006", "it only reads, as a standby does"]
+  ] as const) {
+    test(
+      how,
+      () =>
+        inContext(
+          Effect.gen(function* () {
+            const refusal = Effect.flatMap(SqlClient.SqlClient, (sql) =>
+              Effect.asVoid(sql.unsafe(`do $$ begin raise exception 'not now' using errcode = '${state}'; end $$`))
+            )
+            // As many as there are tries, of the consumer's own statement; after them one of a use case.
+            let refusals = Consumer.attempts + 1
+            yield* start((event) =>
+              Effect.suspend((): Work => {
+                if (refusals-- <= 0) return count(event)
+                return refusals > 0 ? refusal : Database.orUnavailable("shop")(refusal)
+              })
+            )
+            yield* publish(inARow(3))
+            expect(yield* allTaken()).toBe(0)
+            expect(refusals).toBeLessThanOrEqual(0)
+            expect(yield* deadLetters).toEqual([])
+            expect(yield* effects).toEqual([1, 2, 3])
+          })
+        ),
+      20_000
+    )
+  }
+
   for (const [how, cut] of [
     [
       "its connections are ended by an administrator",

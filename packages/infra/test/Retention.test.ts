@@ -79,7 +79,7 @@ test(
         yield* Retention.turn("shelf", [jars]).pipe(kept("30"))
         expect((yield* left).length).toBe(2)
         const never = yield* Effect.exit(Retention.turn("shelf", [jars]).pipe(kept("0")))
-        expect(String(never)).toContain("KEEP_JARS_DAYS is in days, and at least 1")
+        expect(String(never)).toContain('Expected a value between 1 and 10000\n  at ["KEEP_JARS_DAYS"]')
         yield* Retention.turn("shelf", [jars]).pipe(kept("28"))
         expect(yield* left).toEqual([])
       })

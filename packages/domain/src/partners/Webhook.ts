@@ -2,8 +2,17 @@ import { Schema } from "effect"
 import { DeliveryId, EventId, Id, SubscriptionId, UserId } from "../kernel/Ids.ts"
 import { PublicEventType } from "./OpenToPartners.ts"
 
-/** Where a partner wants to be told: an absolute URL; which ones are taken is for the deployment to say. */
-export const WebhookUrl = Schema.String.check(Schema.isMinLength(1), Schema.isMaxCodePoints(2_048))
+/** The document says it without classes of Unicode, which not every program that reads it knows. */
+const isUnbroken = Schema.makeFilter<string>(
+  (url) => (/[\s\p{Cc}\p{Cs}]/u.test(url) ? "Expected a URL without white space and control characters" : undefined),
+  { title: "unbroken text", toJsonSchema: () => ({ pattern: "^[^\\s\\u0000-\\u001f\\u007f-\\u009f]+$" }) }
+)
+
+/**
+ * Where a partner wants to be told: an absolute URL; which ones are taken is for the deployment to say. White space, control
+ * characters and lone surrogates are in no URL (RFC 3986): parsers drop or replace them, and what is kept is what is asked.
+ */
+export const WebhookUrl = Schema.String.check(Schema.isMinLength(1), Schema.isMaxCodePoints(2_048), isUnbroken)
 
 /** What a partner wants to be told of; each type once. */
 export const EventTypes = Schema.Array(PublicEventType).check(

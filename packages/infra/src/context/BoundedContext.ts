@@ -110,6 +110,7 @@ export const make = <
         )
   const running = Layer.effectDiscard(
     Effect.gen(function* () {
+      yield* Retention.settings(options.passing ?? [])
       for (const consumer of consumers) yield* Effect.forkScoped(Consumers.run(name, consumer))
       for (const copy of copies) yield* keptUp(name, copy)
       if (!(yield* KeepsHouse)) return

@@ -1,4 +1,4 @@
-import { Clock, Config, Effect } from "effect"
+import { Clock, Config, Effect, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { uuidV7 } from "@merkato/domain/kernel/Ids"
 import { keptMs } from "../idempotency/Idempotency.ts"
@@ -50,12 +50,16 @@ export interface Passing {
   readonly where?: (sql: SqlClient.SqlClient, before: Date) => Statement.Fragment
 }
 
+/** Days that can be set: at least one, and no more than lie between now and the first id that begins with its time. */
+const Days = Schema.Finite.check(Schema.isBetween({ minimum: 1, maximum: 10_000 }))
+
 const daysOf = ({ days, setting }: Passing) =>
   setting === undefined
     ? Effect.succeed(days)
-    : Effect.flatMap(Effect.orDie(Config.Finite(setting).pipe(Config.withDefault(days))), (wanted) =>
-        wanted >= 1 ? Effect.succeed(wanted) : Effect.die(new Error(`${setting} is in days, and at least 1`))
-      )
+    : Effect.orDie(Config.schema(Days, setting).pipe(Config.withDefault(days)))
+
+/** Reads every setting, so that one that makes no sense is told at the start, and not at the first turn. */
+export const settings = (own: ReadonlyArray<Passing>) => Effect.forEach(own, daysOf, { discard: true })
 
 /**
  * Deletes what is older, however much there is: however fast rows came, they go as fast. Each statement deletes a range that

@@ -135,16 +135,17 @@ export const transaction = <A, E, R>(
   Effect.flatMap(SqlClient.SqlClient, (sql) => retryLostRace(sql.withTransaction(effect)))
 
 /**
- * The server is stopping, has crashed, is starting, is full, or has hung up on a transaction that did nothing for a
- * minute: SQLSTATEs for which the driver has no reason of its own.
+ * The server is stopping, has crashed, is starting, has no room on its disk, no memory or no connection left, cannot use its
+ * disk, only reads (a standby), or has hung up on a transaction that did nothing for a minute: SQLSTATEs for which the
+ * driver has no reason of its own.
  */
-const unwell = /^(57P0[123]|53300|25P03)$/
+const unwell = /^(57P0[123]|53[123]00|58030|25006|25P03)$/
 
 /** Whether somebody else's row has a value that may be there once. */
 export const isUniqueViolation = (error: unknown): error is SqlError.SqlError =>
   SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation"
 
-/** Nobody takes the connection, or it was lost. */
+/** Nobody takes the connection, it was lost, or the server is in no state to work. */
 export const isUnreachable = ({ reason }: SqlError.SqlError): boolean => {
   const { cause } = reason
   return (

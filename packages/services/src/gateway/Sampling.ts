@@ -1,8 +1,9 @@
-import { Config, Context, Effect, Layer, Random } from "effect"
+import { Config, Context, Effect, Layer, Random, Schema } from "effect"
 import { HttpMiddleware } from "effect/http"
 
 /** The share of requests that are traced when their caller has not decided: 1 unless `MERKATO_TRACE_SAMPLING` says less. */
-const sampling = Config.Finite("MERKATO_TRACE_SAMPLING").pipe(Config.withDefault(1))
+const Share = Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }))
+const sampling = Config.schema(Share, "MERKATO_TRACE_SAMPLING").pipe(Config.withDefault(1))
 
 /** Which requests get spans. Whoever asks first decides; of those that are traced it is remembered. */
 export interface Sampler {
