@@ -16,7 +16,7 @@ export interface Sale {
   readonly overFrom: number
   /** Nobody ends or cancels it before. */
   readonly goneFrom: number
-  /** It prices nothing any more from then on: its end was published, or somebody was told that it is canceled. */
+  /** It prices nothing any more after that: its end was published, or somebody was told that it is canceled. */
   readonly goneBy: number
 }
 
@@ -111,11 +111,11 @@ export const heldBetween = (
   const shown = pricingClocks
     .filter((span) => span.from <= until && span.to >= from)
     .map(({ skewMs, ...span }) => [Math.max(span.from, from) + skewMs, Math.min(span.to, until) + skewMs] as const)
-  const isThere = sale.madeFrom <= until && from < sale.goneBy
+  // Of two things of the same millisecond nobody knows here which was first.
+  const isThere = sale.madeFrom <= until && from <= sale.goneBy
   return {
     maybe: isThere && shown.some(([first, last]) => first < sale.endsAt && last >= sale.startsAt),
     certainly:
-      // Of two things of the same millisecond nobody knows here which was first.
       sale.madeBy < from &&
       until < sale.goneFrom &&
       shown.every(([first, last]) => first >= sale.startsAt && last < sale.endsAt)

@@ -102,12 +102,13 @@ describe("a sale's price", () => {
       goneFrom: after(10),
       goneBy: after(12)
     })
-    expect([1, 2, 4, 5, 9, 10, 11, 12].map((seconds) => held(sale, seconds, seconds))).toEqual([
+    expect([1, 2, 4, 5, 9, 10, 11, 12, 13].map((seconds) => held(sale, seconds, seconds))).toEqual([
       "no",
       "maybe",
       "maybe",
       "certainly",
       "certainly",
+      "maybe",
       "maybe",
       "maybe",
       "no"
