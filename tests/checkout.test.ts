@@ -85,13 +85,19 @@ const until = async <A>(look: () => Promise<A>, wanted: (found: A) => boolean): 
   }
 }
 
-const emptied = async (client: Client, cartId: string) =>
-  expect(
+const comesToHold = async (
+  client: Client,
+  cartId: string,
+  left: ReadonlyArray<{ readonly productId: string; readonly qty: number }>
+) =>
+  expect<unknown>(
     await until(
       () => inCart(client, cartId),
-      (items) => Bun.deepEquals(items, [])
+      (items) => Bun.deepEquals(items, left)
     )
-  ).toEqual([])
+  ).toEqual(left)
+
+const emptied = (client: Client, cartId: string) => comesToHold(client, cartId, [])
 
 const ordersOf = async (client: Client): Promise<ReadonlyArray<unknown>> => {
   const { items } = (await client.get("/api/v1/orders?limit=100")).body
@@ -174,12 +180,7 @@ describe("a checkout", () => {
       { productId: milk, qty: 3 },
       { productId: bread, qty: 1 }
     ]
-    expect(
-      await until(
-        () => inCart(ada, cartId),
-        (items) => Bun.deepEquals(items, left)
-      )
-    ).toEqual(left)
+    await comesToHold(ada, cartId, left)
   }, 60_000)
 
   test("asked for again under its key is answered again, whatever is in the cart by then; another payload is refused", async () => {
@@ -286,12 +287,7 @@ describe("a checkout", () => {
       { productId: milk, qty: 1 },
       { productId: bread, qty: 1 }
     ]
-    expect(
-      await until(
-        () => inCart(ada, cartId),
-        (items) => Bun.deepEquals(items, left)
-      )
-    ).toEqual(left)
+    await comesToHold(ada, cartId, left)
     expect(statusOf(await checkout(ada, cartId))).toEqual([201, "PAID"])
     expect(await levels(milk)).toEqual({ onHand: 3, reserved: 0, available: 3 })
     expect(await levels(bread)).toEqual({ onHand: 4, reserved: 0, available: 4 })
