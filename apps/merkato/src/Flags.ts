@@ -5,15 +5,13 @@ import { resolve } from "node:path"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { isDay } from "@merkato/domain/kernel/Day"
 import { deadLetterTopic } from "@merkato/infra/events/EventBus"
+import * as Folder from "@merkato/infra/runtime/Folder"
 
 export const dataDir = Flag.String("data-dir").pipe(
   Flag.withDescription("The shop's folder, with its database and keys (default .merkato; MERKATO_DATA_DIR)"),
   Flag.withFallbackConfig(Config.String("MERKATO_DATA_DIR")),
   Flag.withDefault(".merkato"),
-  Flag.filter(
-    (folder) => folder !== "",
-    () => "a folder"
-  ),
+  Folder.isNamed,
   Flag.map((folder) => resolve(folder))
 )
 

@@ -4,6 +4,7 @@ import { Command, Flag } from "effect/cli"
 import { DataFolder } from "@merkato/infra/postgres/DataFolder"
 import * as DatabaseUrl from "@merkato/infra/postgres/DatabaseUrl"
 import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
+import * as Folder from "@merkato/infra/runtime/Folder"
 import * as PaymentProviders from "@merkato/services/paymentProviders"
 
 const welcome = (port: number) => `
@@ -54,6 +55,7 @@ const flags = {
   ),
   dataDir: Flag.String("data-dir").pipe(
     Flag.withDescription("Folder for the embedded Postgres; not the shop's"),
+    Folder.isNamed,
     Flag.withDefault(".merkato-gateways")
   )
 }

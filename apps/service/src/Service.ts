@@ -4,6 +4,7 @@ import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
 import * as DatabaseUrl from "@merkato/infra/postgres/DatabaseUrl"
 import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
+import * as Folder from "@merkato/infra/runtime/Folder"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import type { ContextName } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
@@ -87,6 +88,7 @@ const flags = {
   host: Flag.String("host").pipe(Flag.withDescription("Address to listen on"), Flag.withDefault("127.0.0.1")),
   dataDir: Flag.String("data-dir").pipe(
     Flag.withDescription("Folder with the keys that the processes of the shop share (or MERKATO_SIGNING_KEYS)"),
+    Folder.isNamed,
     Flag.withDefault(".merkato")
   )
 }

@@ -4,6 +4,7 @@ import { Command, Flag } from "effect/cli"
 import { DataFolder } from "@merkato/infra/postgres/DataFolder"
 import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
 import * as Telemetry from "@merkato/infra/telemetry/Telemetry"
+import * as Folder from "@merkato/infra/runtime/Folder"
 import { contextNames } from "@merkato/services/contexts"
 import * as Deployment from "@merkato/services/deployment"
 import { everything, type Place } from "./Everything.ts"
@@ -62,11 +63,7 @@ const flags = {
   ),
   dataDir: Flag.String("data-dir").pipe(
     Flag.withDescription("Folder for the database, the keys and the logs (MERKATO_DATA_DIR; .merkato)"),
-    // An unset variable of a shell; the working directory would be filled with the database and the keys.
-    Flag.filter(
-      (folder) => folder !== "",
-      () => "a folder"
-    ),
+    Folder.isNamed,
     Flag.optional
   ),
   profile: Flag.Literals("profile", ["embedded", "full"]).pipe(
