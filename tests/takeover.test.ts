@@ -3,6 +3,7 @@ import { expect, test } from "bun:test"
 import {
   ConfigProvider,
   Context,
+  Deferred,
   Duration,
   Effect,
   Exit,
@@ -400,46 +401,69 @@ test(
   60_000
 )
 
-/** What is asked of inventory's `Reserve`, in order, each as something that can be asked once more. */
-const reservationsAsked = Effect.gen(function* () {
+type Call = Effect.Effect<unknown, unknown>
+
+/** Has inventory's `Reserve` answer the nth time, from 0, as `answer` makes of its own way. */
+const reserveAnswers = Effect.fnUntraced(function* (answer: (reserve: Call, nth: number) => Call) {
   const switchboard = yield* Switchboard
   const calls = switchboard.calls("inventory")
   const reserve = calls?.get("Reserve")
   if (calls === undefined || reserve === undefined) throw new Error("Nobody answers inventory.Reserve")
-  const asked: Array<Effect.Effect<unknown, unknown>> = []
-  const heard: typeof reserve = (payload) => {
-    asked.push(reserve(payload))
-    return reserve(payload)
-  }
+  let count = 0
+  const heard: typeof reserve = (payload) => answer(reserve(payload), count++)
   yield* switchboard.connect("inventory", new Map([...calls, ["Reserve", heard]]))
-  return asked
 })
 
 test(
-  "a reservation that arrives once more after its checkout was refused is soon over, also where somebody had to look first",
+  "a reservation that arrives once more after its checkout was refused takes nothing",
   () =>
     inWorld(() =>
       Effect.gen(function* () {
         const { cartId, productId } = yield* filledCart(60)
-        const asked = yield* reservationsAsked
+        const asked: Array<Call> = []
+        yield* reserveAnswers((reserve) => {
+          asked.push(reserve)
+          return reserve
+        })
         const refused = yield* Effect.flip(checkout(cartId))
         expect(refused._tag).toBe("OutOfStock")
         expect(yield* processThat(({ step }) => step === "done")).toMatchObject({ outcome: "out_of_stock" })
         const [once, ...others] = asked
         if (once === undefined || others.length > 0) throw new Error(`${asked.length} reservations were asked for`)
         yield* admin((yield* InventoryRpc).Adjust({ productId, delta: 200, reason: "delivery" }))
-        yield* admin(once)
-        expect(yield* levelsOf(productId)).toEqual({ onHand: 210, reserved: 60 })
-        const sql = yield* SqlClient.SqlClient
-        const held = yield* sql`
-          select expires_at - created_at <= interval '15 minutes' as soon from inventory.reservations where status = 'held'`
-        expect(held).toEqual([{ soon: true }])
+        expect(yield* Effect.flip(admin(once))).toMatchObject({ _tag: "ReservationClosed" })
+        expect(yield* levelsOf(productId)).toEqual({ onHand: 210, reserved: 0 })
         // The same cart is bought by another checkout, is looked at, and keeps its goods as long as that may take.
         expect((yield* checkout(cartId, "another")).answer.status).toBe("HELD")
+        const sql = yield* SqlClient.SqlClient
         const kept = yield* sql`
           select r.expires_at - r.created_at > interval '23 hours' as long from inventory.reservations r
           join orders.orders using (order_id)`
         expect(kept).toEqual([{ long: true }])
+      })
+    ),
+  60_000
+)
+
+test(
+  "an owner that learns late that goods were not there takes none from who has gone on with them",
+  () =>
+    inWorld(() =>
+      Effect.gen(function* () {
+        const { cartId, productId } = yield* filledCart(60)
+        const refused = yield* Deferred.make<void>()
+        const late = yield* Deferred.make<void>()
+        const held = Effect.andThen(Deferred.succeed(refused, undefined), Deferred.await(late))
+        yield* reserveAnswers((reserve, nth) => (nth === 0 ? Effect.onError(reserve, () => held) : reserve))
+        const first = yield* Effect.forkScoped(Effect.result(checkout(cartId)))
+        yield* Deferred.await(refused)
+        yield* admin((yield* InventoryRpc).Adjust({ productId, delta: 200, reason: "delivery" }))
+        yield* overdue()
+        expect(yield* processThat(({ step }) => step === "done")).toMatchObject({ outcome: "held" })
+        yield* Deferred.succeed(late, undefined)
+        expect(Result.isFailure(yield* Fiber.join(first))).toBe(true)
+        expect((yield* checkout(cartId)).answer.status).toBe("HELD")
+        expect(yield* levelsOf(productId)).toEqual({ onHand: 210, reserved: 60 })
       })
     ),
   60_000

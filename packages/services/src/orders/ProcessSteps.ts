@@ -1,6 +1,6 @@
 import { Clock, DateTime, Effect, Metric } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
-import { paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
+import { type OutOfStock, paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { type Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { CartEmpty, CartOrdered, Order, ordered, reviewHoldMs, RiskBlocked } from "@merkato/domain/orders/Order"
@@ -90,6 +90,9 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
     const changed = priceChange(expectedTotal, priced)
     return changed === undefined ? { priced, cartId, cart: `${cartId}#${ordersTaken}` } : yield* changed
   })
+
+  const onTo = (saga: Running, step: ProcessStep) =>
+    Effect.map(moves.go({ saga, to: step }), (moved): Turn => (moved === "Moved" ? moving({ ...saga, step }) : open))
 
   /** Goes on with a cart that no other checkout turns into an order, or has: two keys do not buy it twice. */
   const claim = (saga: SagaStore.Saga, { priced, cartId, cart }: Effect.Success<ReturnType<typeof quote>>) => {
@@ -188,9 +191,6 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
   const spanOf = (step: ProcessStep, { orderId }: SagaStore.Saga) =>
     Tracing.withSpan(`OrderProcess.${step}`, { attributes: { orderId } })
 
-  const onTo = (saga: Running, step: ProcessStep) =>
-    Effect.map(moves.go({ saga, to: step }), (moved): Turn => (moved === "Moved" ? moving({ ...saga, step }) : open))
-
   /** Asks whether the goods live long enough for a payment, and goes on to it. */
   const holdOn = (saga: Running) =>
     Effect.flatMap(hold(saga, paymentHoldMs), (held) => (held ? onTo(saga, "authorise") : finishExpired(saga))).pipe(
@@ -215,6 +215,22 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
       kept ? place(saga, bill, review) : finishEarly(saga, "reservation_expired", givenUp)
     )
 
+  /**
+   * Ends a checkout whose goods are not there, and has inventory refuse them from now on: they may come back, and an owner
+   * that was replaced without noticing would still take them. Not before the move, which only the owner of now can make.
+   */
+  const refuseForGood = Effect.fnUntraced(function* (saga: SagaStore.Saga, refusal: OutOfStock) {
+    const { orderId, work } = saga
+    const turn = yield* onTo(saga, "release")
+    if (turn._tag !== "Moving") return turn
+    yield* Effect.catchTag(
+      inventory.Release({ reservationId: work.reservationId, orderId }),
+      "ReservationClosed",
+      () => Effect.void
+    )
+    return yield* refused(turn.saga, refusal)
+  })
+
   /** Judges what a checkout buys, takes it aside and writes its order down. */
   const reserve = Effect.fnUntraced(function* (saga: SagaStore.Saga) {
     const bill = yield* quoteOf(saga)
@@ -232,7 +248,7 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
         guarded("stock.reserve", "inventory"),
         Effect.andThen(review === undefined ? place(saga, bill, review) : placeHeld(saga, bill, review)),
         Effect.catchTags({
-          OutOfStock: (refusal) => refused(saga, refusal),
+          OutOfStock: (refusal) => refuseForGood(saga, refusal),
           ReservationClosed: () => finishEarly(saga, "reservation_expired", givenUp)
         })
       )
