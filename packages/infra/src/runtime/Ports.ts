@@ -10,15 +10,13 @@ export const isFree = (port: number, host: string) =>
     return Effect.sync(() => server.close())
   })
 
-/** A port of this machine that was free a moment ago. */
-export const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer()
-    server.once("error", reject)
-    server.listen({ port: 0, host: "127.0.0.1" }, () => {
-      const address = server.address()
-      server.close(() =>
-        typeof address === "object" && address !== null ? resolve(address.port) : reject(new Error("no port"))
-      )
-    })
-  })
+/**
+ * A port of 127.0.0.1 that was free a moment ago, and stays so for who starts there again later: below those that systems
+ * give to outgoing connections (32768 and up on Linux, 49152 elsewhere).
+ */
+export const freePort = async (): Promise<number> => {
+  for (;;) {
+    const port = 20_000 + Math.floor(Math.random() * 12_000)
+    if (await Effect.runPromise(isFree(port, "127.0.0.1"))) return port
+  }
+}
