@@ -106,7 +106,8 @@ export const sales: ReadonlyArray<Invariant> = [
       return evidence.memory.overlappingSales.flatMap((asked) => {
         const other = all.get(asked.otherId)
         if (other !== undefined && other.productId === asked.productId && windowsMeet(other, asked)) {
-          if (asked.askedAt < other.goneBy) return []
+          // Asked in the millisecond in which the other ended: nobody knows here which was first.
+          if (asked.askedAt <= other.goneBy) return []
         }
         return [
           `${asked.productId} from ${asked.startsAt} to ${asked.endsAt}: ${JSON.stringify(other) ?? asked.otherId}`
