@@ -1,4 +1,5 @@
 import { Cause, Effect } from "effect"
+import { isFor } from "@merkato/infra/events/DeadLetters"
 import { type BusMessage, BusUnavailable, type DeadLetter, EventBus } from "@merkato/infra/events/EventBus"
 import { partitionOf } from "@merkato/infra/events/PostgresEventBus"
 import { between } from "../kernel/Prng.ts"
@@ -132,7 +133,9 @@ export class VirtualBus {
         })
         if (taken.length === 0) return yield* Effect.sleep(pollMs)
         if (faults.happens("consumerSlow")) yield* Effect.sleep(faults.amount("consumerSlow") * 2 * sessionMs)
-        const wanted = batch.filter(({ envelope }) => eventTypes?.includes(envelope.eventType) ?? true)
+        const wanted = batch
+          .filter(isFor(consumerGroup))
+          .filter(({ envelope }) => eventTypes?.includes(envelope.eventType) ?? true)
         const done = wanted.length === 0 ? Effect.succeed(true) : handled(handle(wanted))
         const commit = (yield* done) && !faults.happens("commitLost")
         yield* this.trip(process, `${commit ? "commit" : "no commit"} ${consumerGroup}`, () => {
@@ -176,7 +179,7 @@ export class VirtualBus {
       const { failure, topic: _dead, ...message } = letter
       if (failure === undefined) continue
       this.world.history.remark(`  dead letter of ${failure.consumerGroup}: ${failure.reason}`)
-      this.append({ topic: failure.topic, ...message, failure: undefined })
+      this.append({ topic: failure.topic, ...message, failure })
     }
     return letters.length
   }

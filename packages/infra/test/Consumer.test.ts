@@ -5,13 +5,15 @@ import { connect, createServer, type Socket } from "node:net"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { RequestContext, type RequestContextShape } from "@merkato/domain/kernel/RequestContext"
+import * as Retention from "../src/context/Retention.ts"
 import * as Consumer from "../src/events/Consumer.ts"
+import { letterOf, relayOf } from "../src/events/DeadLetters.ts"
 import { type BusMessage, BusUnavailable, deadLetterTopic, EventBus } from "../src/events/EventBus.ts"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
 import * as Database from "../src/postgres/Database.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
-import { eventually, message as anyMessage, numberOf } from "./EventBus.contract.ts"
+import { clockAt, eventually, message as anyMessage, numberOf } from "./EventBus.contract.ts"
 
 const topic = "order.events"
 const wanted = "ecommerce.test.wanted.v1"
@@ -345,6 +347,44 @@ describe("an event that a consumer cannot take", () => {
         expect(yield* effects).toEqual([1, 1, 2, 2, 3, 3])
         expect(yield* deadLetters).toEqual([])
         expect(other.of(2)).toHaveLength(1)
+      })
+    ))
+
+  test("comes back to who gave up on it alone, when the others have long forgotten that they had it", () =>
+    inContext(
+      Effect.gen(function* () {
+        const other = journal()
+        yield* start(other.noted(count), { group: "shop.other" })
+        let broken = true
+        yield* start((event) =>
+          Effect.suspend(
+            (): Work => (broken && numberOf({ envelope: event }) === 2 ? Effect.die("broken") : count(event))
+          )
+        )
+        yield* publish(inARow(3))
+        yield* allTaken()
+        yield* allTaken("shop.other")
+        const inNineDays = clockAt((yield* Clock.currentTimeMillis) + 9 * 24 * 60 * 60_000)
+        yield* Effect.provideService(Retention.turn("shop", []), Clock.Clock, inNineDays)
+        broken = false
+        expect(yield* (yield* EventBus).requeue(yield* deadLetters)).toBe(1)
+        expect(yield* allTaken()).toBe(0)
+        expect(yield* allTaken("shop.other")).toBe(0)
+        expect(yield* effects).toEqual([1, 1, 2, 2, 3, 3])
+        expect(other.of(2)).toHaveLength(1)
+      })
+    ))
+
+  test("comes back to everybody when it was its relay that had kept it from its topic", () =>
+    inContext(
+      Effect.gen(function* () {
+        yield* start(count, { group: "shop.one" })
+        yield* start(count, { group: "shop.two" })
+        yield* publish([letterOf(message(1), { consumerGroup: relayOf("orders"), attempts: 1, reason: "no" })])
+        expect(yield* (yield* EventBus).requeue(yield* deadLetters)).toBe(1)
+        expect(yield* allTaken("shop.one")).toBe(0)
+        expect(yield* allTaken("shop.two")).toBe(0)
+        expect(yield* effects).toEqual([1, 1])
       })
     ))
 

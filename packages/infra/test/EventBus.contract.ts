@@ -567,6 +567,34 @@ export const eventBusContract = <E>(name: string, layer: Layer.Layer<EventBus, E
         })
       ))
 
+    test("a requeued letter is for the group alone that had given up on it, and for no follower", () =>
+      run((bus, topic) =>
+        Effect.gen(function* () {
+          const [failed, other] = [unique("failed"), unique("other")]
+          const heard: Array<number> = []
+          const following = yield* Deferred.make<void>()
+          yield* Effect.forkScoped(
+            bus.follow({
+              topics: [topic],
+              following: Effect.asVoid(Deferred.succeed(following, undefined)),
+              handle: (batch) => Effect.sync(() => void heard.push(...batch.map(numberOf)))
+            })
+          )
+          yield* Deferred.await(following)
+          const [one, two] = [yield* listen(bus, { group: failed, topic }), yield* listen(bus, { group: other, topic })]
+          yield* bus.publish([dead(topic, 1, failed), dead(topic, 2, "orders.relay")])
+          expect(yield* bus.requeue(yield* bus.deadLetters({ topic: Option.some(topic), limit: 10 }))).toBe(2)
+          yield* bus.publish([message(topic, "KEY", 3)])
+          expect((yield* one.until(3)).map(numberOf)).toEqual([1, 2, 3])
+          expect((yield* two.until(2)).map(numberOf)).toEqual([2, 3])
+          yield* eventually(
+            Effect.sync(() => heard.length),
+            (length) => length === 2
+          )
+          expect(heard).toEqual([2, 3])
+        })
+      ))
+
     test("a requeued letter is the same event in its old topic, once, however often and by whomever it is requeued", () =>
       run((bus, topic) =>
         Effect.gen(function* () {
@@ -585,7 +613,7 @@ export const eventBusContract = <E>(name: string, layer: Layer.Layer<EventBus, E
           expect(
             back.map(({ key, traceParent, envelope, failure }) => ({ key, traceParent, envelope, failure }))
           ).toEqual([
-            { key: letter.key, traceParent: letter.traceParent, envelope: letter.envelope, failure: undefined }
+            { key: letter.key, traceParent: letter.traceParent, envelope: letter.envelope, failure: letter.failure }
           ])
           const left = yield* bus.deadLetters({ topic: Option.some(topic), limit: 10 })
           expect(left.map(numberOf)).toEqual([2])

@@ -34,11 +34,17 @@ export const gaveUp = Effect.fnUntraced(function* ({ envelope, failure }: BusMes
 /** The relay of a context, as the one who gave up on an event. */
 export const relayOf = (schema: string): string => `${schema}.relay`
 
+const isOfRelay = ({ failure }: BusMessage): boolean => failure?.consumerGroup.endsWith(relayOf("")) === true
+
+/** Whether a message of a topic is for this group; for followers, who are none, without one. */
+export const isFor =
+  (consumerGroup?: string) =>
+  (message: BusMessage): boolean =>
+    message.failure === undefined || message.failure.consumerGroup === consumerGroup || isOfRelay(message)
+
 /** Why a letter stays where it is: put back, it would break its schema in the topic. */
-export const wrongWithLetter = ({ envelope, failure }: BusMessage, schemas: EventSchemasShape): Verdict => {
-  const { eventType, payload } = envelope
+export const wrongWithLetter = (letter: BusMessage, schemas: EventSchemasShape): Verdict => {
+  const { eventType, payload } = letter.envelope
   if (eventType === malformedType) return "It is no event."
-  return failure?.consumerGroup.endsWith(relayOf("")) === true
-    ? schemas.wrongAsWritten(eventType, payload)
-    : schemas.wrongAsRead(eventType, payload)
+  return isOfRelay(letter) ? schemas.wrongAsWritten(eventType, payload) : schemas.wrongAsRead(eventType, payload)
 }

@@ -13,7 +13,10 @@ export interface BusMessage {
   readonly key: string
   readonly envelope: Envelope
   readonly traceParent: string
-  /** Why the event is in a dead-letter topic, and which group could not take it. */
+  /**
+   * Why the event is in a dead-letter topic, and which group could not take it. One that was put back still says so: it is
+   * for that group alone.
+   */
   readonly failure?: DeadLetterCause | undefined
 }
 
@@ -76,7 +79,8 @@ export const turnForever = <E, R>(reader: string, turn: Effect.Effect<unknown, E
 export const deadLetterTopic = (topic: string): string => `${topic}.dlq`
 
 /**
- * The log that carries events between contexts. At least once; in order per key; each consumer group sees every event.
+ * The log that carries events between contexts. At least once; in order per key; each consumer group sees every event, but for
+ * those that were put back for another one.
  * One contract test runs against each side (Postgres here, Kafka elsewhere).
  */
 export class EventBus extends Context.Service<
@@ -111,7 +115,10 @@ export class EventBus extends Context.Service<
       readonly topic: Option.Option<string>
       readonly limit: number
     }) => Effect.Effect<ReadonlyArray<DeadLetter>, BusUnavailable>
-    /** Puts dead letters back into the topic they came from, once each. Groups that had taken the event ignore it. */
+    /**
+     * Puts dead letters back into the topic they came from, once each, for the group that had given up on the event. The others
+     * have had it, maybe so long ago that their inbox does not know it any more. What a relay had kept back is for all.
+     */
     readonly requeue: (letters: ReadonlyArray<DeadLetter>) => Effect.Effect<number, BusUnavailable>
     /** Events that a group has not taken yet, over all its topics. */
     readonly lag: (consumerGroup: string, topics: ReadonlyArray<string>) => Effect.Effect<number, BusUnavailable>

@@ -11,6 +11,7 @@ import {
   patient,
   turnForever
 } from "./EventBus.ts"
+import { isFor } from "./DeadLetters.ts"
 import { EventSchemas } from "./EventSchemas.ts"
 import { clientId, clientOptions } from "./kafka/Client.ts"
 import * as Group from "./kafka/Group.ts"
@@ -71,10 +72,12 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
             yield* following
             const turn = Effect.gen(function* () {
               const fetched = yield* Reading.next(reader, positions)
-              const events = Reading.deliveriesOf(fetched).filter(
-                ({ envelope: { eventType, payload } }) =>
-                  eventType !== malformedType && wrongAsRead(eventType, payload) === undefined
-              )
+              const events = Reading.deliveriesOf(fetched)
+                .filter(isFor())
+                .filter(
+                  ({ envelope: { eventType, payload } }) =>
+                    eventType !== malformedType && wrongAsRead(eventType, payload) === undefined
+                )
               if (events.length > 0) yield* handle(events)
               for (const place of fetched) positions.set(placeName(place), place.next)
             })
@@ -125,7 +128,7 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
             const letter = wanted.get(name)
             if (letter?.failure === undefined) return []
             const { failure, key, envelope, traceParent } = letter
-            return [toRecord({ topic: failure.topic, key, envelope, traceParent }, now)]
+            return [toRecord({ topic: failure.topic, key, envelope, traceParent, failure }, now)]
           })
         )
         yield* requeues.settle(by, own)

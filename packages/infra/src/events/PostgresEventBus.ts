@@ -16,6 +16,7 @@ import {
   type Subscription
 } from "./EventBus.ts"
 import * as Tracing from "../telemetry/Tracing.ts"
+import { isFor } from "./DeadLetters.ts"
 
 /** Partitions of a topic. A key's partition never changes, so neither may this number. */
 export const partitionCount = 4
@@ -205,7 +206,8 @@ export const layer = Layer.effect(
             ) as next on true
             order by topic, partition, "offset"`
           const rows = found.filter((row) => row.offset !== null)
-          if (rows.length > 0) yield* handle(rows.map(({ more: _, ...row }) => toLetter(row)))
+          const events = rows.map(({ more: _, ...row }) => toLetter(row)).filter(isFor(consumerGroup))
+          if (events.length > 0) yield* handle(events)
           return found.some(({ more }) => more)
         })
       )
@@ -303,7 +305,8 @@ export const layer = Layer.effect(
             self.rise()
             const batch = yield* read({ topics, after, limit: 500 })
             if (batch.length === 0) return yield* self.sleep
-            yield* handle(batch)
+            const events = batch.filter(isFor())
+            if (events.length > 0) yield* handle(events)
             for (const { topic, partition, offset } of batch) after.set(`${topic}/${partition}`, offset)
           })
           return yield* turnForever("A follower of the bus", turn)
@@ -362,7 +365,7 @@ export const layer = Layer.effect(
                 and requeued_at is null
               returning 1`
             if (mine.length === 0) continue
-            yield* publish([{ topic: failure.topic, key, envelope, traceParent }])
+            yield* publish([{ topic: failure.topic, key, envelope, traceParent, failure }])
             count += 1
           }
           return count

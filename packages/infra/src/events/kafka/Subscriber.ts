@@ -1,7 +1,7 @@
 /** A consumer group's member in this process: reads what the group gave it, and hands it over until it is done. */
 import { Duration, Effect, Latch, type Scope } from "effect"
 import { type BusMessage, type BusUnavailable, type Delivery, type Subscription, turnForever } from "../EventBus.ts"
-import { gaveUp, letterOf } from "../DeadLetters.ts"
+import { gaveUp, isFor, letterOf } from "../DeadLetters.ts"
 import type { EventSchemasShape, Verdict } from "../EventSchemas.ts"
 import * as Group from "./Group.ts"
 import { malformedType } from "./Message.ts"
@@ -118,7 +118,11 @@ export const make = (bus: Bus) => {
         if (fetched === undefined) return
         let handled = 0
         for (const page of pages(fetched, batchSize)) {
-          const batch = yield* eventsOf(consumerGroup, Reading.deliveriesOf(page), isWanted)
+          const batch = yield* eventsOf(
+            consumerGroup,
+            Reading.deliveriesOf(page).filter(isFor(consumerGroup)),
+            isWanted
+          )
           if (batch.length > 0 && !(yield* handleUntilDone(batch, changing))) return
           handled += batch.length
           for (const place of page) positions.set(placeName(place), place.next)
