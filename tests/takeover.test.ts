@@ -1,6 +1,7 @@
 // Order processes whose owner died, was too slow, or found nobody to pay: another one goes on with them, or undoes them.
 import { expect, test } from "bun:test"
 import {
+  Clock,
   ConfigProvider,
   Context,
   Deferred,
@@ -19,6 +20,7 @@ import type { PgClient } from "@effect/sql-pg"
 import { HttpServer } from "effect/http"
 import { SqlClient } from "effect/sql"
 import { type CartId, IdempotencyKey, OrderId, type ProductId, ReservationId } from "@merkato/domain/kernel/Ids"
+import { reservationTtlMs } from "@merkato/domain/inventory/Stock"
 import { PaymentToken } from "@merkato/domain/payments/Payment"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
@@ -30,7 +32,7 @@ import type { Conduct } from "@merkato/services/psp/Conduct"
 import { booksBalance } from "./support/Books.ts"
 import { patientCircuits } from "./support/Circuits.ts"
 import { type clients, contextsOn } from "./support/InProcess.ts"
-import { admin, onShelf, shopper } from "./support/Market.ts"
+import { admin, onShelf, place, shopper } from "./support/Market.ts"
 import { temporaryFolder } from "./support/Processes.ts"
 
 type Shop = Layer.Success<typeof clients> | SqlClient.SqlClient | PgClient.PgClient | Switchboard
@@ -464,6 +466,101 @@ test(
         expect(Result.isFailure(yield* Fiber.join(first))).toBe(true)
         expect((yield* checkout(cartId)).answer.status).toBe("HELD")
         expect(yield* levelsOf(productId)).toEqual({ onHand: 210, reserved: 60 })
+      })
+    ),
+  60_000
+)
+
+/** A clock that is so many milliseconds behind, until it catches up. */
+const clockBehind = Effect.fnUntraced(function* (millis: number) {
+  const live = yield* Clock.Clock
+  let behind = millis
+  const currentTimeMillisUnsafe = () => live.currentTimeMillisUnsafe() - behind
+  const clock: Clock.Clock = {
+    currentTimeMillisUnsafe,
+    currentTimeMillis: Effect.sync(currentTimeMillisUnsafe),
+    currentTimeNanosUnsafe: () => live.currentTimeNanosUnsafe(),
+    currentTimeNanos: live.currentTimeNanos,
+    monotonicTimeNanosUnsafe: () => live.monotonicTimeNanosUnsafe(),
+    monotonicTimeNanos: live.monotonicTimeNanos,
+    sleep: (duration) => live.sleep(duration)
+  }
+  return { clock, catchUp: Effect.sync(() => void (behind = 0)) }
+})
+
+/** Waits until a query has an answer; within 10 seconds. */
+const thereIs = Effect.fnUntraced(function* (query: string) {
+  const sql = yield* SqlClient.SqlClient
+  const found = yield* Effect.repeat(sql.unsafe(query), {
+    until: (rows) => rows.length > 0,
+    schedule: Schedule.spaced("20 millis"),
+    times: 500
+  })
+  expect({ query, found: found.length > 0 }).toEqual({ query, found: true })
+})
+
+/** Orders has heard that a reservation ended, and knew of no order. */
+const endHeard = thereIs(`select from orders.inbox where consumer_group = 'orders.end-expired'`)
+
+/** What somebody does in a shop that is so long behind, and stands still when it has reserved something, until `goOn`. */
+const standingStill = Effect.fnUntraced(function* <A, E>(
+  { inAnother }: World,
+  behindMs: number,
+  doing: Effect.Effect<A, E, Shop | Scope.Scope>
+) {
+  const late = yield* Deferred.make<void>()
+  const { clock, catchUp } = yield* clockBehind(behindMs)
+  const { result } = yield* inAnother(
+    Effect.gen(function* () {
+      yield* reserveAnswers((reserve) => Effect.tap(reserve, () => Deferred.await(late)))
+      return yield* Effect.forkScoped(doing)
+    })
+  ).pipe(Effect.provideService(Clock.Clock, clock))
+  return { goOn: Effect.andThen(catchUp, Deferred.succeed(late, undefined)), told: Fiber.join(result) }
+})
+
+for (const { behindMs, status, reserved } of [
+  { behindMs: 2 * 60_000, status: "PENDING", reserved: 2 },
+  { behindMs: reservationTtlMs + 60_000, status: "CANCELED", reserved: 0 }
+] as const) {
+  test(
+    `an order that was on its way for ${behindMs / 60_000} minutes is ${status}: it waits for its payment while there are goods for it`,
+    () =>
+      inWorld((world) =>
+        Effect.gen(function* () {
+          const productId = yield* onShelf(10)
+          const { goOn, told } = yield* standingStill(world, behindMs, place("ADA", "late", [{ productId, qty: 2 }]))
+          yield* status === "CANCELED" ? endHeard : thereIs("select from inventory.reservations")
+          yield* goOn
+          const { orderId } = (yield* told).answer
+          expect((yield* ada((yield* OrdersRpc).Get({ orderId }))).status).toBe(status)
+          expect(yield* levelsOf(productId)).toEqual({ onHand: 10, reserved })
+        })
+      ),
+    60_000
+  )
+}
+
+test(
+  "a checkout that did not come to its order within a minute is undone by its own owner as well, when nobody was faster",
+  () =>
+    inWorld((world) =>
+      Effect.gen(function* () {
+        const { cartId, productId } = yield* filledCart(2)
+        yield* world.gateways({ mode: "down" })
+        const sql = yield* SqlClient.SqlClient
+        // Nobody takes it over, however long it stands still.
+        yield* sql`
+          create function orders.patient() returns trigger language plpgsql as
+            'begin new.deadline := now() + interval ''1 day''; return new; end'`
+        yield* sql`create trigger patient before insert on orders.sagas for each row execute function orders.patient()`
+        const { goOn, told } = yield* standingStill(world, reservationTtlMs + 60_000, Effect.flip(checkout(cartId)))
+        yield* endHeard
+        yield* goOn
+        expect(yield* told).toMatchObject({ _tag: "ServiceUnavailable" })
+        expect(yield* processThat(({ step }) => step === "done")).toMatchObject({ outcome: "given_up" })
+        expect(yield* count("orders.orders")).toBe(0)
+        expect(yield* levelsOf(productId)).toEqual({ onHand: 10, reserved: 0 })
       })
     ),
   60_000

@@ -186,5 +186,8 @@ export class PaymentInProgress extends Schema.TaggedError<PaymentInProgress>()(
   }
 }
 
+/** Milliseconds from a request to its order: a checkout that takes longer is undone, the goods of an order are looked at again. */
+export const orderWithinMs = 60_000
+
 /** Milliseconds the goods of a held order are kept for it: a reviewer has a day, and the shopper what is left of it. */
 export const reviewHoldMs = 24 * 60 * 60_000

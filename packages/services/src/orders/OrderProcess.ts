@@ -7,7 +7,14 @@ import {
   ServiceUnavailable
 } from "@merkato/domain/kernel/Problem"
 import { Principal, RequestContext } from "@merkato/domain/kernel/RequestContext"
-import { NotPayable, NotYourOrder, Order, OrderNotFound, PaymentInProgress } from "@merkato/domain/orders/Order"
+import {
+  NotPayable,
+  NotYourOrder,
+  Order,
+  OrderNotFound,
+  orderWithinMs,
+  PaymentInProgress
+} from "@merkato/domain/orders/Order"
 import { OrderProcessNotFound, OrderProcessState } from "@merkato/domain/orders/OrderProcess"
 import { PaymentToken, PaymentUnavailable, type Rail } from "@merkato/domain/payments/Payment"
 import { Encryption } from "@merkato/infra/auth/Encryption"
@@ -39,9 +46,6 @@ import {
 } from "./ProcessOutcome.ts"
 import * as ProcessSteps from "./ProcessSteps.ts"
 import * as SagaStore from "./SagaStore.ts"
-
-/** Milliseconds a checkout may take to its order; one that is taken over later is undone. */
-const orderWithinMs = 60_000
 
 const takeovers = Metric.counter("saga_takeovers_total", {
   description: "Order processes taken over after their owner's deadline",

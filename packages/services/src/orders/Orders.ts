@@ -21,6 +21,7 @@ import {
   ordered,
   type OrderHistoryEntry,
   OrderNotFound,
+  orderWithinMs,
   PaymentInProgress,
   PriceChanged
 } from "@merkato/domain/orders/Order"
@@ -202,6 +203,13 @@ export class Orders extends Context.Service<
         return yield* replayFirst(keyed)
       })
 
+      /**
+       * Keeps the goods of an order that was on its way for long, or ends it: when its reservation ended before it was there,
+       * whoever heard of that knew of no order, and nobody would end it later.
+       */
+      const keepOrEnd = (order: Order) =>
+        Effect.flatMap(extended(order.reservationId), (held) => (held ? Effect.void : reservationExpired(order)))
+
       const place = Tracing.fn("Orders.place")(
         function* (request: Place) {
           const begun = yield* Clock.currentTimeMillis
@@ -239,7 +247,9 @@ export class Orders extends Context.Service<
           if (!placed) return yield* yieldToFirst(keyed, order)
           yield* Metric.update(ordersCreated, 1)
           yield* Effect.logDebug("Order placed").pipe(Effect.annotateLogs({ orderId, userId: principal.userId }))
-          yield* Metric.update(creationLatency, (yield* Clock.currentTimeMillis) - begun)
+          const latencyMs = (yield* Clock.currentTimeMillis) - begun
+          yield* Metric.update(creationLatency, latencyMs)
+          if (latencyMs > orderWithinMs) yield* keepOrEnd(order)
           return { answer: order, replayed: false }
         },
         orAway,

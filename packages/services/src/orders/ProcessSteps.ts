@@ -3,7 +3,15 @@ import { SqlClient, type SqlError } from "effect/sql"
 import { type OutOfStock, paymentHoldMs, reservationTtlMs } from "@merkato/domain/inventory/Stock"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { type Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
-import { CartEmpty, CartOrdered, Order, ordered, reviewHoldMs, RiskBlocked } from "@merkato/domain/orders/Order"
+import {
+  CartEmpty,
+  CartOrdered,
+  Order,
+  ordered,
+  orderWithinMs,
+  reviewHoldMs,
+  RiskBlocked
+} from "@merkato/domain/orders/Order"
 import { created } from "@merkato/domain/orders/OrderEvents"
 import type { ProcessStep } from "@merkato/domain/orders/OrderProcess"
 import { PaymentToken, type PaymentVoided } from "@merkato/domain/payments/Payment"
@@ -130,10 +138,14 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
     return { decision, score, reasons: reasons.map(({ rule }) => rule) }
   })
 
-  /** Writes the order of a checkout down and moves on, at once: it waits for its money, or for a review. */
+  /**
+   * Writes the order of a checkout down and moves on, at once: it waits for its money, or for a review. Too late, it undoes the
+   * checkout instead: the goods may have gone already, and whoever heard of that knew of no order.
+   */
   const place = Effect.fnUntraced(function* (saga: SagaStore.Saga, bill: Quote, review: Review | undefined) {
     const { principal, reservationId } = saga.work
     const at = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+    if (at.epochMilliseconds - saga.begunAt.epochMilliseconds > orderWithinMs) return yield* onTo(saga, "release")
     const { userId, region } = principal
     const order = ordered(bill, { orderId: saga.orderId, userId, region, reservationId, createdAt: at })
     const next = review === undefined ? started(saga.attemptId) : held(saga, review)
