@@ -411,6 +411,32 @@ describe("a replay", () => {
       })
     ))
 
+  test("whose builder was silent for too long gets nothing written by it into the table of the next one", () =>
+    inShop(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        yield* consuming
+        yield* tell([made("A"), made("B")])
+        yield* settled
+        yield* sql`insert into shop.things (owner, thing, place, version) values ('nobody', 'GHOST', 'nowhere', 1)`
+        const silent = { projection: things, id: "SILENT" }
+        yield* sql`update shop.projections set building = ${silent.id}, lease_until = ${new Date(0)}`
+        yield* Effect.gen(function* () {
+          const build = yield* Build.begin(things)
+          yield* Build.read(build)
+          for (const late of [
+            Build.read(silent, { from: at }),
+            Build.read(silent),
+            Build.take(silent, [])
+          ] satisfies ReadonlyArray<Effect.Effect<unknown, unknown, SqlClient.SqlClient>>) {
+            expect(yield* Effect.flip(late)).toMatchObject({ _tag: "ReplayFailed" })
+          }
+          yield* Build.swap(build)
+        }).pipe(Effect.scoped)
+        expect(yield* rowsIn("shop.things")).toEqual(yield* told)
+      })
+    ))
+
   test("that is not to be used leaves nothing behind; one that is to be kept has a name of its own", () =>
     inShop(
       Effect.gen(function* () {

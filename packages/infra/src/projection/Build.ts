@@ -169,6 +169,19 @@ export const begin = Effect.fnUntraced(function* (
   return build
 })
 
+/** Writes into the new table while it is ours: who takes its place over waits for that, and who has lost it writes nothing. */
+const inPlace = <A, E, R>({ projection, id }: Build, writing: Effect.Effect<A, E, R>) =>
+  Effect.flatMap(SqlClient.SqlClient, (sql) =>
+    sql.withTransaction(
+      Effect.gen(function* () {
+        const mine = yield* sql`
+          select from ${sql(registerOf(projection))} where name = ${projection.name} and building = ${id} for key share`
+        if (mine.length === 0) return yield* lost(projection)
+        return yield* writing
+      })
+    )
+  )
+
 interface LogRow extends Omit<ProjectedEvent, "occurredAt"> {
   readonly occurredAt: Date
 }
@@ -216,11 +229,11 @@ export const read = Effect.fnUntraced(function* (
   { from, tells }: { readonly from?: Date | undefined; readonly tells?: (soFar: ReadSoFar) => void } = {}
 ) {
   const { projection } = build
-  if (from !== undefined) yield* copyLive(projection)
+  if (from !== undefined) yield* copyLive(build)
   const count = yield* readLog(projection, {
     from,
     tells,
-    write: (rows) => write(projection, nextOf(projection), rows)
+    write: (rows) => inPlace(build, write(projection, nextOf(projection), rows))
   })
   yield* finish(build)
   return count
@@ -240,8 +253,10 @@ const rowsTold = (projection: Projection, events: ReadonlyArray<ProjectedEvent>)
   )
 
 /** Writes events into the new table, in whatever order they come and from wherever. */
-export const take = Effect.fnUntraced(function* ({ projection }: Build, events: ReadonlyArray<ProjectedEvent>) {
-  yield* write(projection, nextOf(projection), yield* rowsTold(projection, events))
+export const take = Effect.fnUntraced(function* (build: Build, events: ReadonlyArray<ProjectedEvent>) {
+  const { projection } = build
+  const rows = yield* rowsTold(projection, events)
+  yield* inPlace(build, write(projection, nextOf(projection), rows))
 })
 
 /** To be called when all events have been taken. */
@@ -250,7 +265,8 @@ export const finish = Effect.fnUntraced(function* ({ projection }: Build) {
   yield* sql.unsafe(`analyze ${nextOf(projection)}`)
 })
 
-const copyLive = Effect.fnUntraced(function* (projection: Projection) {
+const copyLive = Effect.fnUntraced(function* (build: Build) {
+  const { projection } = build
   const sql = yield* SqlClient.SqlClient
   const all = sql.literal(names(Object.keys(columnsOf(projection))))
   const key = sql.literal(names(Object.keys(projection.key)))
@@ -259,11 +275,11 @@ const copyLive = Effect.fnUntraced(function* (projection: Projection) {
     const beyond = after === undefined ? sql.literal("true") : sql`(${key}) > (${valuesOf(sql, projection, after)})`
     const source = sql`(
       select ${all} from ${sql(tableOf(projection))} where ${beyond} order by ${key} limit ${copied}) as part`
-    const rows = yield* sql<Readonly<Record<string, unknown>>>`
+    const copying = sql<Readonly<Record<string, unknown>>>`
       with part as materialized (select * from ${source}),
         written as (${yield* merging(projection, nextOf(projection), sql`part`)})
       select ${sql.literal(textsOf(projection))} from part order by ${key} offset ${copied - 1}`
-    after = rows[0]
+    after = (yield* inPlace(build, copying))[0]
     if (after === undefined) return
   }
 })
