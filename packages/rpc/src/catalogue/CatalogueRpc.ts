@@ -51,9 +51,15 @@ export const CatalogueGroup = RpcGroup.make(
     errors: [Forbidden, ProductNotFound, VersionConflict]
   }),
   command("SetPrice", {
-    payload: { productId: ProductId, priceMinor: PriceMinor, currency: Currency, reason: PriceReason },
+    payload: {
+      productId: ProductId,
+      priceMinor: PriceMinor,
+      currency: Currency,
+      reason: PriceReason,
+      expectedVersion: Schema.optionalKey(Schema.Int)
+    },
     success: Product,
-    errors: [Forbidden, ProductNotFound]
+    errors: [Forbidden, ProductNotFound, VersionConflict]
   }),
   query("GetProduct", { payload: { productId: ProductId }, success: Product, errors: [ProductNotFound] }),
   /** Those of the products that exist, at once. */

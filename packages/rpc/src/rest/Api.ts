@@ -66,6 +66,7 @@ const paying = { ...idempotent, "x-device-id": Schema.optionalKey(DeviceId) }
 const heldOrder = Json.OrderJson.pipe(HttpApiSchema.status(202))
 const keyRequired: ProblemOptions = { codes: [[400, idempotencyKeyRequired]] }
 const conditional = { "if-none-match": Schema.optionalKey(Schema.String) }
+const ifMatch = { "if-match": Schema.optionalKey(Schema.String) }
 const summary = (text: string) => OpenApi.annotations({ summary: text })
 
 class Identity extends HttpApiGroup.make("identity").add(
@@ -138,7 +139,7 @@ class Catalogue extends HttpApiGroup.make("catalogue").add(
   }).annotateMerge(summary("One product")),
   HttpApiEndpoint.patch("changeProduct", "/products/:productId", {
     params: { productId: Ids.ProductId },
-    headers: { "if-match": Schema.optionalKey(Schema.String) },
+    headers: ifMatch,
     payload: Schema.Struct({
       name: Schema.optionalKey(ProductName),
       description: Schema.optionalKey(ProductDescription),
@@ -151,6 +152,7 @@ class Catalogue extends HttpApiGroup.make("catalogue").add(
     .annotateMerge(summary("Change what a product is called and where it stands (admin)")),
   HttpApiEndpoint.put("setPrice", "/products/:productId/price", {
     params: { productId: Ids.ProductId },
+    headers: ifMatch,
     payload: Schema.Struct({ ...PriceInput, reason: PriceReason }),
     success: Json.ProductJson,
     error: problems(CatalogueGroup, "SetPrice")
