@@ -13,8 +13,9 @@ import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const minuteMs = 60_000
 
-/** Minutes for which a closed minute is corrected: a day's unless `MERKATO_REVENUE_LATENESS_MINUTES` says otherwise. */
-const latenessMinutes = Config.Int("MERKATO_REVENUE_LATENESS_MINUTES").pipe(Config.withDefault(1_440))
+/** Minutes for which a closed minute is corrected: a day's unless `MERKATO_REVENUE_LATENESS_MINUTES` says otherwise, at most a year. */
+const Lateness = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 525_600 }))
+const latenessMinutes = Config.schema(Lateness, "MERKATO_REVENUE_LATENESS_MINUTES").pipe(Config.withDefault(1_440))
 
 /** Older minutes are no news; what days brought, payments tell for good. */
 export const oldMinutes: Retention.Passing = {
