@@ -24,7 +24,7 @@ import { command, idsOf, page, paging, query } from "../contract/Operation.ts"
 const CategorySize = Schema.Struct({ category: Schema.String, products: Schema.Int })
 
 /** SKUs that are looked up at once, at most. */
-export const mostSkus = 500
+const mostSkus = 500
 
 export const CatalogueGroup = RpcGroup.make(
   command("AddProduct", {

@@ -261,7 +261,7 @@ export class OrderProcess extends Context.Service<
             if (before !== undefined && before.step !== "done") return open
             const attempt = (before?.attempt ?? 0) + 1
             const work = yield* workOf(sagaId, request)
-            const ofCart = ofCheckout(request)
+            const wanted = ofCheckout(request)
             const left =
               before?.request.payloadHash === keyed.payloadHash ? yield* orders.lock(before.orderId) : undefined
             if (left?.status === "PENDING") {
@@ -271,7 +271,7 @@ export class OrderProcess extends Context.Service<
                 kind: "checkout",
                 attempt,
                 request: keyed,
-                work: { ...work, ...ofCart, reservationId: left.reservationId }
+                work: { ...work, ...wanted, reservationId: left.reservationId }
               })
             }
             if (left !== undefined && left.status !== "CANCELED") {
@@ -291,7 +291,7 @@ export class OrderProcess extends Context.Service<
               request: keyed,
               work: {
                 ...work,
-                ...ofCart,
+                ...wanted,
                 reservationId: reservationIdOf(sagaId, orderId, attempt)
               }
             })
