@@ -76,7 +76,7 @@ export const CatalogueGroup = RpcGroup.make(
     success: Schema.Struct({ ...page(Product).fields, late: Schema.optionalKey(Schema.Boolean) }),
     errors: [InvalidValue]
   }),
-  /** Names of products, for who is still typing. */
+  /** Names of products, for whoever is still typing. */
   query("SuggestNames", {
     payload: { q: text(200), limit: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 20 })) },
     success: Schema.Array(Schema.String),

@@ -62,8 +62,8 @@ export class RevenuePerMinute extends Context.Service<
   RevenuePerMinute,
   {
     /**
-     * Takes in events, within the caller's transaction, which makes that they count once. Each is judged by how far the
-     * stream was before: that it was late, then, or too late.
+     * Takes in events, within the caller's transaction, so that they count once. Each is judged by how far the
+     * stream was before: whether it came late, or too late.
      */
     readonly take: (events: ReadonlyArray<Envelope>) => Effect.Effect<void, Schema.SchemaError | SqlError.SqlError>
     readonly read: (range: {
