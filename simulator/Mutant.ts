@@ -14,7 +14,7 @@ export const names: ReadonlyArray<string> = readdirSync(folder)
   .toSorted()
 
 /** Runs in which a mutant must have been found (issue of the simulator). */
-export const withinRuns = 30
+const withinRuns = 30
 
 const run = (command: string, args: ReadonlyArray<string>, cwd: string) =>
   new Promise<{ readonly exitCode: number | null; readonly output: string }>((resolve) => {

@@ -944,6 +944,15 @@ describe("an address that leads nowhere", () => {
 })
 
 describe("headers that make no sense", () => {
+  const reprice =
+    (ifMatch: string) =>
+    ({ product }: World): Request => ({
+      method: "PUT",
+      path: `${products}/${product}/price`,
+      as: "admin",
+      json: { price: 2, currency: "USD", reason: "late" },
+      headers: { "if-match": ifMatch }
+    })
   const change =
     (ifMatch: string) =>
     ({ product }: World): Request => ({
@@ -962,6 +971,8 @@ describe("headers that make no sense", () => {
     ["an If-Match with SQL", change(`"${sql}"`), invalidValue("If-Match")],
     ["an If-Match of 10^30", change(`"1${"0".repeat(30)}"`), invalidValue("If-Match")],
     ["an If-Match of another version", change('"999999999"'), { status: 412, code: "version_conflict" }],
+    ["an If-Match of a price that is no tag", reprice("nonsense"), invalidValue("If-Match")],
+    ["an If-Match of a price of another version", reprice('"2"'), { status: 412, code: "version_conflict" }],
     [
       "a Correlation-Id with SQL",
       get(`${products}/PROD-NONE`, "nobody", { "correlation-id": sql }),

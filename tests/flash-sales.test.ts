@@ -184,7 +184,10 @@ describe("a sale is refused", () => {
       [{ productId, startsAt: from(-60), endsAt: from(-30) }, 400, "invalid_value"],
       [{ productId, startsAt: "tomorrow" }, 400, "validation_failed"],
       [{ productId, startsAt: "2026-13-01T00:00:00Z" }, 400, "validation_failed"],
-      [{ productId, endsAt: "2030-01-01" }, 400, "validation_failed"]
+      [{ productId, endsAt: "2030-01-01" }, 400, "validation_failed"],
+      [{ productId, endsAt: "2030-02-30T00:00:00Z" }, 400, "validation_failed"],
+      [{ productId, endsAt: "9999-12-31T23:59:59-12:00" }, 400, "validation_failed"],
+      [{ productId, startsAt: "0000-01-01T00:00:00+14:00" }, 400, "validation_failed"]
     ]
     for (const [sale, status, code] of cases)
       expect([sale, ...refusal(await schedule(sale))]).toEqual([sale, status, code])

@@ -335,6 +335,15 @@ describe("prices", () => {
     )
     expect(now.body).toMatchObject({ price: 0.99, currency: "EUR" })
     const price = { price: 1, currency: "USD", reason: "none" }
+    const guarded = (version: number) =>
+      admin.request("PUT", `${path}/price`, { body: price, headers: { "if-match": `"${version}"` } })
+    expect([refusal(await guarded(3)), refusal(await guarded(5))]).toEqual([
+      [412, "version_conflict"],
+      [412, "version_conflict"]
+    ])
+    expect(itemsOf(await shop().anyone.get(`${path}/prices`))).toEqual([...periods])
+    const replaced = await guarded(4)
+    expect([replaced.status, replaced.headers.get("etag"), replaced.body["price"]]).toEqual([200, '"5"', 1])
     const missing = await admin.request("PUT", "/api/v1/products/PROD-NONE/price", { body: price })
     expect(refusal(missing)).toEqual([404, "product_not_found"])
     expect(refusal(await shop().anyone.get("/api/v1/products/PROD-NONE/prices"))).toEqual([404, "product_not_found"])
@@ -852,6 +861,31 @@ describe("the document at /openapi.json", () => {
       const options = is["requestBody"] === undefined ? {} : { body: {} }
       const answer = await shop().anyone.request(method, path.replaceAll(/\{\w+\}/g, "NONE"), options)
       expect([id, JSON.stringify(is["security"]) === '[{"bearer":[]}]']).toEqual([id, answer.status === 401])
+    }
+  })
+
+  test("documents where new things are, their tags and when to come back, as these tests have seen it", async () => {
+    const telling = ["location", "etag", "retry-after", "idempotent-replayed", "www-authenticate"]
+    const operations = operationsOf(await read())
+    const documented = new Map(
+      operations.flatMap(({ id, is }) =>
+        Object.entries(isJson(is["responses"]) ? is["responses"] : {}).map(([status, answer]) => [
+          `${id} ${status}`,
+          Object.keys(isJson(answer) && isJson(answer["headers"]) ? answer["headers"] : {}).map((name) =>
+            name.toLowerCase()
+          )
+        ])
+      )
+    )
+    for (const [answer, names] of shop().contract.headersSeen) {
+      const told = telling.filter((name) => names.has(name))
+      expect([answer, told.filter((name) => documented.get(answer)?.includes(name) !== true)]).toEqual([answer, []])
+    }
+    // A key has to be sent where its absence is a mistake, and nowhere else.
+    for (const { id, is } of operations) {
+      const needed = JSON.stringify(is["responses"]).includes("idempotency_key_required")
+      const keys = listIn(is["parameters"]).filter(({ name }) => name === "idempotency-key")
+      expect([id, keys.some(({ required }) => required === true)]).toEqual([id, needed])
     }
   })
 

@@ -7,7 +7,7 @@ import { insist, notAnswered } from "./Asking.ts"
 import type { Asked, AskedCancel, Memory } from "./Memory.ts"
 
 /** More than any product costs on the shelf, in cents: such a sale is none. */
-export const aboveEveryShelf = 600
+const aboveEveryShelf = 600
 
 export interface SaleRequest extends Readonly<Parameters<typeof PricingRpc.Service.ScheduleFlashSale>[0]> {
   readonly idempotencyKey: Ids.IdempotencyKey

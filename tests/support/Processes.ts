@@ -116,7 +116,7 @@ const cleanEnvironment = (): Record<string, string> =>
     Object.entries(process.env).filter(
       (entry): entry is [string, string] =>
         entry[1] !== undefined &&
-        !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL|OPENSEARCH_|CASSANDRA_|CLICKHOUSE_|SCHEMA_REGISTRY_URL|CONNECT_URL|OPA_|MQTT_|RABBITMQ_URL)/.test(
+        !/^(MERKATO_|OTEL_|DATABASE_URL|KAFKA_BROKERS|REDIS_URL|OPENSEARCH_|CASSANDRA_|CLICKHOUSE_|SCHEMA_REGISTRY_URL|CONNECT_URL|OPA_|MQTT_|RABBITMQ_URL|AMQP_URL)/.test(
           entry[0]
         )
     )

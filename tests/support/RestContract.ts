@@ -34,6 +34,8 @@ const badInput = new Set<unknown>(["validation_failed", "invalid_value"])
 export class RestContract {
   /** What was answered, by operation. */
   readonly seen = new Map<string, Set<number>>()
+  /** The names of headers that answers had, by operation and status: `orders.getOrder 200`. */
+  readonly headersSeen = new Map<string, Set<string>>()
   private readonly operations = FindMyWay.make<Documented>()
 
   constructor() {
@@ -76,6 +78,8 @@ export class RestContract {
     const schemas = operation.bodies.get(status)
     must(schemas !== undefined, `${operation.operationId} does not document ${status}`)
     this.seen.set(operation.operationId, (this.seen.get(operation.operationId) ?? new Set<number>()).add(status))
+    const answered = `${operation.operationId} ${status}`
+    this.headersSeen.set(answered, new Set([...(this.headersSeen.get(answered) ?? []), ...headers.keys()]))
     if (status === 204 || status === 304) {
       must(headers.get("content-type") === null && Object.keys(body).length === 0, "a body where there is none")
       return

@@ -51,7 +51,7 @@ export const problemOf = ({ status, body }: Answer): typeof Problem.Type | undef
 const passing = new Set(["request_in_progress", "payment_in_progress"])
 
 /** An answer that will be another one later: the same request may be sent again, with the same key. */
-export const isPassing = (answer: Answer): boolean =>
+const isPassing = (answer: Answer): boolean =>
   answer.status === 503 ||
   answer.status === 429 ||
   (answer.status === 409 && passing.has(problemOf(answer)?.code ?? ""))

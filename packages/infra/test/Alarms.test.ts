@@ -259,6 +259,10 @@ test("without RABBITMQ_URL there is no clock; one that is wrong, or where nobody
       expect(nobody.message).not.toContain("secret")
       const wrong = yield* Effect.flip(whereNamed({ RABBITMQ_URL: "http://127.0.0.1" }))
       expect(wrong.message).toBe("RABBITMQ_URL cannot be used: expected amqp://user:password@host:port/vhost")
+      const other = yield* Effect.flip(whereNamed({ AMQP_URL: "http://127.0.0.1" }))
+      expect(other.message).toBe("AMQP_URL cannot be used: expected amqp://user:password@host:port/vhost")
+      const both = yield* Effect.flip(whereNamed({ AMQP_URL: "amqp://nobody", RABBITMQ_URL: "http://127.0.0.1" }))
+      expect(both.message).toStartWith("RABBITMQ_URL cannot be used: ")
       if (url === "") return
       expect(yield* whereNamed({ RABBITMQ_URL: url })).not.toBe(polling)
       const stranger = yield* Effect.flip(whereNamed({ RABBITMQ_URL: url.replace(/:[^:@]+@/, ":wrong@") }))

@@ -59,7 +59,11 @@ const objections: ReadonlyArray<readonly [url: string, reason: string | undefine
   ["https://2130706433/", "the address is not a public one"],
   ["https://0x7f.1/", "the address is not a public one"],
   ["https://0251.0376.0251.0376/", "the address is not a public one"],
-  ["https://127.1/", "the address is not a public one"]
+  ["https://127.1/", "the address is not a public one"],
+  ["https:example.com", "expected // and a host"],
+  ["https:/example.com", "expected // and a host"],
+  ["https:///example.com/x", "expected // and a host"],
+  ["https:\\\\example.com", "expected // and a host"]
 ]
 
 const resolving = (answers: ReadonlyArray<ReadonlyArray<Address>>) => {

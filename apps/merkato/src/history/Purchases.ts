@@ -35,7 +35,7 @@ const minutesKeptMs = oldMinutes.days * dayMs
  * The built-in gateways play a company of its own, whose books are no part of a shop's past; here are those of the last half
  * year, which a refund may still be asked for.
  */
-export const gatewayBooksKeptMs = 180 * dayMs
+const gatewayBooksKeptMs = 180 * dayMs
 
 /** Who buys what, when, and how it ended. Few things are bought often. */
 const decide = Effect.fnUntraced(function* (plan: Plan, lane: number, { first, beyond }: Batch) {

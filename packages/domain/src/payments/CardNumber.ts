@@ -1,7 +1,7 @@
 /** Card numbers (ISO/IEC 7812): the shop must never see one, so it has to know one when it does. */
 
 /** Most and fewest digits of a card number. */
-export const cardDigits = { minimum: 13, maximum: 19 } as const
+const cardDigits = { minimum: 13, maximum: 19 } as const
 
 /** The Luhn check (ISO/IEC 7812-1, annex B) on a string of digits. */
 export const passesLuhn = (digits: string): boolean => {

@@ -7,13 +7,6 @@ import { Currency } from "../kernel/Money.ts"
 export const FlashSaleStatus = Schema.Literals(["SCHEDULED", "RUNNING", "ENDED", "CANCELED"])
 export type FlashSaleStatus = typeof FlashSaleStatus.Type
 
-/** A point in time as people write it: RFC 3339, with its offset; to the millisecond. */
-export const Instant = Schema.String.check(
-  Schema.isPattern(/^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(?:\.\d{1,9})?(?:Z|[+-]\d{2}:\d{2})$/u, {
-    expected: "a time as in RFC 3339, such as 2026-01-31T08:00:00Z"
-  })
-).pipe(Schema.decodeTo(Schema.DateTimeUtcFromString))
-
 /** When a sale's price holds: from `startsAt` (inclusive) to `endsAt` (exclusive). */
 const window = { startsAt: Schema.DateTimeUtcFromString, endsAt: Schema.DateTimeUtcFromString }
 

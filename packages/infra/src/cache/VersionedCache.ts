@@ -10,7 +10,7 @@ interface Entry<A> {
 export interface VersionedCache<A> {
   /** The value, unless it is unknown, out of date or too old. */
   readonly get: (key: string) => Effect.Effect<A | undefined>
-  /** The same at once and uncounted, for who has a fiber's services and no fiber; who makes use of it says so with `hit`. */
+  /** The same at once and uncounted, for whoever has a fiber's services and no fiber; who makes use of it says so with `hit`. */
   readonly peek: (key: string, services: Context.Context<never>) => A | undefined
   readonly hit: (services: Context.Context<never>) => void
   /** Keeps a value of a version. One that is older than what is known already (or was dropped) is ignored. */

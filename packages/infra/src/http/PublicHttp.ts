@@ -74,6 +74,9 @@ export class PublicHttp extends Context.Service<
   static readonly layerWith = (anywhere: boolean) => Layer.effect(PublicHttp, make(anywhere))
 }
 
+/** Two slashes and a host: parsers of browsers make up what is missing, and would ask another host than the one that was meant. */
+const isAbsolute = (text: string) => /^[a-z]+:\/\/[^/\\?#]/i.test(text)
+
 /** A host as it stands in a URL, without the brackets of IPv6. */
 const hostOf = ({ hostname }: URL) => hostname.replace(/^\[|\]$/g, "")
 
@@ -83,6 +86,7 @@ const make = Effect.fnUntraced(function* (anywhere: boolean) {
   const objection = (text: string): string | undefined => {
     const url = URL.canParse(text) ? new URL(text) : undefined
     if (url === undefined) return "not a URL"
+    if (/^https?:/.test(url.protocol) && !isAbsolute(text)) return "expected // and a host"
     if (url.protocol !== "https:" && !(anywhere && url.protocol === "http:")) return "expected https://"
     if (url.username !== "" || url.password !== "") return "no user or password may be in it"
     if (!anywhere && isIP(hostOf(url)) !== 0 && !isPublic(hostOf(url))) return "the address is not a public one"

@@ -5,7 +5,7 @@ export interface Problem {
   readonly detail: string
   readonly headers?: Readonly<Record<string, string>>
 }
-export const lastAnswer = { connection: "close", "retry-after": "1" }
+const lastAnswer = { connection: "close", "retry-after": "1" }
 export const internal: Problem = {
   status: 500,
   code: "internal",

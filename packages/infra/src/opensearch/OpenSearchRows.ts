@@ -1,7 +1,7 @@
 import { Effect, Option, Schema, Stream } from "effect"
 import { chunksOf } from "effect/Array"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { columnsOf, type Projection, type Row } from "../projection/Projection.ts"
+import type { Projection, Row } from "../projection/Projection.ts"
 import { type Place, type RowStore, StoreUnavailable } from "../projection/RowStore.ts"
 import { OpenSearch, type OpenSearchError, OpenSearchRefused, OpenSearchUnavailable } from "./OpenSearch.ts"
 
@@ -202,7 +202,3 @@ export const make = Effect.fnUntraced(function* (projection: Projection, { prope
     abandon: away(abandon)
   } satisfies RowStore
 })
-
-/** All columns of a projection have to be mapped, or its documents would be refused one by one. */
-export const mapsAll = (projection: Projection, { properties }: Shape): boolean =>
-  Object.keys(columnsOf(projection)).every((column) => column in properties)

@@ -1,6 +1,7 @@
 import { join } from "node:path"
 import { Config, Context, Effect, Layer, Option, Schema } from "effect"
 import { CircuitBreaker, RateLimiter } from "effect/persistence"
+import { milliseconds } from "../config/Milliseconds.ts"
 import type { CircuitStanding } from "./Breaker.ts"
 import * as Guard from "./Guard.ts"
 import { type LimitName, Limits, limitNames, type PolicyOptions } from "./Limits.ts"
@@ -82,7 +83,7 @@ export class Policies extends Context.Service<
 }
 
 /** `MERKATO_PAYMENT_TIMEOUT_MS`: how long one attempt at a payment gateway may take. */
-const paymentTimeout = Config.Int("MERKATO_PAYMENT_TIMEOUT_MS").pipe(Config.option)
+const paymentTimeout = milliseconds("MERKATO_PAYMENT_TIMEOUT_MS").pipe(Config.option)
 
 export const fromEnvironment: Effect.Effect<Overrides, Config.ConfigError> = Effect.map(paymentTimeout, (given) =>
   Option.match(given, {

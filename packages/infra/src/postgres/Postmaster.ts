@@ -39,7 +39,7 @@ export const running = (cluster: string): (Postmaster & { readonly port: number 
 }
 
 /**
- * The same, for who is about to start one. Postgres itself copes with the pid file of a dead server, but refuses to
+ * The same, for whoever is about to start one. Postgres itself copes with the pid file of a dead server, but refuses to
  * start when the pid has gone to another process of its user, when the dead is a zombie, and when a power cut left the
  * file empty. Then the pid is replaced by our own (a server takes no offence at its parent's), and the rest stays,
  * because by the shared memory named there Postgres sees whether anything of the old server still runs.

@@ -1,4 +1,4 @@
-/** The embedded server that a shop has running, for who only wants to talk to it: nothing is locked, started or stopped. */
+/** The embedded server that a shop has running, for whoever only wants to talk to it: nothing is locked, started or stopped. */
 import { Effect, Redacted, Schema } from "effect"
 import { readFileSync, realpathSync } from "node:fs"
 import { join, resolve } from "node:path"

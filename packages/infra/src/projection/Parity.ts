@@ -59,7 +59,7 @@ export interface Followers {
 const followersOf = (projection: Projection): Followers => ({ ...projection, groups: [groupOf(projection)] })
 
 /** Events that are not in the rows of each of them yet: unpublished, or on the bus. */
-export const underWay = Effect.fnUntraced(function* ({ context, topic, groups }: Followers) {
+const underWay = Effect.fnUntraced(function* ({ context, topic, groups }: Followers) {
   const sql = yield* SqlClient.SqlClient
   const bus = yield* EventBus
   const [outbox] = yield* sql<{ waiting: number }>`

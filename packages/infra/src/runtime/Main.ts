@@ -19,7 +19,7 @@ const wordsOf = (error: unknown): string => {
 }
 
 /**
- * Why a program ended, for who started it. An expected failure (in the type, or a setting that cannot be read) is one
+ * Why a program ended, for whoever started it. An expected failure (in the type, or a setting that cannot be read) is one
  * sentence; anything else is a mistake of ours and is told with all that is known of it.
  */
 export const explain = (cause: Cause.Cause<unknown>): string => {

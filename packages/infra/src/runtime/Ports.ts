@@ -11,7 +11,7 @@ export const isFree = (port: number, host: string) =>
   })
 
 /**
- * A port of 127.0.0.1 that was free a moment ago, and stays so for who starts there again later: below those that systems
+ * A port of 127.0.0.1 that was free a moment ago, and stays so for whoever starts there again later: below those that systems
  * give to outgoing connections (32768 and up on Linux, 49152 elsewhere).
  */
 export const freePort = async (): Promise<number> => {

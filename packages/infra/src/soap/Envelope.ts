@@ -3,7 +3,7 @@ import { XMLBuilder } from "fast-xml-parser"
 import { Data, Result } from "effect"
 import { type Element, type Fields, parse, sayable } from "./Xml.ts"
 
-export const envelopeNamespace = "http://schemas.xmlsoap.org/soap/envelope/"
+const envelopeNamespace = "http://schemas.xmlsoap.org/soap/envelope/"
 
 /** As HTTP calls them; SOAP 1.1 has no type of its own. */
 export const contentType = "text/xml; charset=utf-8"

@@ -24,7 +24,7 @@ import { command, idsOf, page, paging, query } from "../contract/Operation.ts"
 const CategorySize = Schema.Struct({ category: Schema.String, products: Schema.Int })
 
 /** SKUs that are looked up at once, at most. */
-export const mostSkus = 500
+const mostSkus = 500
 
 export const CatalogueGroup = RpcGroup.make(
   command("AddProduct", {
@@ -51,9 +51,15 @@ export const CatalogueGroup = RpcGroup.make(
     errors: [Forbidden, ProductNotFound, VersionConflict]
   }),
   command("SetPrice", {
-    payload: { productId: ProductId, priceMinor: PriceMinor, currency: Currency, reason: PriceReason },
+    payload: {
+      productId: ProductId,
+      priceMinor: PriceMinor,
+      currency: Currency,
+      reason: PriceReason,
+      expectedVersion: Schema.optionalKey(Schema.Int)
+    },
     success: Product,
-    errors: [Forbidden, ProductNotFound]
+    errors: [Forbidden, ProductNotFound, VersionConflict]
   }),
   query("GetProduct", { payload: { productId: ProductId }, success: Product, errors: [ProductNotFound] }),
   /** Those of the products that exist, at once. */
@@ -70,7 +76,7 @@ export const CatalogueGroup = RpcGroup.make(
     success: Schema.Struct({ ...page(Product).fields, late: Schema.optionalKey(Schema.Boolean) }),
     errors: [InvalidValue]
   }),
-  /** Names of products, for who is still typing. */
+  /** Names of products, for whoever is still typing. */
   query("SuggestNames", {
     payload: { q: text(200), limit: Schema.Int.check(Schema.isBetween({ minimum: 1, maximum: 20 })) },
     success: Schema.Array(Schema.String),

@@ -6,7 +6,6 @@ import supergraph from "./supergraph.graphql" with { type: "text" }
 
 /** What each context has of the graph, in the language of Apollo Federation 2. */
 export const subgraphs = { catalogue, inventory, orders, cart } as const
-export type SubgraphName = keyof typeof subgraphs
 
 /** The subgraphs composed: which type and field is whose. Written by packages/rpc/test/Supergraph.test.ts, which holds it against them. */
 export { supergraph }

@@ -4,6 +4,7 @@ import { Category, PriceReason, ProductDescription, ProductName, Sku } from "@me
 import { Email, Password, PersonName } from "@merkato/domain/identity/Identity"
 import { AdjustmentReason, Delta } from "@merkato/domain/inventory/Stock"
 import * as Ids from "@merkato/domain/kernel/Ids"
+import { Instant } from "@merkato/domain/kernel/Instant"
 import { Currency } from "@merkato/domain/kernel/Money"
 import { Forbidden } from "@merkato/domain/kernel/Problem"
 import { Region } from "@merkato/domain/kernel/Region"
@@ -11,7 +12,7 @@ import { optionalText, text } from "@merkato/domain/kernel/Text"
 import { PaymentToken, Rail } from "@merkato/domain/payments/Payment"
 import { DeliveryStatus, EventTypes, WebhookUrl } from "@merkato/domain/partners/Webhook"
 import { Decision } from "@merkato/domain/risk/Assessment"
-import { FlashSaleStatus, Instant } from "@merkato/domain/pricing/FlashSale"
+import { FlashSaleStatus } from "@merkato/domain/pricing/FlashSale"
 import { Items, Quantity } from "@merkato/domain/pricing/Quote"
 import { AnalyticsGroup } from "../analytics/AnalyticsRpc.ts"
 import { CartGroup } from "../cart/CartRpc.ts"
@@ -65,6 +66,7 @@ const paying = { ...idempotent, "x-device-id": Schema.optionalKey(DeviceId) }
 const heldOrder = Json.OrderJson.pipe(HttpApiSchema.status(202))
 const keyRequired: ProblemOptions = { codes: [[400, idempotencyKeyRequired]] }
 const conditional = { "if-none-match": Schema.optionalKey(Schema.String) }
+const ifMatch = { "if-match": Schema.optionalKey(Schema.String) }
 const summary = (text: string) => OpenApi.annotations({ summary: text })
 
 class Identity extends HttpApiGroup.make("identity").add(
@@ -137,7 +139,7 @@ class Catalogue extends HttpApiGroup.make("catalogue").add(
   }).annotateMerge(summary("One product")),
   HttpApiEndpoint.patch("changeProduct", "/products/:productId", {
     params: { productId: Ids.ProductId },
-    headers: { "if-match": Schema.optionalKey(Schema.String) },
+    headers: ifMatch,
     payload: Schema.Struct({
       name: Schema.optionalKey(ProductName),
       description: Schema.optionalKey(ProductDescription),
@@ -150,6 +152,7 @@ class Catalogue extends HttpApiGroup.make("catalogue").add(
     .annotateMerge(summary("Change what a product is called and where it stands (admin)")),
   HttpApiEndpoint.put("setPrice", "/products/:productId/price", {
     params: { productId: Ids.ProductId },
+    headers: ifMatch,
     payload: Schema.Struct({ ...PriceInput, reason: PriceReason }),
     success: Json.ProductJson,
     error: problems(CatalogueGroup, "SetPrice")

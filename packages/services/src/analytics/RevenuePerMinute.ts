@@ -13,8 +13,9 @@ import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const minuteMs = 60_000
 
-/** Minutes for which a closed minute is corrected: a day's unless `MERKATO_REVENUE_LATENESS_MINUTES` says otherwise. */
-const latenessMinutes = Config.Int("MERKATO_REVENUE_LATENESS_MINUTES").pipe(Config.withDefault(1_440))
+/** Minutes for which a closed minute is corrected: a day's unless `MERKATO_REVENUE_LATENESS_MINUTES` says otherwise, at most a year. */
+const Lateness = Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 525_600 }))
+const latenessMinutes = Config.schema(Lateness, "MERKATO_REVENUE_LATENESS_MINUTES").pipe(Config.withDefault(1_440))
 
 /** Older minutes are no news; what days brought, payments tell for good. */
 export const oldMinutes: Retention.Passing = {
@@ -61,8 +62,8 @@ export class RevenuePerMinute extends Context.Service<
   RevenuePerMinute,
   {
     /**
-     * Takes in events, within the caller's transaction, which makes that they count once. Each is judged by how far the
-     * stream was before: that it was late, then, or too late.
+     * Takes in events, within the caller's transaction, so that they count once. Each is judged by how far the
+     * stream was before: whether it came late, or too late.
      */
     readonly take: (events: ReadonlyArray<Envelope>) => Effect.Effect<void, Schema.SchemaError | SqlError.SqlError>
     readonly read: (range: {

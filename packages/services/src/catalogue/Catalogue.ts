@@ -32,7 +32,10 @@ interface Change {
   readonly expectedVersion?: number
 }
 
-type NewPrice = Pick<Product, "productId" | "priceMinor" | "currency"> & { readonly reason: string }
+interface NewPrice extends Pick<Product, "productId" | "priceMinor" | "currency"> {
+  readonly reason: string
+  readonly expectedVersion?: number
+}
 
 const listCursor = Cursor.make(Schema.Struct({ productId: Ids.ProductId }))
 const periodCursor = Cursor.make(Schema.Struct({ revision: Schema.Int }))
@@ -55,7 +58,9 @@ export class Catalogue extends Context.Service<
   {
     add(product: NewProduct): Effect.Effect<Product, Forbidden | SkuTaken | ServiceUnavailable>
     change(change: Change): Effect.Effect<Product, Forbidden | ProductNotFound | VersionConflict | ServiceUnavailable>
-    setPrice(price: NewPrice): Effect.Effect<Product, Forbidden | ProductNotFound | ServiceUnavailable>
+    setPrice(
+      price: NewPrice
+    ): Effect.Effect<Product, Forbidden | ProductNotFound | VersionConflict | ServiceUnavailable>
     get(productId: Ids.ProductId): Effect.Effect<Product, ProductNotFound | ServiceUnavailable>
     productsOf(productIds: ReadonlyArray<Ids.ProductId>): Effect.Effect<ReadonlyArray<Product>, ServiceUnavailable>
     productsOfSkus(
@@ -100,17 +105,23 @@ export class Catalogue extends Context.Service<
         provided
       )
 
-      /** Applies a change to the product as it is now, with its event, as one transaction. */
-      const changing = <E>(
-        productId: Ids.ProductId,
-        decide: (product: Product) => Effect.Effect<Product, E>,
+      /** Applies a change to the product as it is now, and as the caller knows it, with its event, as one transaction. */
+      const changing = (
+        {
+          productId,
+          expectedVersion
+        }: { readonly productId: Ids.ProductId; readonly expectedVersion: number | undefined },
+        decide: (product: Product) => Product,
         alongside: (product: Product, now: Date) => Effect.Effect<void, SqlError.SqlError> = () => Effect.void
       ) =>
         transaction(
           Effect.gen(function* () {
             const before = yield* store.lock(productId)
             if (before === undefined) return yield* new ProductNotFound({ productIds: [productId] })
-            const after = yield* decide(before)
+            if (expectedVersion !== undefined && expectedVersion !== before.version) {
+              return yield* new VersionConflict({ current: before.version })
+            }
+            const after = decide(before)
             if (after === before) return before
             const now = new Date(yield* Clock.currentTimeMillis)
             yield* store.update(after, now)
@@ -123,14 +134,10 @@ export class Catalogue extends Context.Service<
       const change = Tracing.fn("Catalogue.change")(
         function* ({ productId, expectedVersion, ...changes }: Change) {
           yield* authorize("product.write")
-          return yield* changing(productId, (product) =>
-            expectedVersion !== undefined && expectedVersion !== product.version
-              ? Effect.fail(new VersionConflict({ current: product.version }))
-              : Effect.succeed(
-                  Object.keys(changes).length === 0
-                    ? product
-                    : new Product({ ...product, ...changes, version: product.version + 1 })
-                )
+          return yield* changing({ productId, expectedVersion }, (product) =>
+            Object.keys(changes).length === 0
+              ? product
+              : new Product({ ...product, ...changes, version: product.version + 1 })
           )
         },
         orAway,
@@ -138,12 +145,11 @@ export class Catalogue extends Context.Service<
       )
 
       const setPrice = Tracing.fn("Catalogue.setPrice")(
-        function* ({ productId, priceMinor, currency, reason }: NewPrice) {
+        function* ({ productId, expectedVersion, priceMinor, currency, reason }: NewPrice) {
           yield* authorize("price.override")
           return yield* changing(
-            productId,
-            (product) =>
-              Effect.succeed(new Product({ ...product, priceMinor, currency, version: product.version + 1 })),
+            { productId, expectedVersion },
+            (product) => new Product({ ...product, priceMinor, currency, version: product.version + 1 }),
             (product, now) => store.changePrice(product, reason, now)
           )
         },

@@ -15,12 +15,12 @@ const defaultLimit = 20
 const defaultSuggestions = 10
 
 /** The version that If-Match names: `"7"`, or `"7.SALE-…"` while a sale runs, as GET gave it in ETag. */
-const versionOf = Effect.fnUntraced(function* (ifMatch: string | undefined) {
-  if (ifMatch === undefined || ifMatch.trim() === "*") return undefined
+const expected = Effect.fnUntraced(function* ({ "if-match": ifMatch }: { readonly "if-match"?: string }) {
+  if (ifMatch === undefined || ifMatch.trim() === "*") return {}
   const version = /^"(\d{1,9})(?:\.[A-Za-z0-9_-]{1,64})?"$/.exec(ifMatch.trim())?.[1]
   return version === undefined
     ? yield* new InvalidValue({ path: "If-Match", reason: "not an ETag of a product" })
-    : Number(version)
+    : { expectedVersion: Number(version) }
 })
 
 type ListQuery = Parameters<typeof CatalogueRpc.Service.ListProducts>[0]
@@ -109,22 +109,17 @@ export const CatalogueRoutes = HttpApiBuilder.group(
       changeProduct: ({ params, headers, payload }) =>
         answering(
           Effect.gen(function* () {
-            const expectedVersion = yield* versionOf(headers["if-match"])
-            const product = yield* catalogue
-              .ChangeProduct({
-                ...params,
-                ...payload,
-                ...(expectedVersion === undefined ? {} : { expectedVersion })
-              })
-              .pipe(withoutPages)
+            const change = { ...params, ...payload, ...(yield* expected(headers)) }
+            const product = yield* catalogue.ChangeProduct(change).pipe(withoutPages)
             return json(productJson(product), 200, { etag: `"${product.version}"` })
           })
         ),
-      setPrice: ({ params, payload: { price, currency, reason } }) =>
+      setPrice: ({ params, headers, payload: { price, currency, reason } }) =>
         answering(
           Effect.gen(function* () {
             const priceMinor = yield* priceOf(price, currency)
-            const product = yield* catalogue.SetPrice({ ...params, priceMinor, currency, reason }).pipe(withoutPages)
+            const change = { ...params, priceMinor, currency, reason, ...(yield* expected(headers)) }
+            const product = yield* catalogue.SetPrice(change).pipe(withoutPages)
             return json(productJson(product), 200, { etag: `"${product.version}"` })
           })
         ),

@@ -12,7 +12,7 @@ export const matches = (given: string | undefined, etag: string): boolean => {
 export const taggedHeaders = (etag: string) => ({ etag, "cache-control": "no-cache" })
 export const taggedType = "application/json"
 
-/** JSON text with its entity tag; 304 without a body for who has it already. */
+/** JSON text with its entity tag; 304 without a body for whoever has it already. */
 export const tagged = (request: HttpServerRequest.HttpServerRequest, text: string, etag: string) => {
   const headers = taggedHeaders(etag)
   return matches(request.headers["if-none-match"], etag)

@@ -100,7 +100,7 @@ export const json = (body: unknown, status = 200, headers: Record<string, string
   HttpServerResponse.jsonUnsafe(body, { status, headers })
 
 /** A decimal amount of the request as minor units; one the currency cannot express is told by its path. */
-export const amountOf = (path: string, amount: number, currency: Currency) => {
+const amountOf = (path: string, amount: number, currency: Currency) => {
   const minor = fromDecimal(amount, currency)
   return Result.isSuccess(minor)
     ? Effect.succeed(minor.success)

@@ -1,5 +1,5 @@
 /** How deep objects and arrays may lie in each other; the deepest body that anything here asks for has 3 levels. */
-export const maxDepth = 32
+const maxDepth = 32
 
 /**
  * What `JSON.parse` lets pass and nobody means: a name twice in one object, of which it keeps the last (another reader

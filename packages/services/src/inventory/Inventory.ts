@@ -15,6 +15,7 @@ import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Probl
 import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { mergeItems } from "@merkato/domain/pricing/Quote"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
+import { milliseconds } from "@merkato/infra/config/Milliseconds"
 import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
@@ -34,6 +35,9 @@ interface Reserve {
   readonly items: ReadonlyArray<{ readonly productId: Ids.ProductId; readonly qty: number }>
   readonly ttlMs: number
 }
+
+/** Milliseconds between two looks; read at the start, too, so that a value that cannot be used is told then. */
+const sweepMs = milliseconds("MERKATO_RESERVATION_SWEEP_MS").pipe(Config.withDefault(1_000))
 
 /** The use cases of inventory: what is there, what is promised, and to whom. */
 export class Inventory extends Context.Service<
@@ -68,6 +72,7 @@ export class Inventory extends Context.Service<
   static readonly layer = Layer.effect(
     Inventory,
     Effect.gen(function* () {
+      yield* Effect.orDie(sweepMs)
       const store = yield* InventoryStore.make
       const events = yield* EventStore
       const catalogue = yield* CatalogueRpc
@@ -222,10 +227,10 @@ export class Inventory extends Context.Service<
   )
 }
 
-/** Looks for reservations whose time is over: every second, and again at once while there are many. */
+/** Looks for reservations whose time is over: every second unless told otherwise, and again at once while there are many. */
 export const expiry = Effect.gen(function* () {
   const inventory = yield* Inventory
-  const pause = yield* Effect.orDie(Config.Int("MERKATO_RESERVATION_SWEEP_MS").pipe(Config.withDefault(1_000)))
+  const pause = yield* Effect.orDie(sweepMs)
   return yield* Effect.forever(
     inventory.expireDue.pipe(
       Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep(pause))),

@@ -19,6 +19,7 @@ import { OrderProcessNotFound, OrderProcessState } from "@merkato/domain/orders/
 import { PaymentToken, PaymentUnavailable, type Rail } from "@merkato/domain/payments/Payment"
 import { Encryption } from "@merkato/infra/auth/Encryption"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
+import { milliseconds } from "@merkato/infra/config/Milliseconds"
 import * as Provided from "@merkato/infra/context/Provided"
 import { currentTraceParent } from "@merkato/infra/events/Stamp"
 import { Idempotency, inProgress, type Keyed, replay, type Replayed } from "@merkato/infra/idempotency/Idempotency"
@@ -46,6 +47,9 @@ import {
 } from "./ProcessOutcome.ts"
 import * as ProcessSteps from "./ProcessSteps.ts"
 import * as SagaStore from "./SagaStore.ts"
+
+/** Milliseconds between two looks; read at the start, too, so that a value that cannot be used is told then. */
+const sweepMs = milliseconds("MERKATO_ORDER_PROCESS_SWEEP_MS").pipe(Config.withDefault(1_000))
 
 const takeovers = Metric.counter("saga_takeovers_total", {
   description: "Order processes taken over after their owner's deadline",
@@ -103,6 +107,7 @@ export class OrderProcess extends Context.Service<
   static readonly layer = Layer.effect(
     OrderProcess,
     Effect.gen(function* () {
+      yield* Effect.orDie(sweepMs)
       const orders = yield* OrdersStore.make
       const sagas = yield* SagaStore.make
       const moves = yield* ProcessMoves.make
@@ -260,7 +265,7 @@ export class OrderProcess extends Context.Service<
             if (before !== undefined && before.step !== "done") return open
             const attempt = (before?.attempt ?? 0) + 1
             const work = yield* workOf(sagaId, request)
-            const ofCart = ofCheckout(request)
+            const wanted = ofCheckout(request)
             const left =
               before?.request.payloadHash === keyed.payloadHash ? yield* orders.lock(before.orderId) : undefined
             if (left?.status === "PENDING") {
@@ -270,7 +275,7 @@ export class OrderProcess extends Context.Service<
                 kind: "checkout",
                 attempt,
                 request: keyed,
-                work: { ...work, ...ofCart, reservationId: left.reservationId }
+                work: { ...work, ...wanted, reservationId: left.reservationId }
               })
             }
             if (left !== undefined && left.status !== "CANCELED") {
@@ -290,7 +295,7 @@ export class OrderProcess extends Context.Service<
               request: keyed,
               work: {
                 ...work,
-                ...ofCart,
+                ...wanted,
                 reservationId: reservationIdOf(sagaId, orderId, attempt)
               }
             })
@@ -428,10 +433,10 @@ const ofCheckout = ({ cartId, expectedTotal }: Checkout) => ({
 
 type NewSaga = Parameters<Effect.Success<typeof SagaStore.make>["begin"]>[0]
 
-/** Looks for processes without a living owner: every second, and again at once while there are some. */
+/** Looks for processes without a living owner: every second unless told otherwise, and again at once while there are some. */
 export const recovery = Effect.gen(function* () {
   const process = yield* OrderProcess
-  const pauseMs = yield* Effect.orDie(Config.Int("MERKATO_ORDER_PROCESS_SWEEP_MS").pipe(Config.withDefault(1_000)))
+  const pauseMs = yield* Effect.orDie(sweepMs)
   return yield* Effect.forever(
     process.takeOver.pipe(
       Effect.flatMap((count) => (count > 0 ? Effect.void : Effect.sleep(pauseMs))),

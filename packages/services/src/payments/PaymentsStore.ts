@@ -4,6 +4,7 @@ import { AttemptId, OrderId, RefundId, UserId } from "@merkato/domain/kernel/Ids
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import { Currency, Minor } from "@merkato/domain/kernel/Money"
 import { Payment, PaymentStatus, Refund, RefundStatus } from "@merkato/domain/payments/Payment"
+import { milliseconds } from "@merkato/infra/config/Milliseconds"
 import { EventStore, type StampedEvent } from "@merkato/infra/events/EventStore"
 import { eventIds, stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
@@ -103,7 +104,7 @@ interface Change {
 const anyCount = -1
 
 /** Milliseconds after which the reconciler asks about what is open; 30,000 unless `MERKATO_PAYMENT_RECONCILE_AFTER_MS` says otherwise. */
-export const reconcileAfterMs = Config.Int("MERKATO_PAYMENT_RECONCILE_AFTER_MS").pipe(Config.withDefault(30_000))
+export const reconcileAfterMs = milliseconds("MERKATO_PAYMENT_RECONCILE_AFTER_MS").pipe(Config.withDefault(30_000))
 
 /** The longest pause between two questions of the reconciler, in milliseconds: 10 minutes. */
 const longestPauseMs = 600_000

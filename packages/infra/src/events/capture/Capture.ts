@@ -61,7 +61,7 @@ const emitting = ({ schema, topic, producer }: Captured, rows: string) => `
     order by waiting.position
   ) as messages`
 
-/** Whoever starts waits for who does the same. */
+/** Whoever starts waits for whoever does the same. */
 const lock = Effect.flatMap(
   SqlClient.SqlClient,
   (sql) => sql`select pg_advisory_xact_lock(hashtext('merkato.capture'))::text as taken`

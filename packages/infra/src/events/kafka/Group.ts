@@ -14,7 +14,7 @@ import {
 import { ask, byTopic, KafkaFailure, type Place, placeName, type Positions, type Wire } from "./Wire.ts"
 
 /** Milliseconds after which a member that is not heard of is given up on. */
-export const sessionMs = 10_000
+const sessionMs = 10_000
 
 /** Milliseconds that a member has to finish what it has in hand when others come or go. */
 export const rebalanceMs = 30_000
@@ -32,7 +32,7 @@ export interface Member {
 }
 
 /** The group goes on without this member: what it has in hand belongs to others now. */
-export const isLost = (failure: KafkaFailure): boolean =>
+const isLost = (failure: KafkaFailure): boolean =>
   failure.says("UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "FENCED_INSTANCE_ID")
 
 /** Deals the partitions of each topic to the members that want it, one after another. */

@@ -37,7 +37,7 @@ export interface Outgoing {
 }
 
 /**
- * A message as it goes to Kafka: the envelope as its value, and beside it, for who does not know the envelope, the headers
+ * A message as it goes to Kafka: the envelope as its value, and beside it, for whoever does not know the envelope, the headers
  * of CloudEvents 1.0 (Kafka protocol binding, binary mode) and of W3C trace context.
  */
 export const toRecord = ({ topic, key, envelope, traceParent, failure }: BusMessage, nowMs: number): Outgoing => ({

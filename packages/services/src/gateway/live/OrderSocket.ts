@@ -62,7 +62,7 @@ const frameOf = (order: Order): OrderFrame => ({
 })
 
 /** The changes of status after a version, oldest first. */
-export const changesAfter = (
+const changesAfter = (
   orderId: string,
   history: ReadonlyArray<Pick<OrderHistoryEntry, "version" | "status" | "occurredAt">>,
   after: number
