@@ -167,6 +167,43 @@ describe("twins of a request", () => {
   )
 })
 
+describe("a change of stock", () => {
+  const adjust = (admin: Client, productId: string, delta: number, key?: string) =>
+    admin.post(
+      `/api/v1/inventory/${productId}/adjustments`,
+      { delta, reason: "delivery" },
+      key === undefined ? {} : { key }
+    )
+
+  test(
+    "with a key is made once, and answered alike, be they twins or later; without one as often as it is asked for",
+    () =>
+      withShop(async (shop) => {
+        const productId = await shop.onShelf(12)
+        const admin = await shop.as("ADMIN", "admin")
+        // Who comes second finds nothing left to take, and is answered all the same.
+        const twins = await Promise.all(many(12).map(() => adjust(admin, productId, -12, "all")))
+        expectTwins(twins, 201)
+        expect(twins.filter((answer) => answer.status === 201).length).toBe(12)
+        const again = await adjust(admin, productId, -12, "all")
+        expect([again.status, isReplayed(again), again.body]).toEqual([201, true, twins[0]?.body ?? {}])
+        expect(await stockVersion(shop, productId)).toBe(2)
+        const other = await adjust(admin, productId, -11, "all")
+        expect([other.status, codeOf(other)]).toEqual([422, "idempotency_key_reused"])
+        // A refusal changed nothing, and is not kept.
+        const refused = await adjust(admin, productId, -3, "later")
+        expect([refused.status, codeOf(refused)]).toEqual([409, "stock_would_be_negative"])
+        for (const _ of many(2)) expect((await adjust(admin, productId, 5)).status).toBe(201)
+        expect((await adjust(admin, productId, -3, "later")).status).toBe(201)
+        expect(await levels(admin, productId)).toMatchObject({ onHand: 7, reserved: 0 })
+        const bad = await adjust(admin, productId, 1, "k".repeat(256))
+        expect([bad.status, codeOf(bad)]).toEqual([400, "invalid_value"])
+        await shop.sql(booksBalance)
+      }),
+    180_000
+  )
+})
+
 describe("a key that was used", () => {
   test(
     "gives its first answer again however often it is asked, whatever became of the order, and moves no stock",

@@ -8,6 +8,7 @@ import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import * as Retention from "@merkato/infra/context/Retention"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
+import { Idempotency } from "@merkato/infra/idempotency/Idempotency"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
@@ -44,7 +45,7 @@ const catalogue = CatalogueRpc.client.pipe(
 )
 
 const useCases = Layer.merge(Inventory.layer, Deltas.layer).pipe(
-  Layer.provide(EventStore.layer("inventory")),
+  Layer.provide(Layer.merge(EventStore.layer("inventory"), Idempotency.layer("inventory"))),
   Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
   Layer.provide(Authorizer.layerRules),
   Layer.provide(catalogue)

@@ -14,6 +14,7 @@ import {
 import { OrderId, ProductId, ReservationId } from "@merkato/domain/kernel/Ids"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
+import { Idempotency } from "@merkato/infra/idempotency/Idempotency"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
@@ -48,7 +49,7 @@ beforeAll(() =>
     yield* Effect.provide(InventoryContext.migrate, database)
     context = yield* Layer.build(
       Inventory.layer.pipe(
-        Layer.provide(EventStore.layer("inventory")),
+        Layer.provide(Layer.merge(EventStore.layer("inventory"), Idempotency.layer("inventory"))),
         Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
         Layer.provide(Authorizer.layerRules),
         Layer.provide(catalogue),
@@ -254,7 +255,7 @@ const real = (inventory: Inventory["Service"], command: Command): Effect.Effect<
     case "Wait":
       return Effect.succeed(Result.succeed(undefined))
     case "Adjust":
-      return Effect.result(inventory.adjust({ ...command, reason: "test" }))
+      return Effect.result(Effect.map(inventory.adjust({ ...command, reason: "test" }), ({ answer }) => answer))
     case "Reserve":
       return Effect.result(inventory.reserve({ ...command, orderId: orderOf(command.reservationId) }))
     case "Extend":

@@ -10,20 +10,34 @@ import {
   StockWouldOverflow
 } from "@merkato/domain/inventory/Stock"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
-import { OrderId, ProductId, ReservationId } from "@merkato/domain/kernel/Ids"
-import { Forbidden } from "@merkato/domain/kernel/Problem"
+import { IdempotencyKey, OrderId, ProductId, ReservationId } from "@merkato/domain/kernel/Ids"
+import { Forbidden, IdempotencyKeyReused, RequestInProgress } from "@merkato/domain/kernel/Problem"
 import { LineQuantity } from "@merkato/domain/pricing/Quote"
 import { Contract } from "../contract/Contract.ts"
 import { command, idsOf, query } from "../contract/Operation.ts"
+import { answered } from "../contract/Replayed.ts"
 
 export const InventoryGroup = RpcGroup.make(
   query("Levels", { payload: { productId: ProductId }, success: StockLevels, errors: [] }),
   /** The levels of many at once, in their order; zeros for a product without stock. */
   query("LevelsOf", { payload: { productIds: idsOf(ProductId) }, success: Schema.Array(StockLevels), errors: [] }),
+  /** With a key a repeat changes nothing, and gets the levels of the first time; what was refused is judged anew. */
   command("Adjust", {
-    payload: { productId: ProductId, delta: Delta, reason: AdjustmentReason },
-    success: StockLevels,
-    errors: [Forbidden, ProductNotFound, StockWouldBeNegative, StockWouldOverflow]
+    payload: {
+      idempotencyKey: Schema.optionalKey(IdempotencyKey),
+      productId: ProductId,
+      delta: Delta,
+      reason: AdjustmentReason
+    },
+    success: answered(StockLevels),
+    errors: [
+      Forbidden,
+      ProductNotFound,
+      StockWouldBeNegative,
+      StockWouldOverflow,
+      IdempotencyKeyReused,
+      RequestInProgress
+    ]
   }),
   /**
    * Takes stock aside, all items or none. The reservation id is the idempotency key: a repeat of a held reservation

@@ -213,12 +213,13 @@ class Inventory extends HttpApiGroup.make("inventory").add(
   }).annotateMerge(summary("Stock of a product; zeros for one that never had any")),
   HttpApiEndpoint.post("adjust", "/inventory/:productId/adjustments", {
     params: { productId: Ids.ProductId },
+    headers: idempotent,
     payload: Schema.Struct({ delta: Delta, reason: AdjustmentReason }),
     success: Json.LevelsJson.pipe(created),
     error: problems(InventoryGroup, "Adjust")
   })
     .middleware(SignedIn)
-    .annotateMerge(summary("Change what is on hand (admin)"))
+    .annotateMerge(summary("Change what is on hand (admin); an Idempotency-Key is heeded if sent"))
 ) {}
 
 class Carts extends HttpApiGroup.make("carts").add(

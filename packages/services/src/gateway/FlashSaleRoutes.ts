@@ -1,18 +1,15 @@
-import { DateTime, Effect, Schema } from "effect"
+import { DateTime, Effect } from "effect"
 import { HttpServerResponse } from "effect/http"
 import { HttpApiBuilder } from "effect/http-api"
-import { IdempotencyKey } from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
-import { InvalidValue } from "@merkato/domain/kernel/Problem"
 import type { FlashSale } from "@merkato/domain/pricing/FlashSale"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { Api } from "@merkato/rpc/rest/Api"
 import type * as Json from "@merkato/rpc/rest/Json"
 import { namedInBody } from "@merkato/rpc/rest/Problems"
-import { answering, json, pageJson, priceOf, replayedHeader } from "./Rest.ts"
+import { answering, heededKey, json, pageJson, priceOf, replayedHeader } from "./Rest.ts"
 
 const defaultLimit = 20
-const isKey = Schema.is(IdempotencyKey)
 
 const saleJson = (sale: FlashSale): typeof Json.FlashSaleJson.Encoded => ({
   saleId: sale.saleId,
@@ -24,15 +21,6 @@ const saleJson = (sale: FlashSale): typeof Json.FlashSaleJson.Encoded => ({
   status: sale.status,
   canceledAt: sale.canceledAt === null ? null : DateTime.formatIso(sale.canceledAt),
   createdAt: DateTime.formatIso(sale.createdAt)
-})
-
-/** The request's Idempotency-Key: it need not have one, but one it has is heeded. */
-const keyOf = Effect.fnUntraced(function* (headers: { readonly "idempotency-key"?: string }) {
-  const key = headers["idempotency-key"]
-  if (key === undefined) return {}
-  return isKey(key)
-    ? { idempotencyKey: key }
-    : yield* new InvalidValue({ path: "Idempotency-Key", reason: "not 1 to 255 printable ASCII characters" })
 })
 
 export const FlashSaleRoutes = HttpApiBuilder.group(
@@ -47,7 +35,7 @@ export const FlashSaleRoutes = HttpApiBuilder.group(
             const priceMinor = yield* priceOf(price, payload.currency)
             const { answer, replayed } = yield* pricing.ScheduleFlashSale({
               ...payload,
-              ...(yield* keyOf(headers)),
+              ...(yield* heededKey(headers)),
               priceMinor
             })
             return json(saleJson(answer), 201, {

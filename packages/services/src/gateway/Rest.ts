@@ -1,8 +1,9 @@
-import { DateTime, Effect, Result } from "effect"
+import { DateTime, Effect, Result, Schema } from "effect"
 import { HttpServerResponse } from "effect/http"
 import type { PricePeriod, Product } from "@merkato/domain/catalogue/Product"
 import type { Cart } from "@merkato/domain/cart/Cart"
 import type { StockLevels } from "@merkato/domain/inventory/Stock"
+import { IdempotencyKey } from "@merkato/domain/kernel/Ids"
 import { type Currency, fromDecimal, maxPriceMinor, toDecimal } from "@merkato/domain/kernel/Money"
 import { InvalidValue } from "@merkato/domain/kernel/Problem"
 import type { Notification } from "@merkato/domain/notifications/Notification"
@@ -128,6 +129,17 @@ interface Replayed {
 const isReplayed = (error: Tagged): error is Replayed => error._tag === "Replayed" && "refusal" in error
 
 export const replayedHeader = { "idempotent-replayed": "true" }
+
+const isKey = Schema.is(IdempotencyKey)
+
+/** The request's Idempotency-Key: it need not have one, but one it has is heeded. */
+export const heededKey = Effect.fnUntraced(function* (headers: { readonly "idempotency-key"?: string }) {
+  const key = headers["idempotency-key"]
+  if (key === undefined) return {}
+  return isKey(key)
+    ? { idempotencyKey: key }
+    : yield* new InvalidValue({ path: "Idempotency-Key", reason: "not 1 to 255 printable ASCII characters" })
+})
 
 /** Every typed error of an operation becomes its problem; a refusal given again says that it is. */
 export const answering = <R>(

@@ -1,4 +1,4 @@
-import { Clock, Config, Context, Effect, Layer, Metric } from "effect"
+import { Clock, Config, Context, Effect, Layer, Metric, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import { StockAdjusted } from "@merkato/domain/inventory/InventoryEvents"
@@ -11,7 +11,12 @@ import {
   StockWouldOverflow
 } from "@merkato/domain/inventory/Stock"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
+import {
+  type Forbidden,
+  type IdempotencyKeyReused,
+  RequestInProgress,
+  type ServiceUnavailable
+} from "@merkato/domain/kernel/Problem"
 import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { mergeItems } from "@merkato/domain/pricing/Quote"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
@@ -19,6 +24,7 @@ import { milliseconds } from "@merkato/infra/config/Milliseconds"
 import * as Provided from "@merkato/infra/context/Provided"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import { stamp } from "@merkato/infra/events/Stamp"
+import { Idempotency, type Keyed } from "@merkato/infra/idempotency/Idempotency"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
@@ -28,6 +34,22 @@ const failures = Metric.counter("inventory_reservation_failures_total", {
   description: "Reservations refused for want of stock",
   incremental: true
 })
+
+interface Adjust {
+  readonly idempotencyKey?: Ids.IdempotencyKey
+  readonly productId: Ids.ProductId
+  readonly delta: number
+  readonly reason: string
+}
+
+/** The levels after a change, and whether they are those of the first time. */
+interface Adjusted {
+  readonly answer: StockLevels
+  readonly replayed: boolean
+}
+
+const encodeLevels = Schema.encodeSync(StockLevels)
+const decodeLevels = Schema.decodeUnknownEffect(StockLevels)
 
 interface Reserve {
   readonly reservationId: Ids.ReservationId
@@ -45,13 +67,17 @@ export class Inventory extends Context.Service<
   {
     levels(productId: Ids.ProductId): Effect.Effect<StockLevels, ServiceUnavailable>
     levelsOf(productIds: ReadonlyArray<Ids.ProductId>): Effect.Effect<ReadonlyArray<StockLevels>, ServiceUnavailable>
-    adjust(adjustment: {
-      readonly productId: Ids.ProductId
-      readonly delta: number
-      readonly reason: string
-    }): Effect.Effect<
-      StockLevels,
-      Forbidden | ProductNotFound | StockWouldBeNegative | StockWouldOverflow | ServiceUnavailable
+    adjust(
+      adjustment: Adjust
+    ): Effect.Effect<
+      Adjusted,
+      | Forbidden
+      | ProductNotFound
+      | StockWouldBeNegative
+      | StockWouldOverflow
+      | IdempotencyKeyReused
+      | RequestInProgress
+      | ServiceUnavailable
     >
     reserve(
       request: Reserve
@@ -75,6 +101,7 @@ export class Inventory extends Context.Service<
       yield* Effect.orDie(sweepMs)
       const store = yield* InventoryStore.make
       const events = yield* EventStore
+      const idempotency = yield* Idempotency
       const catalogue = yield* CatalogueRpc
       const sql = yield* SqlClient.SqlClient
       const provided = yield* Provided.provided
@@ -94,21 +121,26 @@ export class Inventory extends Context.Service<
         return productIds.map((productId) => found.get(productId) ?? nothing(productId))
       }, orAway)
 
+      /** What the key was answered with; undefined when it is new. */
+      const earlier = Effect.fnUntraced(function* (keyed: Keyed) {
+        const found = yield* idempotency.find(keyed)
+        return found._tag === "Answered"
+          ? { answer: yield* Effect.orDie(decodeLevels(found.answer)), replayed: true }
+          : undefined
+      })
+
       const adjust = Tracing.fn("Inventory.adjust")(
-        function* ({
-          productId,
-          delta,
-          reason
-        }: {
-          readonly productId: Ids.ProductId
-          readonly delta: number
-          readonly reason: string
-        }) {
+        function* ({ idempotencyKey, ...adjustment }: Adjust) {
           yield* authorize("stock.adjust")
+          const { productId, delta, reason } = adjustment
           const { principal } = yield* RequestContext
+          const keyed =
+            idempotencyKey === undefined
+              ? undefined
+              : yield* idempotency.keyed("adjust_stock", idempotencyKey, adjustment)
           const prices = yield* catalogue.PricesOf({ productIds: [productId] })
           if (prices.length === 0) return yield* new ProductNotFound({ productIds: [productId] })
-          return yield* transaction(
+          const adjusting = transaction(
             Effect.gen(function* () {
               const at = new Date(yield* Clock.currentTimeMillis)
               const after = yield* store.adjust(productId, defaultWarehouse, delta)
@@ -123,8 +155,17 @@ export class Inventory extends Context.Service<
               yield* store.recordAdjustment({ id, delta, reason, by: principal.userId, at }, after, defaultWarehouse)
               const adjusted = { ...after, warehouseId: defaultWarehouse, delta, reason }
               yield* events.append([StockAdjusted.of(productId, after.version, adjusted)], at)
-              return after
+              if (keyed !== undefined && !(yield* idempotency.keep(keyed, encodeLevels(after))))
+                return yield* new RequestInProgress({ retryAfterSeconds: 1 })
+              return { answer: after, replayed: false }
             })
+          )
+          if (keyed === undefined) return yield* adjusting
+          // What cannot be done may have been done under this key, before or beside this request.
+          return yield* Effect.catch(adjusting, (failure) =>
+            Effect.flatMap(earlier(keyed), (first) =>
+              first === undefined ? Effect.fail(failure) : Effect.succeed(first)
+            )
           )
         },
         orAway,
