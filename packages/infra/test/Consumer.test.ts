@@ -318,20 +318,24 @@ describe("an event that a consumer cannot take", () => {
       })
     ))
 
+  /** Three events, the second of which one of two groups cannot take until its cause is mended. */
+  const withoutTheSecond = Effect.gen(function* () {
+    let broken = true
+    const other = journal()
+    yield* start(other.noted(count), { group: "shop.other" })
+    yield* start((event) =>
+      Effect.suspend((): Work => (broken && numberOf({ envelope: event }) === 2 ? Effect.die("broken") : count(event)))
+    )
+    yield* publish(inARow(3))
+    yield* allTaken()
+    yield* allTaken("shop.other")
+    return { other, mend: () => (broken = false) }
+  })
+
   test("comes back when it is requeued, and is taken once the cause is gone; the other groups do not notice", () =>
     inContext(
       Effect.gen(function* () {
-        let broken = true
-        const other = journal()
-        yield* start(other.noted(count), { group: "shop.other" })
-        yield* start((event) =>
-          Effect.suspend(
-            (): Work => (broken && numberOf({ envelope: event }) === 2 ? Effect.die("broken") : count(event))
-          )
-        )
-        yield* publish(inARow(3))
-        yield* allTaken()
-        yield* allTaken("shop.other")
+        const { other, mend } = yield* withoutTheSecond
         expect(yield* effects).toEqual([1, 1, 2, 3, 3])
 
         const bus = yield* EventBus
@@ -340,7 +344,7 @@ describe("an event that a consumer cannot take", () => {
         yield* allTaken()
         expect(yield* effects).toEqual([1, 1, 2, 3, 3])
 
-        broken = false
+        mend()
         expect(yield* bus.requeue(yield* deadLetters)).toBe(1)
         yield* allTaken()
         yield* allTaken("shop.other")
@@ -353,20 +357,10 @@ describe("an event that a consumer cannot take", () => {
   test("comes back to who gave up on it alone, when the others have long forgotten that they had it", () =>
     inContext(
       Effect.gen(function* () {
-        const other = journal()
-        yield* start(other.noted(count), { group: "shop.other" })
-        let broken = true
-        yield* start((event) =>
-          Effect.suspend(
-            (): Work => (broken && numberOf({ envelope: event }) === 2 ? Effect.die("broken") : count(event))
-          )
-        )
-        yield* publish(inARow(3))
-        yield* allTaken()
-        yield* allTaken("shop.other")
+        const { other, mend } = yield* withoutTheSecond
         const inNineDays = clockAt((yield* Clock.currentTimeMillis) + 9 * 24 * 60 * 60_000)
         yield* Effect.provideService(Retention.turn("shop", []), Clock.Clock, inNineDays)
-        broken = false
+        mend()
         expect(yield* (yield* EventBus).requeue(yield* deadLetters)).toBe(1)
         expect(yield* allTaken()).toBe(0)
         expect(yield* allTaken("shop.other")).toBe(0)

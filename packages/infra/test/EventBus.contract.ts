@@ -64,6 +64,21 @@ export const eventually = <A, E, R>(
 ): Effect.Effect<A, E, R> =>
   Effect.repeat(ask, { until: good, schedule: Schedule.spaced("10 millis"), times: Math.ceil(withinMs / 10) })
 
+/** The numbers that a follower of a topic hears, which it does from now on. */
+export const followed = Effect.fnUntraced(function* (bus: Bus, topic: string) {
+  const heard: Array<number> = []
+  const following = yield* Deferred.make<void>()
+  yield* Effect.forkScoped(
+    bus.follow({
+      topics: [topic],
+      following: Effect.asVoid(Deferred.succeed(following, undefined)),
+      handle: (batch) => Effect.sync(() => void heard.push(...batch.map(numberOf)))
+    })
+  )
+  yield* Deferred.await(following)
+  return heard
+})
+
 /** Numbers by key, in the order of arrival. */
 const byKey = (deliveries: ReadonlyArray<BusMessage>): Readonly<Record<string, ReadonlyArray<number>>> => {
   const numbers: Record<string, Array<number>> = {}
@@ -571,16 +586,7 @@ export const eventBusContract = <E>(name: string, layer: Layer.Layer<EventBus, E
       run((bus, topic) =>
         Effect.gen(function* () {
           const [failed, other] = [unique("failed"), unique("other")]
-          const heard: Array<number> = []
-          const following = yield* Deferred.make<void>()
-          yield* Effect.forkScoped(
-            bus.follow({
-              topics: [topic],
-              following: Effect.asVoid(Deferred.succeed(following, undefined)),
-              handle: (batch) => Effect.sync(() => void heard.push(...batch.map(numberOf)))
-            })
-          )
-          yield* Deferred.await(following)
+          const heard = yield* followed(bus, topic)
           const [one, two] = [yield* listen(bus, { group: failed, topic }), yield* listen(bus, { group: other, topic })]
           yield* bus.publish([dead(topic, 1, failed), dead(topic, 2, "orders.relay")])
           expect(yield* bus.requeue(yield* bus.deadLetters({ topic: Option.some(topic), limit: 10 }))).toBe(2)

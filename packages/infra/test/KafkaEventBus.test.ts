@@ -18,7 +18,7 @@ import { deal } from "../src/events/kafka/Group.ts"
 import { malformedType } from "../src/events/kafka/Message.ts"
 import * as Files from "../src/objects/Files.ts"
 import { captureContract } from "./Capture.contract.ts"
-import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
+import { eventBusContract, eventually, followed, message, numberOf, unique } from "./EventBus.contract.ts"
 
 const portBeforeKafka = await freePort()
 const [kafka, between] = await Promise.all([
@@ -416,8 +416,7 @@ if (kafka !== undefined && toKafka !== undefined) {
         Effect.gen(function* () {
           const bus = yield* start
           const topic = unique("topic")
-          const [taken, followed]: [Array<number>, Array<number>] = [[], []]
-          const following = yield* Deferred.make<void>()
+          const taken: Array<number> = []
           yield* Effect.forkScoped(
             bus.subscribe({
               consumerGroup: unique("group"),
@@ -426,14 +425,7 @@ if (kafka !== undefined && toKafka !== undefined) {
               handle: (batch) => Effect.sync(() => void taken.push(...batch.map(numberOf)))
             })
           )
-          yield* Effect.forkScoped(
-            bus.follow({
-              topics: [topic],
-              following: Effect.asVoid(Deferred.succeed(following, undefined)),
-              handle: (batch) => Effect.sync(() => void followed.push(...batch.map(numberOf)))
-            })
-          )
-          yield* Deferred.await(following)
+          const heard = yield* followed(bus, topic)
           yield* bus.publish([message(topic, "KEY", 1)])
           yield* eventually(
             Effect.sync(() => taken.length),
@@ -448,7 +440,7 @@ if (kafka !== undefined && toKafka !== undefined) {
           yield* Effect.promise(() => kafka.start())
           yield* Fiber.join(published)
           yield* bus.publish([message(topic, "KEY", 3)])
-          for (const numbers of [taken, followed]) {
+          for (const numbers of [taken, heard]) {
             yield* eventually(
               Effect.sync(() => numbers.includes(3)),
               (there) => there,

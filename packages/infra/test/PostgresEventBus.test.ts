@@ -1,25 +1,12 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import {
-  Clock,
-  Context,
-  Deferred,
-  Duration,
-  Effect,
-  Exit,
-  Fiber,
-  Layer,
-  Logger,
-  Redacted,
-  Schedule,
-  Scope
-} from "effect"
+import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Logger, Redacted, Schedule, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
 import { type BusMessage, BusUnavailable, EventBus } from "../src/events/EventBus.ts"
 import * as Database from "../src/postgres/Database.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
-import { eventBusContract, eventually, message, numberOf, unique } from "./EventBus.contract.ts"
+import { eventBusContract, eventually, followed, message, numberOf, unique } from "./EventBus.contract.ts"
 
 const scope = Scope.makeUnsafe()
 let url = Redacted.make("")
@@ -144,16 +131,7 @@ describe("a bus whose connections break", () => {
       Effect.gen(function* () {
         const bus = yield* EventBus
         const topic = unique("topic")
-        const got: Array<number> = []
-        const following = yield* Deferred.make<void>()
-        yield* Effect.forkScoped(
-          bus.follow({
-            topics: [topic],
-            following: Effect.asVoid(Deferred.succeed(following, undefined)),
-            handle: (batch) => Effect.sync(() => void got.push(...batch.map(numberOf)))
-          })
-        )
-        yield* Deferred.await(following)
+        const got = yield* followed(bus, topic)
         yield* bus.publish([message(topic, "KEY", 1)])
         yield* eventually(
           Effect.sync(() => got.length),

@@ -50,8 +50,11 @@ export const make = Effect.fnUntraced(function* ({ orders, sagas, moves }: Store
         )
       : Effect.succeed(saga.order)
 
-  const giveStockBack = ({ orderId, work: { reservationId } }: SagaStore.Saga) =>
-    Effect.andThen(compensated("reserve"), inventory.Release({ reservationId, orderId }))
+  /** From now on inventory refuses to reserve for this process; what it has reserved is free again, unless it is sold. */
+  const closeReservation = ({ orderId, work: { reservationId } }: SagaStore.Saga) =>
+    inventory.Release({ reservationId, orderId }).pipe(Effect.catchTag("ReservationClosed", () => Effect.void))
+
+  const giveStockBack = (saga: SagaStore.Saga) => Effect.andThen(compensated("reserve"), closeReservation(saga))
 
   const logged = ({ orderId, work }: SagaStore.Saga, outcome: string) =>
     Effect.logDebug(`Order process ended: ${outcome}`).pipe(
@@ -165,6 +168,7 @@ export const make = Effect.fnUntraced(function* ({ orders, sagas, moves }: Store
 
   return {
     orderOf,
+    closeReservation,
     giveStockBack,
     keptFor,
     finishEarly,

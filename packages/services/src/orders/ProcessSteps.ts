@@ -52,6 +52,7 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
   const { sagas, moves } = stores
   const {
     orderOf,
+    closeReservation,
     giveStockBack,
     keptFor,
     finishEarly,
@@ -232,14 +233,9 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
    * that was replaced without noticing would still take them. Not before the move, which only the owner of now can make.
    */
   const refuseForGood = Effect.fnUntraced(function* (saga: SagaStore.Saga, refusal: OutOfStock) {
-    const { orderId, work } = saga
     const turn = yield* onTo(saga, "release")
     if (turn._tag !== "Moving") return turn
-    yield* Effect.catchTag(
-      inventory.Release({ reservationId: work.reservationId, orderId }),
-      "ReservationClosed",
-      () => Effect.void
-    )
+    yield* closeReservation(turn.saga)
     return yield* refused(turn.saga, refusal)
   })
 
@@ -302,11 +298,7 @@ export const make = Effect.fnUntraced(function* (stores: ProcessEndings.Stores) 
     risk: (saga) => (saga.kind === "pay" ? judge(saga) : reserve(saga)),
     reserve,
     release: (saga) =>
-      giveStockBack(saga).pipe(
-        Effect.catchTag("ReservationClosed", () => Effect.void),
-        Effect.andThen(finishEarly(saga, "given_up", givenUp)),
-        spanOf("release", saga)
-      ),
+      giveStockBack(saga).pipe(Effect.andThen(finishEarly(saga, "given_up", givenUp)), spanOf("release", saga)),
     hold: holdOn,
     authorise: (saga) =>
       orderOf(saga).pipe(
