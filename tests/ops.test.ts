@@ -114,6 +114,9 @@ test("revenue per minute is told to an admin, with the minute's payments as deci
   expect(answer.body["newest"]).toMatch(/Z$/)
   expect(refusal(await ada.get(`/ops/revenue/minutes?${range}`))).toEqual([403, "forbidden"])
   expect((await admin.get("/ops/revenue/minutes?from=2026-01-01T00:00:00Z&to=2026-01-03T00:00:00Z")).status).toBe(400)
+  const backwards = await admin.get("/ops/revenue/minutes?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z")
+  expect(backwards.status).toBe(400)
+  expect(backwards.body).toMatchObject({ errors: [{ path: "to", message: expect.stringContaining("before from") }] })
   expect((await admin.get("/ops/revenue/minutes?from=yesterday&to=today")).status).toBe(400)
 }, 60_000)
 

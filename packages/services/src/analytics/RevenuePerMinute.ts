@@ -133,6 +133,7 @@ export class RevenuePerMinute extends Context.Service<
         function* ({ from, to }: Parameters<RevenuePerMinute["Service"]["read"]>[0]) {
           yield* authorize("ops.read")
           const [first, last] = [from.epochMilliseconds, to.epochMilliseconds]
+          if (last < first) return yield* new InvalidValue({ path: "to", reason: "before from" })
           if (last - first > maxMinutes * minuteMs) {
             return yield* new InvalidValue({ path: "to", reason: `more than ${maxMinutes} minutes after from` })
           }
