@@ -224,6 +224,21 @@ describe("who may do what", () => {
     expect(answers.map(refusal)).toEqual(answers.map(() => [401, "unauthenticated"]))
   })
 
+  test("a token that has expired is no obstacle where none is needed, and one where somebody could be meant", async () => {
+    const expired = await shop().token("ADA", "admin", "us", -1)
+    const late = shop().anyone.as(expired)
+    const pages = ["/", "/?a=b", "/docs", "/openapi.json", "/healthz", "/readyz", "/metrics"]
+    const statusOf = async (page: string) =>
+      (await fetch(`${shop().url}${page}`, { headers: { authorization: `Bearer ${expired}` } })).status
+    expect(await Promise.all(pages.map(statusOf))).toEqual(pages.map(() => 200))
+    const { email } = await register()
+    expect((await late.post("/api/v1/sessions", { email, password })).status).toBe(201)
+    const others = ["/api/v1/products", "/ops/policies", "/docsy", "/healthz/x", "/metrics."]
+    expect((await Promise.all(others.map((other) => late.get(other)))).map(refusal)).toEqual(
+      others.map(() => [401, "unauthenticated"])
+    )
+  })
+
   test("what operators look at asks for a token, too", async () => {
     const { anyone } = shop()
     const answers = [

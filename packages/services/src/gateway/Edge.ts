@@ -5,9 +5,14 @@ import { Tokens } from "@merkato/infra/auth/Tokens"
 import { arrive, bearer, depart, headersOf } from "./Arrival.ts"
 import { ofCause } from "./Problems.ts"
 
-/** Registering, signing in and refreshing are for those without a valid token: one that has expired is no obstacle. */
-const isEntry = ({ method, url }: HttpServerRequest.HttpServerRequest) =>
-  method === "POST" && /^\/api\/v1\/(?:customers|sessions|sessions\/refresh)(?:$|\?)/.test(url)
+/**
+ * Where nobody needs a token, and one that has expired is no obstacle: registering, signing in and refreshing; the pages;
+ * health and metrics, whatever a probe sends along.
+ */
+const isForAnybody = ({ method, url }: HttpServerRequest.HttpServerRequest) =>
+  method === "POST"
+    ? /^\/api\/v1\/(?:customers|sessions|sessions\/refresh)(?:$|\?)/.test(url)
+    : /^\/(?:docs|openapi\.json|healthz|readyz|metrics)?(?:$|\?)/.test(url)
 
 type Handler = Effect.Effect<HttpServerResponse.HttpServerResponse, Types.unhandled>
 type Answered = Effect.Effect<
@@ -42,7 +47,7 @@ export const Edge = HttpRouter.middleware(
             const named = Context.add(known(anonymous)(context), References.CurrentLogAnnotations, annotations)
             return span === undefined ? Context.add(named, References.TracerEnabled, false) : named
           }
-          const token = isEntry(request) ? undefined : bearer(request.headers["authorization"])
+          const token = isForAnybody(request) ? undefined : bearer(request.headers["authorization"])
           const answer =
             token === undefined
               ? handler
