@@ -462,3 +462,16 @@ test("carts that are made at the same moment share statements", () =>
       expect(new Set(told.flat().map(({ writtenBy }) => writtenBy)).size).toBeLessThan(30)
     })
   ))
+
+test("a cart that is forgotten while somebody remembers it goes on where it was", () =>
+  run(
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const cart = yield* created("ADA")
+      yield* set(cart, product(1), 2)
+      yield* remove(cart, product(1))
+      yield* sql`delete from cart.carts where cart_id = ${cart.cartId}`
+      expect(yield* set(cart, product(2), 5)).toMatchObject({ version: 4, items: [{ productId: "P-2", qty: 5 }] })
+      expect((yield* story(cart)).length).toBe(4)
+    })
+  ))

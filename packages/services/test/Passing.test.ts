@@ -5,6 +5,7 @@ import { SqlClient } from "effect/sql"
 import { uuidV7 } from "@merkato/domain/kernel/Ids"
 import * as Retention from "@merkato/infra/context/Retention"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { Cart } from "../src/cart/index.ts"
 import { Identity } from "../src/identity/index.ts"
 import { Notifications } from "../src/notifications/index.ts"
 import { Orders } from "../src/orders/index.ts"
@@ -87,6 +88,53 @@ test("notifications are forgotten after 90 days, sessions a day after they ended
       expect(yield* sql`select session_id from identity.sessions order by expires_at`).toEqual([
         { session_id: "-0.5 days" },
         { session_id: "1 days" }
+      ])
+    })
+  ))
+
+/** A cart: its age and when it was touched last, in days, whose it is, and whether anything is in it. */
+type Kept = readonly [age: number, touched: number, of: "guest" | "user", full: boolean]
+
+test("a guest's cart is emptied when its token has expired, and an empty cart forgotten 90 days after it was touched", () =>
+  TestDatabase.run(
+    Effect.gen(function* () {
+      yield* Cart.migrate
+      const sql = yield* SqlClient.SqlClient
+      const now = yield* Clock.currentTimeMillis
+      const carts: ReadonlyArray<Kept> = [
+        [100, 100, "user", true],
+        [100, 100, "user", false],
+        [100, 89, "user", false],
+        [100, 91, "user", false],
+        [89, 89, "user", false],
+        [100, 100, "guest", true],
+        [100, 80, "guest", true],
+        [32, 32, "guest", true],
+        [30, 30, "guest", true],
+        [30, 30, "user", true]
+      ]
+      yield* Effect.forEach(carts, ([age, touched, of, full], index) => {
+        const cartId = `CART-${uuidV7(now - age * dayMs, () => index / 100)}`
+        const cart = sql`
+          insert into cart.carts (cart_id, owner_id, guest, currency, orders_taken, version, created_at, updated_at)
+          values (${cartId}, ${`${age} ${touched} ${of}`}, ${of === "guest"}, 'USD', 0, 2, ${new Date(now - age * dayMs)},
+            ${new Date(now - touched * dayMs)})`
+        const items = sql`
+          insert into cart.cart_items (cart_id, product_id, qty, line) values (${cartId}, 'P1', 1, 1), (${cartId}, 'P2', 3, 2)`
+        return full ? Effect.andThen(cart, items) : cart
+      })
+      yield* Retention.turn("cart", Cart.passing)
+      const left = yield* sql<{ of: string; lines: number }>`
+        select owner_id as of, (select count(*)::int from cart.cart_items i where i.cart_id = c.cart_id) as lines
+        from cart.carts c order by created_at, updated_at`
+      expect(left.map(({ lines, of }) => `${of} ${lines}`)).toEqual([
+        "100 100 user 2",
+        "100 89 user 0",
+        "100 80 guest 0",
+        "89 89 user 0",
+        "32 32 guest 0",
+        "30 30 guest 2",
+        "30 30 user 2"
       ])
     })
   ))

@@ -4,6 +4,8 @@ import { Cart } from "@merkato/domain/cart/Cart"
 import { CartUpdated } from "@merkato/domain/cart/CartEvents"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Item } from "@merkato/domain/pricing/Quote"
+import { guestTokenSeconds } from "@merkato/infra/auth/Tokens"
+import * as Retention from "@merkato/infra/context/Retention"
 import { EventStore } from "@merkato/infra/events/EventStore"
 import type { Stamp } from "@merkato/infra/events/Stamp"
 import * as Combined from "@merkato/infra/postgres/Combined"
@@ -11,6 +13,28 @@ import { retryLostRace } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 
 const decode = Schema.decodeUnknownEffect(Schema.Array(Cart))
+
+/** Whose guest's token has expired, and a day more: nobody can look at them, or merge them into a cart of their own. */
+export const lostItems: Retention.Passing = {
+  table: "cart_items",
+  age: Retention.byId("cart_id", "CART-"),
+  days: guestTokenSeconds / 86_400 + 1,
+  where: (sql) => sql`
+    (select exists (select from cart.carts c where c.cart_id = cart_items.cart_id and c.guest))`
+}
+
+/**
+ * With nothing in them, and untouched for so long. What a shopper has left in a cart stays. Who changes one meanwhile either
+ * is seen by its `updated_at`, or writes it anew as the version after the one that was empty.
+ */
+export const emptyCarts: Retention.Passing = {
+  table: "carts",
+  age: Retention.byId("cart_id", "CART-"),
+  days: 90,
+  setting: "MERKATO_KEEP_EMPTY_CARTS_DAYS",
+  where: (sql, before) => sql`
+    updated_at < ${before} and not (select exists (select from cart.cart_items i where i.cart_id = carts.cart_id))`
+}
 
 /** A version of a cart, with the items of the version before it. */
 export interface Change {

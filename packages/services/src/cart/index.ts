@@ -4,6 +4,7 @@ import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { emptyOrdered } from "./CartConsumers.ts"
 import { CartHandlers } from "./CartHandlers.ts"
 import { Carts } from "./Carts.ts"
+import { emptyCarts, lostItems } from "./CartStore.ts"
 
 export const Cart = BoundedContext.make("cart", {
   contract: CartRpc,
@@ -12,5 +13,6 @@ export const Cart = BoundedContext.make("cart", {
   topic: "cart.events",
   migrations: new URL("./migrations", import.meta.url),
   needs: [CatalogueRpc],
-  consumers: [emptyOrdered]
+  consumers: [emptyOrdered],
+  passing: [lostItems, emptyCarts]
 })
