@@ -217,7 +217,18 @@ describe("doctor", () => {
     const dataDir = join(folder.path, "fresh")
     const { ok, stdout, stderr } = await run("doctor", "--data-dir", dataDir, "--port", String(await freePort()))
     expect({ ok, stderr, made: existsSync(dataDir) }).toEqual({ ok: true, stderr: "", made: false })
-    const subjects = ["bun", "dependencies", "data folder", "lock", "keys", "postgres", "database", "port", "disk"]
+    const subjects = [
+      "bun",
+      "dependencies",
+      "data folder",
+      "lock",
+      "keys",
+      "postgres",
+      "database",
+      "servers",
+      "port",
+      "disk"
+    ]
     expect(stdout.split("\n").map((line) => line.slice(6, 18).trimEnd())).toEqual(subjects)
     expect(stdout).not.toMatch(/^fail/m)
   })
@@ -239,6 +250,44 @@ describe("doctor", () => {
     expect(stdout).toMatch(/^fail {2}keys .*\(mode 0644\) → run chmod 600 /m)
     expect(stdout).toMatch(/^fail {2}port .*taken by something that is no shop → choose another with --port/m)
     expect(stdout).toMatch(/^fail {2}database .* → correct DATABASE_URL/m)
+  })
+
+  test("says which of the servers that are named are away, and tells no password", async () => {
+    const dataDir = folder.path
+    await using there = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() })
+    const nobody = `127.0.0.1:${await freePort()}`
+    const run = async (env: Readonly<Record<string, string>>) => {
+      const port = String(await freePort())
+      const { ok, stdout } = await runCommand(
+        merkato,
+        ["doctor", "--data-dir", join(dataDir, "fresh"), "--port", port],
+        env
+      )
+      return { ok, said: stdout.split("\n").find((line) => line.slice(6, 13) === "servers") }
+    }
+    const named = {
+      KAFKA_BROKERS: `${nobody}, 127.0.0.1:${there.port}`,
+      REDIS_URL: `redis://:s3cret@127.0.0.1:${there.port}/0`
+    }
+    const rabbit = { RABBITMQ_URL: `amqp://127.0.0.1:${there.port}`, AMQP_URL: "not looked at" }
+    expect(await run({ ...named, ...rabbit })).toEqual({
+      ok: true,
+      said: "ok    servers       somebody listens for KAFKA_BROKERS, REDIS_URL, RABBITMQ_URL"
+    })
+    const { ok, said } = await run({
+      ...named,
+      CASSANDRA_CONTACT_POINTS: nobody,
+      MQTT_URL: `mqtt://merkato:s3cret@${nobody}`,
+      AMQP_URL: "s3cret",
+      OPENSEARCH_URL: "http://nowhere.invalid"
+    })
+    expect(ok).toBe(false)
+    expect(said).toStartWith("fail  servers       OPENSEARCH_URL: nowhere.invalid:80: ")
+    expect(said).toContain(`; CASSANDRA_CONTACT_POINTS: ${nobody}: connect ECONNREFUSED`)
+    expect(said).toContain("; AMQP_URL names no server; ")
+    expect(said).toContain(`; MQTT_URL: ${nobody}: `)
+    expect(said).toContain(" → start what is away, or unset the variable")
+    expect(said).not.toContain("s3cret")
   })
 })
 
