@@ -7,7 +7,7 @@ import { SqlClient } from "effect/sql"
 import type { Command } from "effect/cli"
 import * as fc from "fast-check"
 import { buildASTSchema, parse } from "graphql"
-import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
@@ -169,6 +169,7 @@ describe("what cannot be is refused with a sentence", () => {
     [["seed", "--url", "shop"], /Expected: the address of a shop/],
     [["seed", ...here], /^There are no keys in \S+: name the shop's data folder with --data-dir\.$/],
     [["import", "baskets", "no-such-file"], /Path does not exist/],
+    [["contracts", "export", "a", "--dir", "b"], /^Name the folder once: by itself, or with --dir\.$/],
     [["import", "baskets", join(root, "package.json"), "--concurrency", "0"], /Expected: a whole number from 1 to 256/],
     [["load", "--url", "http://shop.example"], /^http:\/\/shop\.example is not on this machine: say --allow-remote/],
     [["events", "tail", "--topic", "order"], /Expected: order\.events \| /],
@@ -289,6 +290,14 @@ describe("doctor", () => {
     expect(said).toContain(" → start what is away, or unset the variable")
     expect(said).not.toContain("s3cret")
   })
+})
+
+test("contracts export says which file it cannot write", async () => {
+  const dir = join(folder.path, "blocked")
+  mkdirSync(join(dir, "openapi.json"), { recursive: true })
+  const { ok, stderr } = await run("contracts", "export", dir)
+  expect(ok).toBe(false)
+  expect(stderr).toStartWith(`${join(dir, "openapi.json")} cannot be written: `)
 })
 
 test("contracts export writes the description of the REST surface, of the bus, of the stock over gRPC, of the graph, and the schema of each event", async () => {
