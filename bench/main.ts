@@ -3,7 +3,7 @@
 // server, and a bare Bun.serve.
 import { mkdirSync } from "node:fs"
 import { parseArgs } from "node:util"
-import { Effect } from "effect"
+import { Effect, Schema } from "effect"
 import * as Program from "./Program.ts"
 import { comparison, median, pacedLine, type Rounds, report } from "./Report.ts"
 import * as Stage from "./Stage.ts"
@@ -75,6 +75,15 @@ const binary =
   findPgbench() ??
   refuse("pgbench is not installed; it comes with Debian's postgresql package (apt-get install postgresql)")
 
+/** `--only` names none. Fails the bench, so that what was set up for nothing is put away. */
+class NoSuchWorkload extends Schema.TaggedError<NoSuchWorkload>()("NoSuchWorkload", {
+  there: Schema.Array(Schema.String)
+}) {
+  override get message() {
+    return `There is no such workload; there are ${this.there.join(", ")}`
+  }
+}
+
 /** Sign-ins are not what is measured: as many shoppers as the whole checkouts want (issue: 10,000). */
 const shoppers = 10_000
 
@@ -115,8 +124,7 @@ const setUp = Effect.fnUntraced(function* (behind: number) {
     unguarded(stage, 16)
   ]
   const chosen = all.filter(({ name }) => only?.some((wanted) => name.startsWith(wanted)) ?? true)
-  if (chosen.length === 0)
-    return refuse(`there is no such workload; there are ${all.map(({ name }) => name).join(", ")}`)
+  if (chosen.length === 0) return yield* new NoSuchWorkload({ there: all.map(({ name }) => name) })
   const results = chosen.map((workload) => ({ workload, ours: Array<Turn>(), twin: Array<number>() }) satisfies Rounds)
   return { stage, idleAtFirst, results, name: behind === 0 ? "a new shop" : `a shop with ${behind} orders behind it` }
 })

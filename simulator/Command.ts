@@ -92,8 +92,38 @@ const explain = async (run: Runner, settings: Settings, outcome: Outcome, shrink
   )
 }
 
-export const main = async (args: Array<string>): Promise<number> => {
+/** What was asked; throws what the user should read. */
+const read = (args: Array<string>) => {
   const { values } = parseArgs({ args, options })
+  return {
+    values,
+    commands: whole(values.commands),
+    first: whole(values.seed),
+    runs: whole(values.runs),
+    repeat: whole(values.repeat),
+    workers: whole(values.workers),
+    withinSeconds: values.seconds === undefined ? Number.POSITIVE_INFINITY : whole(values.seconds),
+    without: parseFaults(values.without),
+    ...(values.only === undefined ? {} : { only: values.only === "" ? [] : parseNumbers(values.only) })
+  }
+}
+
+/** What was asked, or a sentence about what is wrong with it. */
+const readOrSay = (args: Array<string>): ReturnType<typeof read> | string => {
+  try {
+    return read(args)
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error)
+  }
+}
+
+export const main = async (args: Array<string>): Promise<number> => {
+  const asked = readOrSay(args)
+  if (typeof asked === "string") {
+    console.error(`${asked} (--help lists the options)`)
+    return 1
+  }
+  const { values, commands, first, without, only } = asked
   if (values.help) {
     console.log(help)
     return 0
@@ -102,19 +132,17 @@ export const main = async (args: Array<string>): Promise<number> => {
     await Worker.serve()
     return 0
   }
-  const commands = whole(values.commands)
-  const first = whole(values.seed)
   const progress = new Progress(values.resume, commands)
   const planned = values.kept
     ? seeds.map(({ seed }) => seed)
-    : Array.from({ length: whole(values.runs) }, (_, index) => first + index)
+    : Array.from({ length: asked.runs }, (_, index) => first + index)
   const todo = planned.filter((seed) => !progress.has(seed))
   const base = {
     commands,
-    without: parseFaults(values.without),
+    without,
     alone: values.alone,
     trace: values.trace,
-    ...(values.only === undefined ? {} : { only: values.only === "" ? [] : parseNumbers(values.only) })
+    ...(only === undefined ? {} : { only })
   }
   const began = performance.now()
   const seconds = () => (performance.now() - began) / 1_000
@@ -124,11 +152,11 @@ export const main = async (args: Array<string>): Promise<number> => {
 
   const work = async (run: Runner) => {
     for (let seed = todo.shift(); seed !== undefined; seed = todo.shift()) {
-      if (values.seconds !== undefined && seconds() > Number(values.seconds)) return
+      if (seconds() > asked.withinSeconds) return
       if (values.stop && report.failed > 0) return
       const settings = { ...base, seed }
       const outcomes: Array<Outcome> = []
-      for (let nth = 0; nth < whole(values.repeat); nth++) outcomes.push(await run(settings))
+      for (let nth = 0; nth < asked.repeat; nth++) outcomes.push(await run(settings))
       const [outcome] = outcomes
       if (outcome === undefined) return
       outcomes.forEach((each) => report.add(each))
@@ -148,7 +176,7 @@ export const main = async (args: Array<string>): Promise<number> => {
   }
 
   await Effect.gen(function* () {
-    const workers = Math.max(1, Math.min(whole(values.workers), todo.length))
+    const workers = Math.max(1, Math.min(asked.workers, todo.length))
     const databases = yield* Effect.forEach(Cores.ofWorkers(workers), Machine.start, { concurrency: "unbounded" })
     yield* Effect.promise(() =>
       Promise.all(

@@ -7,7 +7,7 @@ import { SqlClient } from "effect/sql"
 import type { Command } from "effect/cli"
 import * as fc from "fast-check"
 import { buildASTSchema, parse } from "graphql"
-import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs"
+import { chmodSync, existsSync, readFileSync, rmSync, statSync, writeFileSync, mkdirSync } from "node:fs"
 import { join } from "node:path"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { EventId, Id } from "@merkato/domain/kernel/Ids"
@@ -169,6 +169,7 @@ describe("what cannot be is refused with a sentence", () => {
     [["seed", "--url", "shop"], /Expected: the address of a shop/],
     [["seed", ...here], /^There are no keys in \S+: name the shop's data folder with --data-dir\.$/],
     [["import", "baskets", "no-such-file"], /Path does not exist/],
+    [["contracts", "export", "a", "--dir", "b"], /^Name the folder once: by itself, or with --dir\.$/],
     [["import", "baskets", join(root, "package.json"), "--concurrency", "0"], /Expected: a whole number from 1 to 256/],
     [["load", "--url", "http://shop.example"], /^http:\/\/shop\.example is not on this machine: say --allow-remote/],
     [["events", "tail", "--topic", "order"], /Expected: order\.events \| /],
@@ -217,7 +218,18 @@ describe("doctor", () => {
     const dataDir = join(folder.path, "fresh")
     const { ok, stdout, stderr } = await run("doctor", "--data-dir", dataDir, "--port", String(await freePort()))
     expect({ ok, stderr, made: existsSync(dataDir) }).toEqual({ ok: true, stderr: "", made: false })
-    const subjects = ["bun", "dependencies", "data folder", "lock", "keys", "postgres", "database", "port", "disk"]
+    const subjects = [
+      "bun",
+      "dependencies",
+      "data folder",
+      "lock",
+      "keys",
+      "postgres",
+      "database",
+      "servers",
+      "port",
+      "disk"
+    ]
     expect(stdout.split("\n").map((line) => line.slice(6, 18).trimEnd())).toEqual(subjects)
     expect(stdout).not.toMatch(/^fail/m)
   })
@@ -240,6 +252,52 @@ describe("doctor", () => {
     expect(stdout).toMatch(/^fail {2}port .*taken by something that is no shop → choose another with --port/m)
     expect(stdout).toMatch(/^fail {2}database .* → correct DATABASE_URL/m)
   })
+
+  test("says which of the servers that are named are away, and tells no password", async () => {
+    const dataDir = folder.path
+    await using there = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response() })
+    const nobody = `127.0.0.1:${await freePort()}`
+    const run = async (env: Readonly<Record<string, string>>) => {
+      const port = String(await freePort())
+      const { ok, stdout } = await runCommand(
+        merkato,
+        ["doctor", "--data-dir", join(dataDir, "fresh"), "--port", port],
+        env
+      )
+      return { ok, said: stdout.split("\n").find((line) => line.slice(6, 13) === "servers") }
+    }
+    const named = {
+      KAFKA_BROKERS: `${nobody}, 127.0.0.1:${there.port}`,
+      REDIS_URL: `redis://:s3cret@127.0.0.1:${there.port}/0`
+    }
+    const rabbit = { RABBITMQ_URL: `amqp://127.0.0.1:${there.port}`, AMQP_URL: "not looked at" }
+    expect(await run({ ...named, ...rabbit })).toEqual({
+      ok: true,
+      said: "ok    servers       somebody listens for KAFKA_BROKERS, REDIS_URL, RABBITMQ_URL"
+    })
+    const { ok, said } = await run({
+      ...named,
+      CASSANDRA_CONTACT_POINTS: nobody,
+      MQTT_URL: `mqtt://merkato:s3cret@${nobody}`,
+      AMQP_URL: "s3cret",
+      OPENSEARCH_URL: "http://nowhere.invalid"
+    })
+    expect(ok).toBe(false)
+    expect(said).toStartWith("fail  servers       OPENSEARCH_URL: nowhere.invalid:80: ")
+    expect(said).toContain(`; CASSANDRA_CONTACT_POINTS: ${nobody}: connect ECONNREFUSED`)
+    expect(said).toContain("; AMQP_URL names no server; ")
+    expect(said).toContain(`; MQTT_URL: ${nobody}: `)
+    expect(said).toContain(" → start what is away, or unset the variable")
+    expect(said).not.toContain("s3cret")
+  })
+})
+
+test("contracts export says which file it cannot write", async () => {
+  const dir = join(folder.path, "blocked")
+  mkdirSync(join(dir, "openapi.json"), { recursive: true })
+  const { ok, stderr } = await run("contracts", "export", dir)
+  expect(ok).toBe(false)
+  expect(stderr).toStartWith(`${join(dir, "openapi.json")} cannot be written: `)
 })
 
 test("contracts export writes the description of the REST surface, of the bus, of the stock over gRPC, of the graph, and the schema of each event", async () => {

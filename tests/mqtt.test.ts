@@ -173,8 +173,11 @@ describe.skipIf(mosquitto === undefined)("a shop that hears its devices", () => 
     expect(letters).toMatchObject(refused.map(([sku, message, code]) => ({ sku, message, code })))
     expect(letters[3].reason).toBe("The delta -14 takes more than the 13 units that are free")
 
-    const { stdout } = await merkato("dlq", "list", "--json")
-    const listed = stdout.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line)]))
+    const list = async () => {
+      const { stdout } = await merkato("dlq", "list", "--json")
+      return stdout.split("\n").flatMap((line) => (line === "" ? [] : [JSON.parse(line)]))
+    }
+    const listed = await list()
     const group = "inventory.device-deltas"
     expect(listed.map(({ failure }) => failure)).toEqual(
       letters.map(({ code, reason }) => ({
@@ -192,6 +195,16 @@ describe.skipIf(mosquitto === undefined)("a shop that hears its devices", () => 
     await mosquittoPub("scale-9", "NOBODYS", unknown)
     await mosquittoPub("scale-9", "NOBODYS", '{"delta": 1, "reason": "SENSOR"}')
     await onHand(productId, 4)
+    // What is refused again says by the same code why.
+    const reused = listed[4].envelope.eventId
+    expect((await merkato("dlq", "requeue", "--event-id", reused)).code).toBe(0)
+    const back = await until(list, (letters) => letters.some(({ failure }) => failure.attempts > 1))
+    const { envelope, failure } = back.find(({ failure }) => failure.attempts > 1)
+    expect({ eventId: envelope.eventId, consumerGroup: failure.consumerGroup }).toEqual({
+      eventId: reused,
+      consumerGroup: group
+    })
+    expect(failure.reason).toMatch(/^DeltaRefused: message_id_reused: Message m-1 came before /)
   })
 
   test(

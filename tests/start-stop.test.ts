@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, test } from "bun:test"
 import { Effect, Redacted } from "effect"
-import { readdirSync } from "node:fs"
+import { readdirSync, writeFileSync } from "node:fs"
+import { join } from "node:path"
 import { ownerOf } from "@merkato/infra/postgres/DataFolder"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { lookInto, wrongAtRest } from "./support/Audit.ts"
@@ -284,14 +285,46 @@ describe("a shop that cannot start says why, in a sentence", () => {
     expect(readdirSync(dataDir)).toEqual([])
   }, 60_000)
 
-  test("a flag that there is not: shows those that there are", async () => {
-    for (const app of ["shop", "service", "gateway"] as const) {
-      const { code, stdout, stderr } = await runToEnd(app, ["--prot", "8080"])
-      expect(code).toBe(1)
-      expect(stdout).toContain("USAGE")
-      expect(stdout).toContain("--port")
-      expect(stderr).toContain("--prot")
-      expect(`${stdout}${stderr}`).not.toMatch(/^\s+at /m)
+  test("a flag that there is not is named, and how to see those that there are", async () => {
+    for (const [app, command] of [
+      ["shop", "start"],
+      ["service", "service"],
+      ["gateway", "gateway"],
+      ["payment-gateways", "payment-gateways"]
+    ] as const) {
+      const { code, stdout, stderr } = await runToEnd(app, ["--bogus", "8080"])
+      expect({ code, stdout }).toEqual({ code: 1, stdout: "" })
+      expect(stderr).toMatch(/^Unrecognized flag: --bogus in command /)
+      expect(stderr).toEndWith(`\nTry: ${command} --help\n`)
+      const help = await runToEnd(app, ["--help"])
+      expect(help).toMatchObject({ code: 0, stderr: "" })
+      expect(help.stdout).toContain("--port")
+      expect(help.stdout).not.toMatch(/--log-level|--wizard/)
     }
   }, 60_000)
 })
+
+test(
+  "MERKATO_DATA_DIR is where processes find the keys that they share",
+  () =>
+    Effect.gen(function* () {
+      const { url } = yield* TestDatabase.fresh
+      yield* Effect.promise(async () => {
+        const dataDir = folder()
+        const keys = join(dataDir, "keys.json")
+        writeFileSync(keys, "no keys", { mode: 0o600 })
+        const env = { MERKATO_DATA_DIR: dataDir, DATABASE_URL: Redacted.value(url) }
+        for (const [app, ...args] of [
+          ["shop", "--no-seed"],
+          ["service", "--contexts", "cart"],
+          ["gateway", "--peer", "orders=http://127.0.0.1:1"]
+        ] as const) {
+          const ended = await runToEnd(app, [...args, "--port", String(await freePort())], env)
+          expect(ended).toMatchObject({ code: 1, stdout: "" })
+          isOneSentence(ended.stderr)
+          expect(ended.stderr).toContain(`The signing keys in ${keys} cannot be used`)
+        }
+      })
+    }).pipe(Effect.scoped, Effect.runPromise),
+  60_000
+)

@@ -1,4 +1,3 @@
-import { resolve } from "node:path"
 import { Config, Console, Duration, Effect, Layer, Option, Redacted } from "effect"
 import { Command, Flag } from "effect/cli"
 import { KeepsHouse } from "@merkato/infra/context/BoundedContext"
@@ -15,13 +14,12 @@ const flags = {
     Flag.withDescription("Where contexts answer, as in orders,cart=http://127.0.0.1:8101; may be repeated"),
     Flag.atLeast(1)
   ),
-  port: Flag.Int("port").pipe(Flag.withDescription("Port to listen on"), Flag.withDefault(8080)),
-  host: Flag.String("host").pipe(Flag.withDescription("Address to listen on"), Flag.withDefault("0.0.0.0")),
-  dataDir: Flag.String("data-dir").pipe(
-    Flag.withDescription("Folder with the keys that the processes of the shop share (or MERKATO_SIGNING_KEYS)"),
-    Folder.isNamed,
-    Flag.withDefault(".merkato")
-  )
+  port: Flag.Int("port").pipe(Flag.withDescription("Port to listen on (default 8080)"), Flag.withDefault(8080)),
+  host: Flag.String("host").pipe(
+    Flag.withDescription("Address to listen on (default 0.0.0.0)"),
+    Flag.withDefault("0.0.0.0")
+  ),
+  dataDir: Folder.dataDir("Folder with the keys that the processes of the shop share, or MERKATO_SIGNING_KEYS")
 }
 
 /** The bus, for live connections: Kafka where `KAFKA_BROKERS` names one, else at a database that is named, else none. */
@@ -70,6 +68,6 @@ export const gateway = Command.make(
   flags,
   Effect.fnUntraced(function* ({ peer, port, host, dataDir }) {
     const peers = yield* Effect.forEach(peer, parsePeer)
-    return yield* run({ peers, port, hostname: host, dataDir: resolve(dataDir) })
+    return yield* run({ peers, port, hostname: host, dataDir })
   })
 ).pipe(Command.withDescription("Run the edge of the shop alone; the contexts answer elsewhere"))

@@ -11,6 +11,7 @@ import * as PostgresBinaries from "@merkato/infra/postgres/PostgresBinaries"
 import * as PostgresCluster from "@merkato/infra/postgres/PostgresCluster"
 import * as ServerUser from "@merkato/infra/postgres/ServerUser"
 import { isFree } from "@merkato/infra/runtime/Ports"
+import * as NamedServers from "./NamedServers.ts"
 
 /** What one check found, and what to do about it. */
 export interface Finding {
@@ -175,6 +176,17 @@ const database = Effect.fnUntraced(function* ({ dataDir }: Options) {
   )
 })
 
+/** A start wants an answer from each server that is named; what it says is for the start to judge. */
+const servers: Check = Effect.map(NamedServers.look, ({ named, away }) =>
+  away.length === 0
+    ? ok("servers", named.length === 0 ? "none is named besides Postgres" : `somebody listens for ${named.join(", ")}`)
+    : fail(
+        "servers",
+        away.join("; "),
+        "start what is away, or unset the variable: nothing but a name makes a shop want it"
+      )
+)
+
 const keys = Effect.fnUntraced(function* ({ dataDir }: Options) {
   const given = Option.isSome(yield* Effect.orDie(Config.option(Config.String("MERKATO_SIGNING_KEYS"))))
   const file = join(dataDir, "keys.json")
@@ -217,6 +229,7 @@ export const checks = (options: Options): ReadonlyArray<Check> => [
   keys(options),
   binaries(options),
   database(options),
+  servers,
   port(options),
   disk(options)
 ]

@@ -1,22 +1,11 @@
-/** How a command of ours meets its user: help on stdout, one sentence on stderr when something is wrong. */
+/** Runs the operators' command: an expected failure is a sentence, and the exit code says whether it did what it was asked. */
 import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as NodeServices from "@effect/platform-node/NodeServices"
-import { Cause, Console, Effect, Layer, Logger, Runtime } from "effect"
-import { CliConfig, CliOutput, Command, GlobalFlag } from "effect/cli"
+import { Cause, Console, Effect, Logger, Runtime } from "effect"
+import { Command } from "effect/cli"
+import * as CommandLine from "@merkato/infra/runtime/CommandLine"
 
 const version = "0.1.0"
-
-/** What was asked wrongly goes to stderr alone: stdout may be somebody's variable. */
-const presenter = CliOutput.layerPresenter({
-  present: (event) =>
-    event._tag === "InvalidInvocation"
-      ? Console.error(
-          [...event.errors.map(({ message }) => message), `Try: ${event.commandPath.join(" ")} --help`].join("\n")
-        )
-      : CliOutput.defaultPresenter.present(event)
-})
-
-const config = CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version, GlobalFlag.Completions] })
 
 const sentenceOf = (error: unknown): string =>
   error instanceof Error && error.message !== "" ? error.message : String(error)
@@ -36,7 +25,7 @@ export const runWith =
     Command.runWith(command, { version })(args).pipe(
       Effect.tapCause(report),
       Effect.provideService(Logger.LogToStderr, true),
-      Effect.provide(Layer.mergeAll(presenter, config))
+      Effect.provide(CommandLine.layer)
     )
 
 /** Runs a command as this process's program: exit code 0, 1 when it failed, 130 when it was interrupted. */

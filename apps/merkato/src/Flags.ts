@@ -1,19 +1,12 @@
 /** Flags that several commands have. */
 import { Config, Duration, Option } from "effect"
 import { Flag } from "effect/cli"
-import { resolve } from "node:path"
 import { Topic } from "@merkato/domain/kernel/Event"
 import { isDay } from "@merkato/domain/kernel/Day"
 import { deadLetterTopic } from "@merkato/infra/events/EventBus"
 import * as Folder from "@merkato/infra/runtime/Folder"
 
-export const dataDir = Flag.String("data-dir").pipe(
-  Flag.withDescription("The shop's folder, with its database and keys (default .merkato; MERKATO_DATA_DIR)"),
-  Flag.withFallbackConfig(Config.String("MERKATO_DATA_DIR")),
-  Flag.withDefault(".merkato"),
-  Folder.isNamed,
-  Flag.map((folder) => resolve(folder))
-)
+export const dataDir = Folder.dataDir("The shop's folder, with its database and keys")
 
 /** The base URL of a shop, without a slash at its end. */
 const baseUrl = (text: string): Option.Option<string> =>

@@ -45,16 +45,19 @@ const run = (options: {
 
 const flags = {
   port: Flag.Int("port").pipe(
-    Flag.withDescription("Port of both gateways and of their control"),
+    Flag.withDescription("Port of both gateways and of their control (default 8090)"),
     Flag.withDefault(8090)
   ),
-  host: Flag.String("host").pipe(Flag.withDescription("Address to listen on"), Flag.withDefault("127.0.0.1")),
+  host: Flag.String("host").pipe(
+    Flag.withDescription("Address to listen on (default 127.0.0.1)"),
+    Flag.withDefault("127.0.0.1")
+  ),
   databaseUrl: Flag.String("database-url").pipe(
     Flag.withDescription("Postgres for the gateways' books (DATABASE_URL; else an embedded one in --data-dir)"),
     Flag.optional
   ),
   dataDir: Flag.String("data-dir").pipe(
-    Flag.withDescription("Folder for the embedded Postgres; not the shop's"),
+    Flag.withDescription("Folder for the embedded Postgres; not the shop's (default .merkato-gateways)"),
     Folder.isNamed,
     Flag.withDefault(".merkato-gateways")
   )

@@ -1,4 +1,3 @@
-import { resolve } from "node:path"
 import { Config, Console, Duration, Effect, Layer, Option, type Redacted } from "effect"
 import { Command, Flag } from "effect/cli"
 import { HttpServer } from "effect/http"
@@ -84,13 +83,12 @@ const flags = {
     ),
     Flag.atLeast(0)
   ),
-  port: Flag.Int("port").pipe(Flag.withDescription("Port for RPC and health"), Flag.withDefault(8100)),
-  host: Flag.String("host").pipe(Flag.withDescription("Address to listen on"), Flag.withDefault("127.0.0.1")),
-  dataDir: Flag.String("data-dir").pipe(
-    Flag.withDescription("Folder with the keys that the processes of the shop share (or MERKATO_SIGNING_KEYS)"),
-    Folder.isNamed,
-    Flag.withDefault(".merkato")
-  )
+  port: Flag.Int("port").pipe(Flag.withDescription("Port for RPC and health (default 8100)"), Flag.withDefault(8100)),
+  host: Flag.String("host").pipe(
+    Flag.withDescription("Address to listen on (default 127.0.0.1)"),
+    Flag.withDefault("127.0.0.1")
+  ),
+  dataDir: Folder.dataDir("Folder with the keys that the processes of the shop share, or MERKATO_SIGNING_KEYS")
 }
 
 export const service = Command.make(
@@ -99,6 +97,6 @@ export const service = Command.make(
   Effect.fnUntraced(function* ({ contexts, peer, port, host, dataDir }) {
     const names = yield* parseContexts(contexts)
     const peers = yield* Effect.forEach(peer, parsePeer)
-    return yield* run({ names, peers, port, hostname: host, dataDir: resolve(dataDir) })
+    return yield* run({ names, peers, port, hostname: host, dataDir })
   })
 ).pipe(Command.withDescription("Run some contexts of the shop as a service"))

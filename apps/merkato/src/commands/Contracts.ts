@@ -28,19 +28,25 @@ const exporting = Command.make(
     folder: Argument.Directory("folder").pipe(Argument.withDescription("The same as --dir"), Argument.optional),
     dir: Flag.Directory("dir").pipe(
       Flag.withDescription("Folder to write to, made if need be (default contracts)"),
-      Flag.withDefault("contracts")
+      Flag.optional
     )
   },
   Effect.fn("contracts.export")(function* ({ folder, dir: named }) {
-    const dir = Option.getOrElse(folder, () => named)
+    if (Option.isSome(folder) && Option.isSome(named)) {
+      return yield* new CommandFailed({ reason: "Name the folder once: by itself, or with --dir." })
+    }
+    const dir = Option.getOrElse(
+      Option.orElse(folder, () => named),
+      () => "contracts"
+    )
     const files = yield* FileSystem.FileSystem
     const path = yield* Path.Path
     for (const [name, content] of exported()) {
       const file = path.join(dir, name)
-      yield* files.makeDirectory(path.dirname(file), { recursive: true })
-      yield* files.writeFileString(
-        file,
-        typeof content === "string" ? content : `${JSON.stringify(content, null, 2)}\n`
+      const text = typeof content === "string" ? content : `${JSON.stringify(content, null, 2)}\n`
+      yield* files.makeDirectory(path.dirname(file), { recursive: true }).pipe(
+        Effect.andThen(files.writeFileString(file, text)),
+        Effect.mapError(({ message }) => new CommandFailed({ reason: `${file} cannot be written: ${message}` }))
       )
       yield* Console.log(file)
     }

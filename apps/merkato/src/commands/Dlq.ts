@@ -94,7 +94,7 @@ const requeue = Command.make(
   })
 ).pipe(
   Command.withDescription(
-    "Put dead letters back into the topic they came from. Consumers that had taken the event pass over it; what breaks its schema stays"
+    "Put dead letters back into the topic they came from: the group that gave up gets them again, and no other one. What breaks its schema stays"
   )
 )
 

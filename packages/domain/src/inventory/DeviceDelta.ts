@@ -34,7 +34,7 @@ export class DeltaRefused extends Schema.TaggedError<DeltaRefused>()("DeltaRefus
   reason: Schema.String
 }) {
   override get message() {
-    return this.reason
+    return `${this.code}: ${this.reason}`
   }
 }
 

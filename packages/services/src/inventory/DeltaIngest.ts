@@ -106,7 +106,7 @@ const letter = Effect.fnUntraced(function* ({ message, read }: Arrival, refused:
       payload: known ? read.success : { topic: message.topic, value: textOf(message).slice(0, keptCharacters) }
     }
   }
-  return letterOf(event, { consumerGroup: group, attempts: 1, reason: `${refused.code}: ${refused.reason}` })
+  return letterOf(event, { consumerGroup: group, attempts: 1, reason: refused.message })
 })
 
 /** What who listens to the broker is told of a message that was refused. */
