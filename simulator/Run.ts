@@ -11,6 +11,7 @@ import { between, stream } from "./kernel/Prng.ts"
 import { real } from "./kernel/RealTime.ts"
 import { type SimProcess, World } from "./kernel/World.ts"
 import * as Actors from "./model/Actors.ts"
+import * as Housekeeping from "./model/Housekeeping.ts"
 import { Memory } from "./model/Memory.ts"
 import * as Plan from "./model/Plan.ts"
 import { type Clients, clients, contracts } from "./shop/Contracts.ts"
@@ -120,7 +121,7 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     }
 
     await world.run(() => hosts.every((host) => host.calls !== undefined))
-    const furnished = outside(Actors.furnish(memory))
+    const furnished = outside(Housekeeping.furnish(memory))
     await world.run(furnished)
     faults.healed = false
 
@@ -184,7 +185,9 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     world.log("  nothing goes wrong any more")
     world.kill(operator)
     for (const { process } of hosts) world.setClock(process, 0)
-    const rested = await comeToRest(world, gate, bus, server, (held) => world.run(outside(Actors.tidyUp(memory, held))))
+    const rested = await comeToRest(world, gate, bus, server, (held) =>
+      world.run(outside(Housekeeping.tidyUp(memory, held)))
+    )
     if (rested.length > 0) problems.push({ invariant: "the shop comes to rest", details: rested })
 
     for (const process of world.processes) if (process !== world.outside && process.alive) world.kill(process)
