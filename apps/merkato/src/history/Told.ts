@@ -1,7 +1,7 @@
 /** Events as the contexts would have told them: into their stores, and of the last week onto the bus, read by everybody. */
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
-import { partitionCount } from "@merkato/infra/events/PostgresEventBus"
+import { partitionCount } from "@merkato/infra/events/postgres/Partition"
 import { contextNames, contexts } from "@merkato/services/contexts"
 import { dayMs, type Plan } from "./Size.ts"
 
@@ -18,7 +18,7 @@ const readers = contextNames.flatMap((name) => contexts[name].reads.map((reads) 
 /** Functions that the batches use; dropped with the schema. */
 export const functions = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  // FNV-1a modulo 4, as PostgresEventBus computes it: only the two lowest bits are needed, and they depend on no others.
+  // FNV-1a modulo 4, as `partitionOf` computes it: only the two lowest bits are needed, and they depend on no others.
   yield* sql`
     create or replace function history.partition_of(key text) returns int language plpgsql immutable parallel safe as $$
     declare hash int := 1;
