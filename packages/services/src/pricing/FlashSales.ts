@@ -1,7 +1,7 @@
 import { Clock, Context, DateTime, Effect, Layer, Schema } from "effect"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { type Currency, toDecimal } from "@merkato/domain/kernel/Money"
+import { toDecimal } from "@merkato/domain/kernel/Money"
 import {
   type Forbidden,
   type IdempotencyKeyReused,
@@ -18,12 +18,6 @@ import {
   PriceNotLower,
   statusAt
 } from "@merkato/domain/pricing/FlashSale"
-import {
-  FlashSaleCanceled,
-  FlashSaleEnded,
-  FlashSaleScheduled,
-  FlashSaleStarted
-} from "@merkato/domain/pricing/PricingEvents"
 import { CurrencyNotSupported } from "@merkato/domain/pricing/Quote"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
@@ -37,6 +31,7 @@ import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { ScheduleRefusal } from "@merkato/rpc/pricing/PricingRpc"
 import * as FlashPriceMap from "./FlashPriceMap.ts"
+import * as FlashSaleNews from "./FlashSaleNews.ts"
 import * as PricingStore from "./PricingStore.ts"
 
 type NewSale = Pick<FlashSale, "productId" | "priceMinor" | "currency" | "startsAt" | "endsAt">
@@ -143,16 +138,9 @@ export class FlashSales extends Context.Service<
           }
           const other = yield* store.overlapping(sale)
           if (other !== undefined) return yield* new FlashSaleOverlaps({ saleId: other.saleId })
-          const begins = sale.version > 1
-          yield* store.insert(sale, begins)
-          const told = toldOf(sale)
-          yield* events.append(
-            [
-              FlashSaleScheduled.of(sale.saleId, 1, told),
-              ...(begins ? [FlashSaleStarted.of(sale.saleId, 2, told)] : [])
-            ],
-            new Date(DateTime.toEpochMillis(sale.createdAt))
-          )
+          const news = FlashSaleNews.ofNew(sale)
+          yield* store.insert(sale, news.length > 1)
+          yield* events.append(news, DateTime.toDateUtc(sale.createdAt))
           return true
         })
 
@@ -206,10 +194,13 @@ export class FlashSales extends Context.Service<
 
       /** Tells of what has come of locked sales, and remembers that it was told. */
       const tellOf = Effect.fnUntraced(function* (due: ReadonlyArray<PricingStore.Told>, at: Date) {
+        const time = DateTime.makeUnsafe(at)
         const told = due.map((sale) => {
-          const isOver = DateTime.toEpochMillis(sale.endsAt) <= at.getTime()
-          const news = newsOf(sale, isOver ? { endedAt: sale.endsAt, reason: "over" } : undefined)
-          return { news, sale: { ...sale, endTold: isOver, version: sale.version + news.length } }
+          const news = FlashSaleNews.ofDue(sale, time)
+          return {
+            news,
+            sale: { ...sale, endTold: FlashSaleNews.isOver(sale, time), version: sale.version + news.length }
+          }
         })
         yield* store.tell(
           told.map(({ sale }) => sale),
@@ -232,14 +223,10 @@ export class FlashSales extends Context.Service<
               const canceledAt = DateTime.makeUnsafe(at)
               if (sale.endTold) return
               // It stays over; but told now, so that its price ends for those too whose clocks are behind this one.
-              if (!DateTime.isLessThan(canceledAt, sale.endsAt)) return yield* tellOf([sale], at)
-              const { productId, version } = sale
-              const started = sale.startTold || !DateTime.isLessThan(canceledAt, sale.startsAt)
-              const told = started
-                ? newsOf(sale, { endedAt: canceledAt, reason: "canceled" })
-                : [FlashSaleCanceled.of(saleId, version + 1, { saleId, productId, canceledAt })]
-              yield* store.cancel(saleId, version + told.length, at)
-              yield* events.append(told, at)
+              if (FlashSaleNews.isOver(sale, canceledAt)) return yield* tellOf([sale], at)
+              const news = FlashSaleNews.ofCanceled(sale, canceledAt)
+              yield* store.cancel(saleId, sale.version + news.length, at)
+              yield* events.append(news, at)
             })
           )
         },
@@ -303,27 +290,6 @@ export class FlashSales extends Context.Service<
       return FlashSales.of({ schedule, cancel, get, list, priceMap, tellDue })
     })
   )
-}
-
-const toldOf = (sale: NewSale & { readonly saleId: Ids.SaleId; readonly currency: Currency }) => ({
-  saleId: sale.saleId,
-  productId: sale.productId,
-  price: toDecimal(sale.priceMinor, sale.currency),
-  currency: sale.currency,
-  startsAt: sale.startsAt,
-  endsAt: sale.endsAt
-})
-
-/** What is to be told of a sale whose time has come: its start, unless that was told, and its end, if it is there. */
-const newsOf = (
-  sale: PricingStore.Told,
-  end: { readonly endedAt: DateTime.Utc; readonly reason: "over" | "canceled" } | undefined
-) => {
-  const { saleId, productId, version } = sale
-  const start = sale.startTold ? [] : [FlashSaleStarted.of(saleId, version + 1, toldOf(sale))]
-  return end === undefined
-    ? start
-    : [...start, FlashSaleEnded.of(saleId, version + start.length + 1, { saleId, productId, ...end })]
 }
 
 /**
