@@ -123,7 +123,7 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /** The server alone. */
-export const layerServer = (options: Options): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError> =>
+const layerServer = (options: Options): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError> =>
   Layer.effectContext(
     Effect.map(make(options), (server) =>
       Context.make(HttpServer.HttpServer, server).pipe(
