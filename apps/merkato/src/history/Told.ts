@@ -1,9 +1,10 @@
 /** Events as the contexts would have told them: into their stores, and of the last week onto the bus, read by everybody. */
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import { partitionCount } from "@merkato/infra/events/postgres/Partition"
 import { contextNames, contexts } from "@merkato/services/contexts"
-import { dayMs, type Plan } from "./Size.ts"
+import type { Plan } from "./Size.ts"
 
 /** The bus forgets after 7 days. */
 const busKeptMs = 7 * dayMs

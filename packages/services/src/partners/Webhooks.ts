@@ -1,4 +1,5 @@
 import { Clock, Context, DateTime, Effect, Layer, Schema } from "effect"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { type Forbidden, InvalidValue, type ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -16,6 +17,7 @@ import {
 } from "@merkato/domain/partners/Webhook"
 import { Encryption } from "@merkato/infra/auth/Encryption"
 import { Secrets } from "@merkato/infra/auth/Secrets"
+import { secretOf } from "@merkato/infra/auth/WebhookSignature"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import * as Retention from "@merkato/infra/context/Retention"
@@ -26,13 +28,12 @@ import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as PartnersStore from "./PartnersStore.ts"
-import { secretOf } from "@merkato/infra/auth/WebhookSignature"
 
 /** Subscriptions that somebody may have. */
 const most = 20
 
 /** How long the secret before signs, too: time enough for receivers to learn the new one. */
-const overlapMs = 24 * 60 * 60_000
+const overlapMs = dayMs
 
 const keptDays = 30
 const setting = "MERKATO_KEEP_WEBHOOK_DELIVERIES_DAYS"
