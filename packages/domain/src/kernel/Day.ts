@@ -3,7 +3,7 @@ import { Schema } from "effect"
 /** Milliseconds of a day in UTC. */
 export const dayMs = 24 * 60 * 60_000
 
-/** When a day begins in UTC, in milliseconds since 1970; NaN of what is no day. */
+/** When a day of the calendar (`isDay`) begins in UTC, in milliseconds since 1970. */
 export const beginOf = (day: string): number => Date.parse(`${day}T00:00:00Z`)
 
 export const isDay = (text: string): boolean => {
