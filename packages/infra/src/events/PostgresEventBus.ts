@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, Layer } from "effect"
+import { Clock, DateTime, Duration, Effect, Layer } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import * as Migrations from "../postgres/Migrations.ts"
 import * as Database from "../postgres/Database.ts"
@@ -45,7 +45,7 @@ export const layer = Layer.effect(
 
     const publish = Tracing.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
       if (messages.length === 0) return
-      const now = new Date(yield* Clock.currentTimeMillis)
+      const now = yield* DateTime.nowAsDate
       yield* sql`
         with message as (
           select * from unnest(
@@ -137,7 +137,7 @@ export const layer = Layer.effect(
     }, unavailable)
 
     const requeue: EventBus["Service"]["requeue"] = Effect.fnUntraced(function* (letters) {
-      const now = new Date(yield* Clock.currentTimeMillis)
+      const now = yield* DateTime.nowAsDate
       return yield* sql.withTransaction(
         Effect.gen(function* () {
           let count = 0

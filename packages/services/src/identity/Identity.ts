@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Clock, Context, DateTime, Effect, Layer } from "effect"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken, Session } from "@merkato/domain/identity/Identity"
 import { UserRegistered } from "@merkato/domain/identity/IdentityEvents"
 import { dayMs } from "@merkato/domain/kernel/Day"
@@ -60,7 +60,7 @@ export class Identity extends Context.Service<
         function* ({ email, password, name, region }: Registration) {
           const userId = yield* Ids.nextUserId
           const passwordHash = yield* passwords.hash(password)
-          const createdAt = new Date(yield* Clock.currentTimeMillis)
+          const createdAt = yield* DateTime.nowAsDate
           yield* transaction(
             Effect.andThen(
               store.insert({ userId, email: email.toLowerCase(), passwordHash, name, region, createdAt }),

@@ -108,8 +108,6 @@ export class Webhooks extends Context.Service<
       const provided = yield* Provided.provided
       const orAway = orUnavailable("partners")
 
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
-
       /** One's own, or anybody's for an administrator; for all others there is no such subscription. */
       const own = Effect.fnUntraced(function* (subscriptionId: Ids.SubscriptionId) {
         yield* authorize("webhook.write")
@@ -145,7 +143,7 @@ export class Webhooks extends Context.Service<
           if (reason !== undefined) return yield* new InvalidValue({ path: "url", reason })
           const { principal } = yield* RequestContext
           const subscriptionId = yield* Ids.nextSubscriptionId
-          const createdAt = yield* now
+          const createdAt = yield* DateTime.nowAsDate
           const { secret, kept } = yield* newSecret(subscriptionId)
           const fields = { subscriptionId, ownerId: principal.userId, url, eventTypes }
           const hearsAll = principal.role === "admin"
@@ -252,7 +250,7 @@ export class Webhooks extends Context.Service<
         function* (id: Ids.DeliveryId) {
           const { delivery, subscription } = yield* ownDelivery(id)
           yield* active(subscription)
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           yield* transaction(
             Effect.andThen(store.oweAgain([delivery]), queue.put([PartnersStore.laneOf(delivery)], { at, hurry: true }))
           )
@@ -275,7 +273,7 @@ export class Webhooks extends Context.Service<
           if (after !== undefined && last?.subscriptionId !== subscriptionId) {
             return yield* new DeliveryNotFound({ deliveryId: after })
           }
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const replayed = yield* transaction(
             Effect.gen(function* () {
               const found = yield* store.after(subscriptionId, last?.position ?? 0, limit + 1)
@@ -297,7 +295,7 @@ export class Webhooks extends Context.Service<
 
       const owe = Tracing.fn("Webhooks.owe")(
         function* (events: ReadonlyArray<Envelope>) {
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const each = [...new Map(events.map((event) => [event.eventId, event])).values()]
           const lanes = yield* transaction(
             Effect.tap(store.owe(each, at), (lanes) => queue.put(lanes, { at, hurry: false }))

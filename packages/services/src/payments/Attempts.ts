@@ -2,7 +2,7 @@
  * Attempts to pay as they are written down: where each is, and what has become of it. Whoever writes second finds what is
  * there; nothing is written over a newer version.
  */
-import { Clock, DateTime, Effect } from "effect"
+import { DateTime, Effect } from "effect"
 import type { SqlError } from "effect/sql"
 import type { EventDefinition, NewEvent } from "@merkato/domain/kernel/Event"
 import type * as Ids from "@merkato/domain/kernel/Ids"
@@ -41,7 +41,7 @@ const facts = ({ attemptId, orderId, userId, amountMinor, currency }: Attempt) =
 })
 
 const evolved = Effect.fnUntraced(function* (payment: Payment | undefined, event: NewEvent) {
-  const occurredAt = DateTime.makeUnsafe(yield* Clock.currentTimeMillis)
+  const occurredAt = yield* DateTime.now
   return yield* Effect.orDie(evolve(payment, { ...event, occurredAt }))
 })
 

@@ -95,8 +95,6 @@ export class FlashSales extends Context.Service<
       const provided = yield* Provided.provided
       const orAway = orUnavailable("pricing")
 
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
-
       /** A price that comes late is worth little: it is refused at once, and nothing is tried again. */
       const failingFast = <A, E, R>(change: Effect.Effect<A, E | ServiceUnavailable, R>) =>
         change.pipe(
@@ -147,7 +145,7 @@ export class FlashSales extends Context.Service<
       const schedule = Tracing.fn("FlashSales.schedule")(
         function* ({ idempotencyKey, ...draft }: Schedule) {
           yield* authorize("flash_sale.write")
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const keyed =
             idempotencyKey === undefined
               ? undefined
@@ -219,7 +217,7 @@ export class FlashSales extends Context.Service<
             Effect.gen(function* () {
               const sale = yield* store.lock(saleId)
               if (sale === undefined) return yield* new FlashSaleNotFound({ saleId })
-              const at = yield* now
+              const at = yield* DateTime.nowAsDate
               const canceledAt = DateTime.makeUnsafe(at)
               if (sale.endTold) return
               // It stays over; but told now, so that its price ends for those too whose clocks are behind this one.
@@ -237,7 +235,9 @@ export class FlashSales extends Context.Service<
 
       const get = Tracing.fn("FlashSales.get")(function* (saleId: Ids.SaleId) {
         const sale = yield* store.find(saleId)
-        return sale === undefined ? yield* new FlashSaleNotFound({ saleId }) : PricingStore.saleAt(sale, yield* now)
+        return sale === undefined
+          ? yield* new FlashSaleNotFound({ saleId })
+          : PricingStore.saleAt(sale, yield* DateTime.nowAsDate)
       }, orAway)
 
       const list = Tracing.fn("FlashSales.list")(function* ({
@@ -247,7 +247,7 @@ export class FlashSales extends Context.Service<
         status
       }: Cursor.Paging & { readonly productId?: Ids.ProductId; readonly status?: FlashSaleStatus }) {
         const before = (yield* saleCursor.decode(cursor))?.saleId
-        const at = yield* now
+        const at = yield* DateTime.nowAsDate
         const rows = yield* store.list({ productId, status, before, now: at, limit: limit + 1 })
         const page = Cursor.page(rows, limit, ({ saleId }) => saleCursor.encode({ saleId }))
         return { ...page, items: page.items.map((row) => PricingStore.saleAt(row, at)) }
@@ -262,14 +262,14 @@ export class FlashSales extends Context.Service<
         const known = productIds === undefined ? undefined : yield* running(productIds)
         const rows =
           known?.filter(({ saleId }) => after === undefined || saleId > after).slice(0, limit + 1) ??
-          (yield* store.windows({ productIds, after, now: yield* now, limit: limit + 1 }))
+          (yield* store.windows({ productIds, after, now: yield* DateTime.nowAsDate, limit: limit + 1 }))
         return Cursor.page(rows, limit, ({ saleId }) => saleCursor.encode({ saleId }))
       }, orAway)
 
       /** Locked, told and remembered as one: who is killed on the way has told of nothing, and the next one does. */
       const tell = transaction(
         Effect.gen(function* () {
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const due = yield* store.lockDue(at, most)
           if (due.length > 0) yield* tellOf(due, at)
         })
