@@ -15,19 +15,9 @@ import { EmbeddedPostgres } from "@merkato/infra/postgres/EmbeddedPostgres"
 import * as History from "../apps/merkato/src/history/History.ts"
 import * as Cpu from "./Cpu.ts"
 import * as Memory from "./Memory.ts"
+import * as Shelf from "./Shelf.ts"
 
 const root = new URL("..", import.meta.url).pathname
-
-/** Different goods on the shelf, a million of each. */
-const products = 1_000
-
-const kinds = ["Organic", "Fresh", "Smoked", "Dried", "Frozen", "Ripe", "Salted", "Sweet", "Wild", "Ground"] as const
-/** What is for sale: each in a category of its own, in every kind, four times. Searches are for one of these. */
-export const goods = (
-  "apple bread butter carrot cheese cherry coffee cucumber flour garlic honey lemon lentils milk mustard noodles olives " +
-  "onion pepper potato rice salmon spinach tea tomato"
-).split(" ")
-const nameOf = (n: number) => `${kinds[Math.floor(n / goods.length) % kinds.length]} ${goods[n % goods.length]}`
 
 /** The share of requests that are traced: their spans go to a collector that throws them away. */
 const sampling = 0.01
@@ -153,36 +143,6 @@ const tokens = (dataDir: string, users: number) =>
     return { admin, shoppers }
   }).pipe(Effect.provide(Tokens.layer.pipe(Layer.provide(KeyRing.layer(dataDir)))))
 
-const fillShelf = async (port: number, admin: string) => {
-  // A shop that is kept has the goods of earlier runs.
-  const tag = crypto.randomUUID().slice(0, 8)
-  const ids: Array<string> = []
-  const post = async (path: string, body: unknown): Promise<Record<string, unknown>> => {
-    const answer = await fetch(`http://127.0.0.1:${port}${path}`, {
-      method: "POST",
-      headers: { authorization: `Bearer ${admin}`, "content-type": "application/json" },
-      body: JSON.stringify(body)
-    })
-    if (!answer.ok) throw new Error(`${path}: ${answer.status} ${await answer.text()}`)
-    return Object.fromEntries(Object.entries(Object(await answer.json())))
-  }
-  const one = async (n: number) => {
-    const product = await post("/api/v1/products", {
-      sku: `BENCH-${tag}-${n}`,
-      name: nameOf(n),
-      description: "x".repeat(200),
-      category: `Bench ${goods[n % goods.length]}`,
-      price: 10 + (n % 90),
-      currency: "USD"
-    })
-    const id = String(product["productId"])
-    await post(`/api/v1/inventory/${id}/adjustments`, { delta: 1_000_000, reason: "bench" })
-    ids.push(id)
-  }
-  for (let n = 0; n < products; n += 20) await Promise.all(Array.from({ length: 20 }, (_, k) => one(n + k)))
-  return ids
-}
-
 /** Sets everything up; what it started ends with the scope. `profile` is a folder for a CPU profile of the shop. */
 export const make = Effect.fnUntraced(function* (options: {
   readonly shoppers: number
@@ -271,7 +231,7 @@ export const make = Effect.fnUntraced(function* (options: {
   const ready = { postgres: (listening - begun) / 1_000, shop: (performance.now() - listening) / 1_000 }
   const postmaster = Number(readFileSync(join(folder, "postgres-data/postgres/postmaster.pid"), "utf8").split("\n")[0])
   const { admin, shoppers } = yield* tokens(dataDir, options.shoppers)
-  const productIds = yield* Effect.promise(() => fillShelf(shop.port, admin))
+  const productIds = yield* Effect.promise(() => Shelf.fill(shop.port, admin))
 
   /** A backend tells its share a second after its last transaction. */
   const commits = Effect.andThen(

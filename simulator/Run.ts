@@ -1,16 +1,16 @@
 // As in every deployment: schemas are compiled.
 import "effect/schema/SchemaJITCompiler/enable"
 import { Context, Effect, Layer } from "effect"
-import { SqlClient } from "effect/sql"
 import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { stand } from "./guard/Guard.ts"
 import { invariants } from "./invariants/index.ts"
 import { Faults } from "./kernel/Faults.ts"
 import { History } from "./kernel/History.ts"
-import { between, stream } from "./kernel/Prng.ts"
+import { stream } from "./kernel/Prng.ts"
 import { real } from "./kernel/RealTime.ts"
 import { type SimProcess, World } from "./kernel/World.ts"
 import * as Actors from "./model/Actors.ts"
+import * as Housekeeping from "./model/Housekeeping.ts"
 import { Memory } from "./model/Memory.ts"
 import * as Plan from "./model/Plan.ts"
 import { type Clients, clients, contracts } from "./shop/Contracts.ts"
@@ -19,10 +19,12 @@ import { ProviderBook } from "./shop/ProviderBook.ts"
 import * as ShopProcess from "./shop/ShopProcess.ts"
 import * as Topology from "./shop/Topology.ts"
 import { VirtualBus } from "./shop/VirtualBus.ts"
+import { misfortune } from "./Misfortune.ts"
+import { lockRudely } from "./Operator.ts"
+import { comeToRest } from "./Rest.ts"
 import { Gate } from "./wire/Gate.ts"
 import type { Server } from "./wire/Server.ts"
 import type { Settings } from "./Settings.ts"
-import { underWay } from "./UnderWay.ts"
 
 /** A broken promise: which, and what breaks it. */
 export interface Problem {
@@ -44,13 +46,6 @@ export interface Outcome {
   readonly cpuMs: number
   readonly ms: number
 }
-
-/** Virtual time in which the shop has to come to rest once nothing goes wrong any more, in turns of `restMs`. */
-const restTurns = 60
-const restMs = 2_000
-const reservationMs = 16 * 60_000
-/** Longer than a gateway can hold a request back. */
-const gatewaysMs = 60_000
 
 /**
  * Empties the shop's tables. By TRUNCATE, since where a row lies must not depend on the runs before; only those that have
@@ -120,42 +115,11 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     }
 
     await world.run(() => hosts.every((host) => host.calls !== undefined))
-    const furnished = outside(Actors.furnish(memory))
+    const furnished = outside(Housekeeping.furnish(memory))
     await world.run(furnished)
     faults.healed = false
 
-    const misfortune = stream(seed, "misfortune")
-    world.afterStep = () => {
-      const victim = () => {
-        const alive = hosts.filter(({ process }) => process.alive)
-        return alive[Math.floor(misfortune() * alive.length)]
-      }
-      if (faults.happens("kill")) {
-        const host = victim()
-        if (host !== undefined) {
-          world.kill(host.process)
-          world.timer(world.outside, between(misfortune, 50, 4_000), () => restart(host))
-        }
-      }
-      if (faults.happens("pause")) {
-        const host = victim()
-        if (host !== undefined) world.pause(host.process, between(misfortune, 1_000, 30_000))
-      }
-      if (faults.happens("longPause")) {
-        const host = victim()
-        if (host !== undefined) world.pauseLong(host.process, misfortune)
-      }
-      if (faults.happens("clockJump")) {
-        const host = victim()
-        if (host !== undefined) {
-          world.setClock(host.process, between(misfortune, -20_000, 20_000))
-          world.log(`  the clock of ${host.process.name} is off by ${host.process.skewMs} ms`)
-        }
-      }
-      if (faults.happens("leap")) {
-        world.leap(misfortune() < 0.7 ? between(misfortune, 1_000, 20_000) : between(misfortune, 60_000, 1_200_000))
-      }
-    }
+    world.afterStep = misfortune(world, hosts, restart)
 
     const chosen = settings.only === undefined ? undefined : new Set(settings.only)
     const commands = Plan.make(seed, settings.commands).filter(({ n }) => chosen?.has(n) ?? true)
@@ -184,7 +148,9 @@ export const run = async (server: Server, settings: Settings): Promise<Outcome> 
     world.log("  nothing goes wrong any more")
     world.kill(operator)
     for (const { process } of hosts) world.setClock(process, 0)
-    const rested = await comeToRest(world, gate, bus, server, (held) => world.run(outside(Actors.tidyUp(memory, held))))
+    const rested = await comeToRest(world, gate, bus, server, (held) =>
+      world.run(outside(Housekeeping.tidyUp(memory, held)))
+    )
     if (rested.length > 0) problems.push({ invariant: "the shop comes to rest", details: rested })
 
     for (const process of world.processes) if (process !== world.outside && process.alive) world.kill(process)
@@ -261,83 +227,3 @@ const edgeOf = (world: World, network: Network): Context.Context<Clients> =>
       )
     )
   )
-
-/** Waits until nothing is under way any more; what still is after a long time, in words. */
-const comeToRest = async (
-  world: World,
-  gate: Gate,
-  bus: VirtualBus,
-  server: Server,
-  review: (held: ReadonlyArray<string>) => Promise<void>
-) => {
-  const pass = async (ms: number) => {
-    const until = world.now + ms
-    world.timer(world.outside, ms, () => {})
-    await world.run(() => world.now >= until)
-  }
-  let left: ReadonlyArray<string> = []
-  let quiet = false
-  for (let turn = 0; turn < restTurns; turn++) {
-    await pass(restMs)
-    bus.requeueAll()
-    const waiting = await server.query(
-      `select order_id from orders.orders
-       where status = 'HELD' or (status = 'PENDING' and reviewed and payment_attempt_id is null) order by order_id`
-    )
-    if (waiting.length > 0) await review(waiting.flatMap(([orderId]) => orderId ?? []))
-    const { held, work } = await underWay(server, bus, gate)
-    left = [...work, ...held]
-    world.history.remark(`  under way: ${left.join(", ")}`)
-    if (work.length > 0) {
-      // Longer and longer, as the reconciler of payments waits.
-      world.leap(1_500 + 1_000 * turn)
-      quiet = false
-    } else if (held.length > 0) world.leap(reservationMs)
-    else if (quiet) return []
-    else {
-      // What a gateway still has on its way comes now.
-      quiet = true
-      world.leap(gatewaysMs)
-    }
-  }
-  return left
-}
-
-/** Somebody with a console: locks rows in whatever order, for a while. The shop has to live with deadlocks it did not make. */
-const lockRudely = (surroundings: ShopProcess.Surroundings, operator: SimProcess, memory: Memory) => {
-  const { world } = surroundings
-  const draw = stream(world.seed, "operator")
-  const pause = Effect.callback<void>((resume) => {
-    world.timer(operator, between(draw, 1_000, 6_000), () => resume(Effect.void))
-  })
-  const turn = Effect.gen(function* () {
-    yield* pause
-    if (!world.faults.happens("rudeOperator")) return
-    const sql = yield* SqlClient.SqlClient
-    const products = memory.products.map(({ productId }) => productId).toReversed()
-    const order = memory.orders.at(-between(draw, 1, 6))?.orderId
-    const lock = (productId = "") =>
-      Effect.andThen(
-        sql`select 1 from inventory.inventory_stock where product_id = ${productId} for update`,
-        Effect.sleep(between(draw, 5, 50))
-      )
-    const [last, ...others] = products.slice(between(draw, 0, 1))
-    yield* sql.withTransaction(
-      Effect.gen(function* () {
-        if (order !== undefined && draw() < 0.4) {
-          yield* sql`select 1 from orders.orders where order_id = ${order} for update`
-        }
-        yield* lock(last)
-        yield* Effect.forEach(others, lock, { discard: true })
-      })
-    )
-  })
-  Effect.runForkWith(operator.context)(
-    Effect.scoped(
-      Effect.provide(
-        Effect.forever(Effect.ignoreCause(turn)),
-        ShopProcess.database({ ...surroundings, connections: 1 }, operator)
-      )
-    )
-  )
-}

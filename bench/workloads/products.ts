@@ -1,7 +1,8 @@
 import { join } from "node:path"
 import { Effect } from "effect"
 import * as HttpLoad from "../HttpLoad.ts"
-import { goods, type Stage } from "../Stage.ts"
+import { categoryOf, goods } from "../Shelf.ts"
+import type { Stage } from "../Stage.ts"
 import { load, type Workload } from "../Workload.ts"
 
 const clients = 16
@@ -57,7 +58,7 @@ export const product = Effect.fnUntraced(function* (stage: Stage) {
 export const list = Effect.fnUntraced(function* (stage: Stage) {
   const next = (): HttpLoad.Sent => ({
     method: "GET",
-    path: `/api/v1/products?category=${encodeURIComponent(`Bench ${any(goods)}`)}`
+    path: `/api/v1/products?category=${encodeURIComponent(categoryOf(any(goods) ?? ""))}`
   })
   return {
     name: "list",

@@ -1,22 +1,19 @@
 import { Cause, Clock, Effect, Exit, Result } from "effect"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import type { Order } from "@merkato/domain/orders/Order"
 import { PaymentToken, type Rail } from "@merkato/domain/payments/Payment"
-import { type Product, Sku } from "@merkato/domain/catalogue/Product"
+import type { Product } from "@merkato/domain/catalogue/Product"
 import { CartRpc } from "@merkato/rpc/cart/CartRpc"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
 import { NotificationsRpc } from "@merkato/rpc/notifications/NotificationsRpc"
 import { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
-import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import type { Clients } from "../shop/Contracts.ts"
-import { as, at, insist, notAnswered } from "./Asking.ts"
-import type { Asked, AskedRefund, Memory } from "./Memory.ts"
+import { as, at, insist } from "./Asking.ts"
+import * as Buying from "./Buying.ts"
+import type { Asked, AskedRefund, CheckoutRequest, Memory, PayRequest, PlaceRequest } from "./Memory.ts"
 import { administrators, type Command, shoppers } from "./Plan.ts"
+import * as Refunding from "./Refunding.ts"
 import * as Selling from "./Selling.ts"
-
-const productCount = 4
-const firstUnits = 30
 
 /** Units of the scarce product that come in now and then, and how many want some of them at once. */
 const fewUnits = 2
@@ -37,49 +34,6 @@ const paymentTokens = [
   "tok_all_down"
 ] as const
 
-/** Fills the shop before anything goes wrong. */
-export const furnish = (memory: Memory): Effect.Effect<void, unknown, Clients> =>
-  Effect.gen(function* () {
-    const catalogue = yield* CatalogueRpc
-    const inventory = yield* InventoryRpc
-    const add = (nth: number) =>
-      catalogue.AddProduct({
-        sku: Sku.make(`SKU-${nth}`),
-        name: `Product ${nth}`,
-        description: "",
-        category: "All",
-        priceMinor: 100 * nth + 99,
-        currency: "USD"
-      })
-    for (let nth = 1; nth <= productCount; nth++) {
-      const product = yield* add(nth)
-      yield* inventory.Adjust({ productId: product.productId, delta: firstUnits, reason: "first stock" })
-      memory.products.push(product)
-    }
-    memory.scarce = yield* add(productCount + 1)
-  }).pipe(as("ADMIN-1"))
-
-type PlaceRequest = Parameters<typeof OrdersRpc.Service.Place>[0]
-type PayRequest = Parameters<typeof OrdersRpc.Service.Pay>[0]
-type CheckoutRequest = Parameters<typeof OrdersRpc.Service.Checkout>[0]
-
-/** Ends the orders whose goods are kept for a day because of a review: at the end of a run nobody comes any more. */
-export const tidyUp = (memory: Memory, orderIds: ReadonlyArray<string>): Effect.Effect<void, never, Clients> =>
-  Effect.flatMap(OrdersRpc, (orders) =>
-    Effect.forEach(
-      orderIds,
-      (orderId) =>
-        Effect.gen(function* () {
-          const order = { orderId: Ids.OrderId.make(orderId) }
-          const ended =
-            Result.isSuccess(yield* insist(orders.Reject(order))) ||
-            Result.isSuccess(yield* insist(orders.Cancel(order)))
-          if (ended) memory.note({ _tag: "Canceled", orderId })
-        }),
-      { discard: true }
-    )
-  ).pipe(as("ADMIN-1"))
-
 /** Does one command of the plan as its actor, and remembers what was answered. */
 export const perform = (memory: Memory, command: Command): Effect.Effect<void, never, Clients> => {
   const { n, actor, kind, chances } = command
@@ -99,94 +53,8 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
     return wanted.flatMap(({ product, qty }) => (product === undefined ? [] : [{ productId: product.productId, qty }]))
   }
 
-  /** Compares an answer with the first one under its key. */
-  const compare = (userId: string, requestKey: string, answer: string, first: () => void) => {
-    const before = memory.answered.find((each) => each.userId === userId && each.key === requestKey)
-    if (before === undefined) return first()
-    if (before.answer !== answer) {
-      memory.complaints.push(`${userId} asked again with ${requestKey} and got ${answer} instead of ${before.answer}`)
-    }
-  }
-
-  const { startSale, cancelSale } = Selling.make(memory, compare)
-
-  /** Remembers what an order costs, as it was told now for the first time under its key. */
-  const tellPrices = (order: Order, askedAt: number) =>
-    Effect.map(Clock.currentTimeMillis, (answeredAt) => void memory.prices.push({ order, askedAt, answeredAt }))
-
-  const place = (request: PlaceRequest, userId = actor) =>
-    Effect.gen(function* () {
-      const orders = yield* OrdersRpc
-      const askedAt = memory.ask(userId, request.idempotencyKey, yield* Clock.currentTimeMillis)
-      const answer = yield* insist(orders.Place(request))
-      if (Result.isSuccess(answer)) {
-        const order = answer.success.answer
-        memory.count("placed")
-        yield* tellPrices(order, askedAt)
-        const told = `order ${order.orderId} over ${order.totalMinor}`
-        compare(userId, request.idempotencyKey, told, () => {
-          memory.answered.push({ key: request.idempotencyKey, userId, repeat: "place", request, answer: told })
-          memory.note({ _tag: "Placed", key: request.idempotencyKey, userId, order })
-          memory.orders.push({ orderId: order.orderId, userId })
-        })
-        return
-      }
-      const refusal = answer.failure._tag === "Replayed" ? answer.failure.refusal : answer.failure
-      memory.count(refusal._tag)
-      if (refusal._tag === "IdempotencyKeyReused") return
-      const asked: Asked = { key: request.idempotencyKey, userId, repeat: "place", request }
-      if (notAnswered.has(refusal._tag)) return void memory.unanswered.push(asked)
-      compare(userId, asked.key, refusal._tag, () => memory.answered.push({ ...asked, answer: refusal._tag }))
-    })
-
-  /** Asks for money to be taken, for an order that is there or for a cart. */
-  const buy = <E extends { readonly _tag: string }>(
-    repeat: "pay" | "checkout",
-    request: PayRequest | CheckoutRequest,
-    userId: string,
-    ask: Effect.Effect<{ readonly answer: Order }, E | { readonly _tag: "Replayed"; readonly refusal: E }, OrdersRpc>
-  ) =>
-    Effect.gen(function* () {
-      const { idempotencyKey: requestKey } = request
-      const askedAt = memory.ask(userId, requestKey, yield* Clock.currentTimeMillis)
-      const answer = yield* insist(ask)
-      if (Result.isSuccess(answer)) {
-        const order = answer.success.answer
-        memory.count(`${repeat}: ${order.status}`)
-        if (repeat === "checkout") yield* tellPrices(order, askedAt)
-        const told = `${order.status} ${order.orderId}`
-        compare(userId, requestKey, told, () => {
-          memory.answered.push({ key: requestKey, userId, repeat, request, answer: told })
-          if (order.status === "HELD") memory.held.push(order.orderId)
-          else memory.note({ _tag: "Paid", orderId: order.orderId })
-          if (repeat === "checkout") memory.orders.push({ orderId: order.orderId, userId })
-        })
-        return
-      }
-      const { failure } = answer
-      const refusal = "refusal" in failure ? failure.refusal : failure
-      memory.count(`${repeat}: ${refusal._tag}`)
-      if (refusal._tag === "IdempotencyKeyReused") return
-      const asked: Asked = { key: requestKey, userId, repeat, request }
-      if (notAnswered.has(refusal._tag)) return void memory.unanswered.push(asked)
-      compare(userId, requestKey, refusal._tag, () => memory.answered.push({ ...asked, answer: refusal._tag }))
-    })
-
-  const pay = (request: PayRequest, userId = actor) =>
-    buy(
-      "pay",
-      request,
-      userId,
-      Effect.flatMap(OrdersRpc, (orders) => orders.Pay(request))
-    )
-
-  const checkout = (request: CheckoutRequest, userId = actor) =>
-    buy(
-      "checkout",
-      request,
-      userId,
-      Effect.flatMap(OrdersRpc, (orders) => orders.Checkout(request))
-    )
+  const { place, pay, checkout } = Buying.make(memory)
+  const { startSale, cancelSale } = Selling.make(memory)
 
   /** Fills a cart; undefined when that did not work out. */
   const filledCart = Effect.gen(function* () {
@@ -209,16 +77,19 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
     }).pipe(as(actor, `${correlationId} changes a cart`))
 
   /** Asks the same under the same key, as whoever asked before. */
-  const again = ({ repeat, request, userId }: Asked): Effect.Effect<void, never, Clients> => {
-    const asking: Effect.Effect<void, never, Clients> =
-      repeat === "place"
-        ? place(request as PlaceRequest, userId)
-        : repeat === "pay"
-          ? pay(request as PayRequest, userId)
-          : repeat === "sale"
-            ? startSale(request as Selling.SaleRequest, userId)
-            : checkout(request as CheckoutRequest, userId)
-    return asking.pipe(as(userId, correlationId))
+  const again = (asked: Asked) => as(asked.userId, correlationId)(asking(asked))
+
+  const asking = (asked: Asked): Effect.Effect<void, never, Clients> => {
+    switch (asked.repeat) {
+      case "place":
+        return place(asked.request, asked.userId)
+      case "pay":
+        return pay(asked.request, asked.userId)
+      case "checkout":
+        return checkout(asked.request, asked.userId)
+      case "sale":
+        return startSale(asked.request, asked.userId)
+    }
   }
 
   const adjust = (product: Product, delta: number) =>
@@ -228,47 +99,7 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       if (Result.isSuccess(answer)) memory.note({ _tag: "Adjusted", reason, delta })
     })
 
-  /** How an order was paid, as an admin sees it; rather one that is paid. */
-  const paymentOf = Effect.gen(function* () {
-    const orders = yield* OrdersRpc
-    const orderId = b < 0.9 ? at(memory.paid, a) : at(memory.orders, a)?.orderId
-    if (orderId === undefined) return undefined
-    const process = yield* insist(orders.Process({ id: orderId }))
-    const order = yield* insist(orders.Get({ orderId: Ids.OrderId.make(orderId) }))
-    if (Result.isFailure(process) || Result.isFailure(order)) return undefined
-    return { orderId, attemptId: process.success.attemptId, paidMinor: order.success.totalMinor }
-  })
-
-  const refund = (asked: AskedRefund) =>
-    Effect.gen(function* () {
-      const { refundId, attemptId, amountMinor, paidMinor } = asked
-      memory.refunds.push(asked)
-      const answer = yield* insist(
-        (yield* PaymentsRpc).Refund({
-          attemptId: Ids.AttemptId.make(attemptId),
-          refundId: Ids.RefundId.make(refundId),
-          amountMinor,
-          reason: `refund ${n}`
-        })
-      )
-      const told = Result.isSuccess(answer) ? answer.success.status : answer.failure._tag
-      memory.count(`refund: ${told}`)
-      const wrong = (why: string) => memory.complaints.push(`refund ${refundId} of ${amountMinor}: ${told}, ${why}`)
-      if (Result.isSuccess(answer)) {
-        if (answer.success.amountMinor !== amountMinor || answer.success.attemptId !== attemptId) wrong("of another")
-        return memory.note({ _tag: "Refund", refund: asked, status: answer.success.status })
-      }
-      if (told === "RefundDenied") memory.note({ _tag: "Refund", refund: asked, status: "REFUSED" })
-      const underId = memory.refunds.filter((each) => each.refundId === refundId)
-      if (told === "RefundIdReused" && underId.every((each) => each.amountMinor === amountMinor))
-        wrong("never for another")
-      if (told === "RefundExceedsPayment") {
-        const ids = new Map(memory.refunds.map((each) => [each.refundId, each]))
-        const all = [...ids.values()].filter((each) => each.attemptId === attemptId && each.refundId !== refundId)
-        const sum = all.reduce((minor, each) => minor + each.amountMinor, amountMinor)
-        if (sum <= paidMinor) wrong(`but all that was ever wanted of ${paidMinor} is ${sum}`)
-      }
-    })
+  const refund = (asked: AskedRefund) => Refunding.refund(memory, asked, `refund ${n}`)
 
   const cancel = (orderId: string) =>
     Effect.gen(function* () {
@@ -322,27 +153,30 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
         return
       }
       case "place":
-        return yield* place({ idempotencyKey: key(), items: itemsOf() })
+        return yield* place({ idempotencyKey: key(), items: itemsOf() }, actor)
       case "placeTwiceAtOnce": {
         const request: PlaceRequest = { idempotencyKey: key(), items: itemsOf() }
-        yield* Effect.all([place(request), place(request)], { concurrency: 2, discard: true })
+        yield* Effect.all([place(request, actor), place(request, actor)], { concurrency: 2, discard: true })
         return
       }
       case "placeForWrongTotal":
-        return yield* place({ idempotencyKey: key(), items: itemsOf(), expectedTotal: 0.01 })
+        return yield* place({ idempotencyKey: key(), items: itemsOf(), expectedTotal: 0.01 }, actor)
       case "checkout":
       case "checkoutTwiceAtOnce":
       case "checkoutUnderTwoKeys": {
         const cartId = yield* filledCart
         if (cartId === undefined) return
         const request: CheckoutRequest = { idempotencyKey: key(), cartId, paymentToken: paymentToken(), rail }
-        if (kind === "checkout") return yield* checkout(request)
+        if (kind === "checkout") return yield* checkout(request, actor)
         if (kind === "checkoutTwiceAtOnce") {
-          return yield* Effect.all([checkout(request), checkout(request)], { concurrency: 2, discard: true })
+          return yield* Effect.all([checkout(request, actor), checkout(request, actor)], {
+            concurrency: 2,
+            discard: true
+          })
         }
-        const elsewhere = checkout({ ...request, idempotencyKey: key("-other") })
+        const elsewhere = checkout({ ...request, idempotencyKey: key("-other") }, actor)
         const changed = e < 0.5 ? Effect.andThen(takesOneMore(cartId), elsewhere) : elsewhere
-        yield* Effect.all([checkout(request), changed], { concurrency: 2, discard: true })
+        yield* Effect.all([checkout(request, actor), changed], { concurrency: 2, discard: true })
         return
       }
       case "release":
@@ -357,20 +191,23 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       }
       case "pay": {
         const order = mine()
-        if (order !== undefined) yield* pay(payment(order.orderId))
+        if (order !== undefined) yield* pay(payment(order.orderId), actor)
         return
       }
       case "payAndCancelAtOnce": {
         const order = mine()
         if (order === undefined) return
-        yield* Effect.all([pay(payment(order.orderId)), cancel(order.orderId)], { concurrency: 2, discard: true })
+        yield* Effect.all([pay(payment(order.orderId), actor), cancel(order.orderId)], {
+          concurrency: 2,
+          discard: true
+        })
         return
       }
       case "payTwiceAtOnce": {
         const order = mine()
         if (order === undefined) return
         const second = b < 0.5 ? payment(order.orderId) : payment(order.orderId, "-other")
-        yield* Effect.all([pay(payment(order.orderId)), pay(second)], { concurrency: 2, discard: true })
+        yield* Effect.all([pay(payment(order.orderId), actor), pay(second, actor)], { concurrency: 2, discard: true })
         return
       }
       case "cancel": {
@@ -451,7 +288,9 @@ export const perform = (memory: Memory, command: Command): Effect.Effect<void, n
       case "refund":
       case "refundTwiceAtOnce":
       case "refundTwoAtOnce": {
-        const paid = yield* paymentOf
+        // Rather of one that is paid.
+        const orderId = b < 0.9 ? at(memory.paid, a) : at(memory.orders, a)?.orderId
+        const paid = orderId === undefined ? undefined : yield* Refunding.paymentOf(orderId)
         if (paid === undefined || paid.paidMinor === 0) return
         const { attemptId, paidMinor } = paid
         const of = (amountMinor: number, suffix = "") =>

@@ -1,6 +1,9 @@
 import type { Order } from "@merkato/domain/orders/Order"
 import type { Product } from "@merkato/domain/catalogue/Product"
+import type * as Ids from "@merkato/domain/kernel/Ids"
 import type { RefundStatus } from "@merkato/domain/payments/Payment"
+import type { OrdersRpc } from "@merkato/rpc/orders/OrdersRpc"
+import type { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 
 /** What somebody outside was told, and may rely on from then on. */
 export type Acknowledgement =
@@ -17,20 +20,28 @@ export interface KnownOrder {
   readonly userId: string
 }
 
-/** A request under a key. */
-export interface Asked {
-  readonly key: string
-  readonly userId: string
-  readonly repeat: "place" | "pay" | "checkout" | "sale"
-  /** What was asked, to be asked again. */
-  readonly request: unknown
+export type PlaceRequest = Parameters<typeof OrdersRpc.Service.Place>[0]
+export type PayRequest = Parameters<typeof OrdersRpc.Service.Pay>[0]
+export type CheckoutRequest = Parameters<typeof OrdersRpc.Service.Checkout>[0]
+
+/** A flash sale that is asked for; always under a key. */
+export interface SaleRequest extends Readonly<Parameters<typeof PricingRpc.Service.ScheduleFlashSale>[0]> {
+  readonly idempotencyKey: Ids.IdempotencyKey
 }
 
-/** A request whose answer came: it must come again for the same key. */
-export interface Answered extends Asked {
-  /** The answer, in a form that can be compared. */
-  readonly answer: string
-}
+/** A request under a key, to be asked again. */
+export type Asked = {
+  readonly key: string
+  readonly userId: string
+} & (
+  | { readonly repeat: "place"; readonly request: PlaceRequest }
+  | { readonly repeat: "pay"; readonly request: PayRequest }
+  | { readonly repeat: "checkout"; readonly request: CheckoutRequest }
+  | { readonly repeat: "sale"; readonly request: SaleRequest }
+)
+
+/** A request whose answer came, in a form that can be compared: it must come again for the same key. */
+export type Answered = Asked & { readonly answer: string }
 
 /** Money that an admin wants to be given back, and of how much. */
 export interface AskedRefund {
@@ -112,6 +123,15 @@ export class Memory {
 
   firstAsked(userId: string, key: string): number | undefined {
     return this.asked.get(`${userId} ${key}`)
+  }
+
+  /** Compares an answer with the first one under its key; does something when it is that. */
+  compare(userId: string, key: string, answer: string, first: () => void): void {
+    const before = this.answered.find((each) => each.userId === userId && each.key === key)
+    if (before === undefined) return first()
+    if (before.answer !== answer) {
+      this.complaints.push(`${userId} asked again with ${key} and got ${answer} instead of ${before.answer}`)
+    }
   }
 
   note(acknowledgement: Acknowledgement): void {

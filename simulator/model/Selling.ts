@@ -4,14 +4,10 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Product } from "@merkato/domain/catalogue/Product"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
 import { insist, notAnswered } from "./Asking.ts"
-import type { Asked, AskedCancel, Memory } from "./Memory.ts"
+import type { Asked, AskedCancel, Memory, SaleRequest } from "./Memory.ts"
 
 /** More than any product costs on the shelf, in cents: such a sale is none. */
 const aboveEveryShelf = 600
-
-export interface SaleRequest extends Readonly<Parameters<typeof PricingRpc.Service.ScheduleFlashSale>[0]> {
-  readonly idempotencyKey: Ids.IdempotencyKey
-}
 
 interface Wanted {
   readonly request: SaleRequest
@@ -54,11 +50,7 @@ const windowOf = (sale: { readonly startsAt: DateTime.Utc; readonly endsAt: Date
   endsAt: DateTime.toEpochMillis(sale.endsAt)
 })
 
-/** `compare` compares an answer with the first one under its key, or does something when it is that. */
-export const make = (
-  memory: Memory,
-  compare: (userId: string, key: string, answer: string, first: () => void) => void
-) => {
+export const make = (memory: Memory) => {
   const startSale = (request: SaleRequest, userId: string): Effect.Effect<void, never, PricingRpc> =>
     Effect.gen(function* () {
       const { idempotencyKey: key, productId, priceMinor } = request
@@ -76,7 +68,7 @@ export const make = (
         if (startsAt !== window.startsAt || endsAt !== window.endsAt) wrong(`${sale.saleId} holds at another time`)
         if (priceMinor >= aboveEveryShelf) wrong(`${sale.saleId} is no bargain`)
         const told = `sale ${sale.saleId} as ${sale.status} ${sale.version}`
-        return compare(userId, key, told, () => {
+        return memory.compare(userId, key, told, () => {
           memory.answered.push({ ...asked, answer: told })
           memory.sales.push({ saleId: sale.saleId, productId, priceMinor, ...window, answeredAt })
         })
@@ -87,7 +79,7 @@ export const make = (
       // That it would be over already is not kept: another process may see it otherwise.
       if (refusal._tag === "InvalidValue") return
       if (refusal._tag !== "FlashSaleOverlaps" && refusal._tag !== "PriceNotLower") return void wrong(refusal._tag)
-      compare(userId, key, refusal._tag, () => {
+      memory.compare(userId, key, refusal._tag, () => {
         memory.answered.push({ ...asked, answer: refusal._tag })
         if (refusal._tag !== "FlashSaleOverlaps") return
         memory.overlappingSales.push({ productId, ...window, askedAt, otherId: refusal.saleId })

@@ -1,7 +1,7 @@
 import { Cause, Effect } from "effect"
 import { isFor } from "@merkato/infra/events/DeadLetters"
 import { type BusMessage, BusUnavailable, type DeadLetter, EventBus } from "@merkato/infra/events/EventBus"
-import { partitionOf } from "@merkato/infra/events/PostgresEventBus"
+import { partitionOf } from "@merkato/infra/events/postgres/Partition"
 import { between } from "../kernel/Prng.ts"
 import type { SimProcess, World } from "../kernel/World.ts"
 

@@ -18,7 +18,7 @@ export const layer = (dataDir: string) =>
   archive.pipe(Layer.provideMerge(ObjectsWhereNamed.layer(dataDir)), Layer.provide(Policies.layer(dataDir)))
 
 /** What the object store does not do, as a sentence. */
-export const explained = ({ cause }: ObjectStoreUnavailable) =>
+const explained = ({ cause }: ObjectStoreUnavailable) =>
   new CommandFailed({ reason: `The object store cannot be used: ${lastCause(cause)}.` })
 
 /** Runs an effect with them. */

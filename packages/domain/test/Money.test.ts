@@ -2,7 +2,6 @@ import { describe, expect, test } from "bun:test"
 import { Result, Schema } from "effect"
 import * as fc from "fast-check"
 import {
-  allocate,
   Currency,
   format,
   fromDecimal,
@@ -10,8 +9,6 @@ import {
   Minor,
   maxMinor,
   minorUnits,
-  roundHalfEven,
-  share,
   toDecimal
 } from "../src/kernel/Money.ts"
 
@@ -165,173 +162,5 @@ describe("the schema of an amount", () => {
     for (const of of Currency.literals) {
       expect(toDecimal(maxMinor, of)).not.toBe(toDecimal(maxMinor - 1, of))
     }
-  })
-})
-
-/** numerator / denominator, rounded half to even, in integers. Both may be huge; the denominator is positive. */
-const exactHalfEven = (numerator: bigint, denominator: bigint): bigint => {
-  const towardZero = numerator / denominator
-  const floor = numerator % denominator < 0n ? towardZero - 1n : towardZero
-  const twice = (numerator - floor * denominator) * 2n
-  if (twice < denominator) return floor
-  if (twice > denominator) return floor + 1n
-  return floor % 2n === 0n ? floor : floor + 1n
-}
-
-/** The exact value of a finite double as a fraction. */
-const fractionOf = (value: number): readonly [bigint, bigint] => {
-  let numerator = value
-  let exponent = 0n
-  while (!Number.isInteger(numerator)) {
-    numerator *= 2
-    exponent += 1n
-  }
-  return [BigInt(numerator), 2n ** exponent]
-}
-
-describe("rounding", () => {
-  test("half goes to the even neighbour, anything else to the nearest", () => {
-    expect([0.5, 1.5, 2.5, 3.5, 2.4999, 2.5001, 7].map(roundHalfEven)).toEqual([0, 2, 2, 4, 2, 3, 7])
-  })
-
-  test("rounding agrees with exact arithmetic on every double", () => {
-    const value = fc.oneof(
-      fc.double({ min: -1e6, max: 1e6, noNaN: true }),
-      fc.double({ min: 0, max: Number.MAX_SAFE_INTEGER, noNaN: true }),
-      fc.integer({ min: -1_000, max: 1_000 }).map((doubled) => doubled / 2),
-      fc.integer({ min: 0, max: 2 ** 52 }).map((doubled) => doubled / 2)
-    )
-    fc.assert(
-      fc.property(value, (exact) => {
-        expect(BigInt(roundHalfEven(exact))).toBe(exactHalfEven(...fractionOf(exact)))
-      }),
-      { numRuns: 3_000 }
-    )
-  })
-})
-
-describe("shares", () => {
-  const basisPoints = fc.integer({ min: 0, max: 10_000 })
-
-  test("a share agrees with exact arithmetic, up to the largest amount", () => {
-    fc.assert(
-      fc.property(minor, basisPoints, (amount, points) => {
-        expect(BigInt(share(amount, points))).toBe(exactHalfEven(BigInt(amount) * BigInt(points), 10_000n))
-      }),
-      { numRuns: 5_000 }
-    )
-  })
-
-  test("a share just beside a half is not taken for the half", () => {
-    // 999,999,999,995,001 × 0.9999 = 999,899,999,995,001.4999…: the fraction is finer than a double is up there.
-    const amounts = Array.from({ length: 10_000 }, (_, index) => maxMinor - index)
-    const wrong = amounts.filter(
-      (amount) => BigInt(share(amount, 9_999)) !== exactHalfEven(BigInt(amount) * 9_999n, 10_000n)
-    )
-    expect(wrong).toEqual([])
-  })
-
-  test("nothing is a share of nothing, and all is the whole", () => {
-    fc.assert(
-      fc.property(minor, basisPoints, (amount, points) => {
-        expect([share(amount, 0), share(amount, 10_000), share(0, points)]).toEqual([0, amount, 0])
-      })
-    )
-  })
-
-  test("a larger amount has no smaller share", () => {
-    fc.assert(
-      fc.property(minor, minor, basisPoints, (a, b, points) => {
-        expect(share(Math.min(a, b), points)).toBeLessThanOrEqual(share(Math.max(a, b), points))
-      })
-    )
-  })
-})
-
-describe("allocation", () => {
-  const weights = fc
-    .array(fc.oneof(fc.integer({ min: 0, max: 10 }), fc.integer({ min: 0, max: maxMinor })), {
-      minLength: 1,
-      maxLength: 100
-    })
-    .filter((all) => all.some((weight) => weight > 0))
-  const sum = (numbers: ReadonlyArray<number>) => numbers.reduce((total, number) => total + BigInt(number), 0n)
-
-  test("the parts sum to the whole, one part a weight", () => {
-    fc.assert(
-      fc.property(minor, weights, (amount, all) => {
-        const parts = allocate(amount, all)
-        expect(parts).toHaveLength(all.length)
-        expect(sum(parts)).toBe(BigInt(amount))
-      }),
-      { numRuns: 1_000 }
-    )
-  })
-
-  test("no part is a whole unit away from its exact share", () => {
-    fc.assert(
-      fc.property(minor, weights, (amount, all) => {
-        const total = sum(all)
-        const exact = all.map((weight) => (BigInt(amount) * BigInt(weight)) / total)
-        const fits = allocate(amount, all).map((part, index) => {
-          const floor = exact[index] ?? -1n
-          const isExact = floor * total === BigInt(amount) * BigInt(all[index] ?? 0)
-          return BigInt(part) === floor || (!isExact && BigInt(part) === floor + 1n)
-        })
-        expect(fits).not.toContain(false)
-      }),
-      { numRuns: 1_000 }
-    )
-  })
-
-  test("units left over go to the largest remainders, and among equals to the first", () => {
-    expect(allocate(100, [1, 1, 1])).toEqual([34, 33, 33])
-    expect(allocate(101, [1, 1, 1])).toEqual([34, 34, 33])
-    expect(allocate(10, [1, 2, 4])).toEqual([1, 3, 6])
-    expect(allocate(1, [1, 2, 2, 1])).toEqual([0, 1, 0, 0])
-  })
-
-  test("who comes earlier never gets less than an equal who comes later", () => {
-    fc.assert(
-      fc.property(minor, fc.array(fc.integer({ min: 1, max: 3 }), { minLength: 1, maxLength: 50 }), (amount, all) => {
-        const parts = allocate(amount, all)
-        for (const weight of [1, 2, 3]) {
-          const equals = parts.filter((_, index) => all[index] === weight)
-          expect(equals).toEqual(equals.toSorted((a, b) => b - a))
-        }
-      })
-    )
-  })
-
-  test("another order of the weights gives the same parts to the same weights", () => {
-    fc.assert(
-      fc.property(minor, fc.uniqueArray(fc.integer({ min: 1, max: 1_000 }), { minLength: 1 }), (amount, all) => {
-        const shape = (order: ReadonlyArray<number>) => {
-          const parts = allocate(amount, order)
-          return order
-            .map((weight, index) => ({ weight, part: parts[index] ?? -1 }))
-            .toSorted((a, b) => a.weight - b.weight)
-        }
-        const [forward, backward] = [shape(all), shape(all.toReversed())]
-        // Equal remainders may swap their odd unit; nothing else moves.
-        expect(forward.map(({ part }, index) => Math.abs(part - (backward[index]?.part ?? -2)) <= 1)).not.toContain(
-          false
-        )
-        const total = sum(all)
-        const remainders = all.map((weight) => (BigInt(amount) * BigInt(weight)) % total)
-        if (new Set(remainders).size === all.length) expect(forward).toEqual(backward)
-      })
-    )
-  })
-
-  test("no weight, no part; and no weight at all gives nothing to anybody", () => {
-    fc.assert(
-      fc.property(minor, weights, (amount, all) => {
-        const parts = allocate(amount, [0, ...all, 0])
-        expect([parts.at(0), parts.at(-1)]).toEqual([0, 0])
-      })
-    )
-    expect(allocate(100, [0, 0])).toEqual([0, 0])
-    expect(allocate(100, [])).toEqual([])
   })
 })

@@ -50,6 +50,12 @@ const things = Projection.make({
   ]
 })
 
+/** A build of `things` as its builder knows it. */
+const buildOf = (id: string): Build.Build => ({
+  projection: things,
+  entry: { register: "shop.projections", name: things.name, id }
+})
+
 const tables = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   yield* Migrations.run(PostgresEventBus.migrations)
@@ -397,7 +403,7 @@ describe("a replay", () => {
         yield* settled
         expect(yield* register).toEqual([])
         expect((yield* rowsIn("shop.things")).length).toBe(2)
-        const dead = yield* Effect.result(Build.swap({ projection: things, id: "DEAD" }))
+        const dead = yield* Effect.result(Build.swap(buildOf("DEAD")))
         expect(Result.isFailure(dead) && dead.failure._tag).toBe("ReplayFailed")
         expect((yield* rowsIn("shop.things")).length).toBe(2)
 
@@ -419,8 +425,8 @@ describe("a replay", () => {
         yield* tell([made("A"), made("B")])
         yield* settled
         yield* sql`insert into shop.things (owner, thing, place, version) values ('nobody', 'GHOST', 'nowhere', 1)`
-        const silent = { projection: things, id: "SILENT" }
-        yield* sql`update shop.projections set building = ${silent.id}, lease_until = ${new Date(0)}`
+        const silent = buildOf("SILENT")
+        yield* sql`update shop.projections set building = ${silent.entry.id}, lease_until = ${new Date(0)}`
         yield* Effect.gen(function* () {
           const build = yield* Build.begin(things)
           yield* Build.read(build)

@@ -44,6 +44,7 @@ import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { showing } from "../../../tests/support/Clocks.ts"
 import { Payments as PaymentsContext } from "../src/payments/index.ts"
+import * as Attempts from "../src/payments/Attempts.ts"
 import { PaymentGateways } from "../src/payments/PaymentGateways.ts"
 import { Payments } from "../src/payments/Payments.ts"
 import { reconciliation } from "../src/payments/Reconciler.ts"
@@ -702,6 +703,25 @@ describe("a payment", () => {
         expect(yield* come(voidAttempt(taken))).toBe("CAPTURED")
         expect(soap.asked.every((request) => request === "authorise")).toBe(true)
       })
+    ))
+
+  test("that is held is remembered by the process that had it held, for the one who asks first", () =>
+    run(
+      Effect.gen(function* () {
+        const attempts = yield* Attempts.make
+        const attempt = newAttempt()
+        const { attemptId } = attempt
+        const begun = yield* attempts.initiate(attempt, "soap")
+        if (begun === undefined) throw new Error("It is there already")
+        expect(yield* attempts.initiate(attempt, "soap")).toBeUndefined()
+        expect(yield* attempts.recall(attemptId)).toBeUndefined()
+        const authorised = yield* attempts.record(begun, { status: "authorised", reason: null })
+        expect(yield* attempts.recall(attemptId)).toEqual(authorised)
+        expect(yield* attempts.recall(attemptId)).toBeUndefined()
+        const captured = yield* attempts.record(authorised, { status: "captured", reason: null })
+        expect([authorised.status, captured.status]).toEqual(["AUTHORISED", "CAPTURED"])
+        expect(yield* attempts.recall(attemptId)).toBeUndefined()
+      }).pipe(Effect.scoped)
     ))
 
   test("at a gateway that is no more is in doubt", () =>

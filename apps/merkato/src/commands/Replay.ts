@@ -8,6 +8,7 @@ import * as CopyParity from "@merkato/infra/projection/CopyParity"
 import * as FromArchive from "@merkato/infra/projection/FromArchive"
 import * as Parity from "@merkato/infra/projection/Parity"
 import type { Projection } from "@merkato/infra/projection/Projection"
+import type { ReadSoFar } from "@merkato/infra/projection/ReadLog"
 import { contextNames, contexts } from "@merkato/services/contexts"
 import { readModelServers } from "@merkato/services/deployment"
 import * as Bus from "../Bus.ts"
@@ -119,7 +120,7 @@ const rebuilding = Effect.fn("replay")(function* ({ projection, from, into, chec
   const begunAt = yield* elapsedMs
   const since = Option.getOrUndefined(from)
   const events = yield* shown("reading", since === "archive" ? "files" : "positions", (tells) => {
-    const told = ({ done, total, events }: Build.ReadSoFar) => tells(done, total, count(events, "event"))
+    const told = ({ done, total, events }: ReadSoFar) => tells(done, total, count(events, "event"))
     return since === "archive"
       ? FromArchive.read(build, { tells: told }).pipe(Objects.provide(dataDir))
       : Build.read(build, { from: since, tells: told })

@@ -4,6 +4,7 @@
  */
 import { Clock, Effect, Layer, type Redacted } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import { Passwords } from "@merkato/infra/auth/Passwords"
 import * as Database from "@merkato/infra/postgres/Database"
 import { CommandFailed } from "../Failure.ts"
@@ -11,7 +12,7 @@ import * as Progress from "../Progress.ts"
 import * as Goods from "./Goods.ts"
 import * as People from "./People.ts"
 import * as Purchases from "./Purchases.ts"
-import { type Batch, dayMs, hourMs, lanes, type Plan, type Size } from "./Size.ts"
+import { type Batch, lanes, type Plan, type Size } from "./Size.ts"
 import * as Told from "./Told.ts"
 
 export interface Options extends Size {
@@ -62,12 +63,14 @@ const checked = Effect.fnUntraced(function* (besideOrders: boolean) {
   return { testGateway: found.testGateway }
 })
 
+/** What happened in the last hour is not over yet: reservations, leases. */
+const notOverMs = 60 * 60_000
+
 /** The plan of the history that this database has or gets; a second one beside it is refused. */
 const planned = Effect.fnUntraced(function* (options: Options) {
   const sql = yield* SqlClient.SqlClient
   const now = yield* Clock.currentTimeMillis
-  // What happened in the last hour is not over yet: reservations, leases.
-  const ends = new Date(now - hourMs)
+  const ends = new Date(now - notOverMs)
   yield* sql.withTransaction(
     Effect.gen(function* () {
       yield* sql`select pg_advisory_xact_lock(hashtext('merkato.history'))`

@@ -3,7 +3,8 @@ import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import { CartUpdated } from "@merkato/domain/cart/CartEvents"
 import { UserRegistered } from "@merkato/domain/identity/IdentityEvents"
-import { dayMs, type Batch, type Plan } from "./Size.ts"
+import { dayMs } from "@merkato/domain/kernel/Day"
+import type { Batch, Plan } from "./Size.ts"
 
 /** One in so many is signed in at the end. */
 const signedIn = 5

@@ -6,6 +6,7 @@ import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import { StockAdjusted, StockCommitted, StockReleased, StockReserved } from "@merkato/domain/inventory/InventoryEvents"
 import { defaultWarehouse } from "@merkato/domain/inventory/Stock"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import * as OrderEvents from "@merkato/domain/orders/OrderEvents"
 import * as PaymentEvents from "@merkato/domain/payments/PaymentEvents"
 import { oldMinutes } from "@merkato/services/analytics/RevenuePerMinute"
@@ -13,7 +14,7 @@ import { endedProcesses } from "@merkato/services/orders/SagaStore"
 import { oldNews } from "@merkato/services/notifications/Notifications"
 import { supplier } from "./Goods.ts"
 import { fromTheFirstDay } from "./People.ts"
-import { type Batch, dayMs, lanes, type Plan } from "./Size.ts"
+import { type Batch, lanes, type Plan } from "./Size.ts"
 
 /** Of a hundred orders so many are canceled by their customers, and so many after that are declined and given up. */
 const canceled = 0.04

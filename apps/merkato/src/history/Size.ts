@@ -20,6 +20,3 @@ export interface Batch {
 
 /** Orders are written by two at a time; each has shelves of its own, so that neither waits for the other's stock. */
 export const lanes = 2
-
-export const hourMs = 60 * 60_000
-export const dayMs = 24 * hourMs

@@ -1,9 +1,10 @@
 /** Events as the contexts would have told them: into their stores, and of the last week onto the bus, read by everybody. */
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
-import { partitionCount } from "@merkato/infra/events/PostgresEventBus"
+import { dayMs } from "@merkato/domain/kernel/Day"
+import { partitionCount } from "@merkato/infra/events/postgres/Partition"
 import { contextNames, contexts } from "@merkato/services/contexts"
-import { dayMs, type Plan } from "./Size.ts"
+import type { Plan } from "./Size.ts"
 
 /** The bus forgets after 7 days. */
 const busKeptMs = 7 * dayMs
@@ -18,7 +19,7 @@ const readers = contextNames.flatMap((name) => contexts[name].reads.map((reads) 
 /** Functions that the batches use; dropped with the schema. */
 export const functions = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
-  // FNV-1a modulo 4, as PostgresEventBus computes it: only the two lowest bits are needed, and they depend on no others.
+  // FNV-1a modulo 4, as `partitionOf` computes it: only the two lowest bits are needed, and they depend on no others.
   yield* sql`
     create or replace function history.partition_of(key text) returns int language plpgsql immutable parallel safe as $$
     declare hash int := 1;

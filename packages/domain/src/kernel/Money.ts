@@ -75,44 +75,6 @@ export const toDecimal = (minor: number, currency: Currency): number => {
   return digits === 0 ? minor : minor / 10 ** digits
 }
 
-/** Rounds half to even (IEEE 754 "banker's"), the one rounding of the shop; it happens in percentages only. */
-export const roundHalfEven = (value: number): number => {
-  const floor = Math.floor(value)
-  const rest = value - floor
-  if (rest < 0.5) return floor
-  if (rest > 0.5) return floor + 1
-  return floor % 2 === 0 ? floor : floor + 1
-}
-
-/** A share of an amount, in basis points (1/100 of a per cent), rounded half to even to the minor unit. */
-export const share = (minor: number, basisPoints: number): number => {
-  const exact = BigInt(minor) * BigInt(basisPoints)
-  const quotient = exact / 10_000n
-  // Quotient and fraction in one double would lose digits of the fraction from 10^12 on; only the parity is needed.
-  const odd = Number(quotient % 2n)
-  return Number(quotient) - odd + roundHalfEven(odd + Number(exact % 10_000n) / 10_000)
-}
-
-/** Splits an amount in proportion to weights so that the parts sum to it again (largest remainder first). */
-export const allocate = (minor: number, weights: ReadonlyArray<number>): ReadonlyArray<number> => {
-  const total = weights.reduce((sum, weight) => sum + weight, 0)
-  if (total === 0) return weights.map(() => 0)
-  const exact = weights.map((weight) => (BigInt(minor) * BigInt(weight)) / BigInt(total))
-  const parts = exact.map(Number)
-  const remainders = weights.map((weight, index) => ({
-    index,
-    rest: Number((BigInt(minor) * BigInt(weight)) % BigInt(total))
-  }))
-  remainders.sort((a, b) => b.rest - a.rest || a.index - b.index)
-  let missing = minor - parts.reduce((sum, part) => sum + part, 0)
-  for (const { index } of remainders) {
-    if (missing === 0) break
-    parts[index] = (parts[index] ?? 0) + 1
-    missing -= 1
-  }
-  return parts
-}
-
 /** Formats for people: `129.50 USD`. */
 export const format = (minor: number, currency: Currency): string =>
   `${toDecimal(minor, currency).toFixed(minorUnits[currency])} ${currency}`

@@ -1,4 +1,5 @@
 import { Schema } from "effect"
+import { dayMs } from "../kernel/Day.ts"
 import { AttemptId, OrderId, ReservationId, UserId } from "../kernel/Ids.ts"
 import { Currency, Minor } from "../kernel/Money.ts"
 import { Region } from "../kernel/Region.ts"
@@ -190,4 +191,4 @@ export class PaymentInProgress extends Schema.TaggedError<PaymentInProgress>()(
 export const orderWithinMs = 60_000
 
 /** Milliseconds the goods of a held order are kept for it: a reviewer has a day, and the shopper what is left of it. */
-export const reviewHoldMs = 24 * 60 * 60_000
+export const reviewHoldMs = dayMs

@@ -216,6 +216,3 @@ export const RiskRules = Schema.Struct({
   })
 )
 export type RiskRules = typeof RiskRules.Type
-
-/** The rules when nothing is configured. */
-export const defaultRules: RiskRules = Schema.decodeSync(RiskRules)({})

@@ -243,7 +243,7 @@ const serverOf = (redis: typeof Redis.Redis.Service) =>
   Effect.map(redis.send<string>("INFO", "server"), (about) => /^run_id:(\S+)/m.exec(about)?.[1] ?? "unknown")
 
 /** Whether there are live rows that have lost nothing. */
-export const isBuilt = (projection: Projection, redis: typeof Redis.Redis.Service) =>
+const isBuilt = (projection: Projection, redis: typeof Redis.Redis.Service) =>
   Effect.map(
     Effect.all([serverOf(redis), redis.send<string | null>("HGET", stateOf(projection), "live")], { concurrency: 2 }),
     ([server, live]) => live === server

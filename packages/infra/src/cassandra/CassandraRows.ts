@@ -28,7 +28,7 @@ const from = (value: unknown): Value => {
 }
 
 /** A row as the projection has it. */
-export const rowOf = (projection: Projection, row: Client.Row): Row => ({
+const rowOf = (projection: Projection, row: Client.Row): Row => ({
   ...Object.fromEntries(Object.keys(columnsOf(projection)).map((column) => [column, from(row[column])])),
   version: Number(row["version"])
 })

@@ -1,9 +1,8 @@
 import { Clock, Config, Effect, Schema } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import { uuidV7 } from "@merkato/domain/kernel/Ids"
 import { keptMs } from "../idempotency/Idempotency.ts"
-
-const dayMs = 24 * 60 * 60_000
 
 /** How long the inbox remembers an event, in days: a day more than the bus keeps it. */
 const inboxKeptDays = 8

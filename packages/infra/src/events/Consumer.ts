@@ -1,4 +1,4 @@
-import { Cause, Clock, Effect, Metric, Schedule } from "effect"
+import { Cause, DateTime, Effect, Metric, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type { Envelope, Topic } from "@merkato/domain/kernel/Event"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -74,7 +74,7 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
 
     /** Writes the inbox rows; what comes back is new. */
     const enter = Effect.fnUntraced(function* (batch: ReadonlyArray<Delivery>) {
-      const now = new Date(yield* Clock.currentTimeMillis)
+      const now = yield* DateTime.nowAsDate
       const rows = yield* sql<{ eventId: string }>`
         insert into ${inbox} (consumer_group, event_id, received_at)
         select ${group}, event_id, ${now} from unnest(${batch.map(({ envelope }) => envelope.eventId)}::text[]) as e (event_id)

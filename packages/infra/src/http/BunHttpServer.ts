@@ -19,7 +19,8 @@ import {
 import { NetAddress } from "effect/net"
 import http from "node:http"
 import { AtHand, Offers } from "./AtHand.ts"
-import { type Answer, BunRequest, Exchange, type Handler, pathOf, type Server } from "./Exchange.ts"
+import { BunRequest } from "./BunRequest.ts"
+import { type Answer, Exchange, type Handler, pathOf, type Server } from "./Exchange.ts"
 import { drainAndStop, Lifecycle } from "./ServerLifecycle.ts"
 import { type Limits, limitsOf, type Options } from "./ServerOptions.ts"
 import { draining, internal, payloadTooLarge, problem, starting } from "./ServerProblems.ts"
@@ -122,7 +123,7 @@ export const make = Effect.fnUntraced(function* (
 })
 
 /** The server alone. */
-export const layerServer = (options: Options): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError> =>
+const layerServer = (options: Options): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError> =>
   Layer.effectContext(
     Effect.map(make(options), (server) =>
       Context.make(HttpServer.HttpServer, server).pipe(

@@ -47,5 +47,4 @@ export const limitsOf = (options: Options) => ({
 export type Limits = ReturnType<typeof limitsOf>
 
 /** Bun looks every 4 s: with less than 5 s it would cut connections on which something did move. */
-export const idleTimeoutSeconds = (seconds: number) =>
-  seconds === 0 ? 0 : Math.min(255, Math.max(5, Math.ceil(seconds)))
+const idleTimeoutSeconds = (seconds: number) => (seconds === 0 ? 0 : Math.min(255, Math.max(5, Math.ceil(seconds))))

@@ -1,11 +1,12 @@
 import { Clock, Context, Effect, Layer, Schema } from "effect"
 import { SqlClient, type SqlError, type Statement } from "effect/sql"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import { IdempotencyKeyReused, RequestInProgress } from "@merkato/domain/kernel/Problem"
 import { RequestContext } from "@merkato/domain/kernel/RequestContext"
 import { canonicalJson, sha256 } from "./Digest.ts"
 
 /** How long an answer is kept, in milliseconds: 24 h (contracts: Idempotency-Key). */
-export const keptMs = 24 * 60 * 60_000
+export const keptMs = dayMs
 
 /** Which request this is: the same caller, operation and key may mean only one payload. */
 export interface Keyed {

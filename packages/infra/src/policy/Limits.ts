@@ -1,9 +1,8 @@
 import { Schema } from "effect"
-
-const day = 86_400_000
+import { dayMs } from "@merkato/domain/kernel/Day"
 
 const positive = (maximum: number) => Schema.Int.check(Schema.isBetween({ minimum: 1, maximum }))
-const milliseconds = positive(day)
+const milliseconds = positive(dayMs)
 
 /** `firstMs`, then each `factor` times the one before, never more than `maxMs`; with jitter 80 % to 120 % of that. */
 const Exponential = Schema.Struct({

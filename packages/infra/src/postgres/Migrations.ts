@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from "node:fs"
-import { Data, Effect, Layer } from "effect"
+import { Data, Effect } from "effect"
 import { Migrator, SqlClient } from "effect/sql"
 
 /** A folder of numbered `.sql` files, or what it holds cannot be read as such. */
@@ -107,5 +107,3 @@ export const run = Effect.fn("Migrations.run")(function* (options: {
     })
   )
 })
-
-export const layer = (options: Parameters<typeof run>[0]) => Layer.effectDiscard(run(options))

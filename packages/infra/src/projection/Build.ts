@@ -1,23 +1,12 @@
 /** A projection built anew beside the live one, which goes on meanwhile. */
-import { Clock, Effect, Schema, type Scope } from "effect"
+import { Effect, type Scope } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { merging, names, nextOf, registerOf, tableOf, write } from "./PostgresProjection.ts"
-import { columnsOf, eventTypesOf, type ProjectedEvent, type Projection, type Row, rowsOf } from "./Projection.ts"
-
-/** A projection cannot be built anew, or put in its place; the reason is a whole sentence. Nothing was changed. */
-export class ReplayFailed extends Schema.TaggedError<ReplayFailed>()("ReplayFailed", { reason: Schema.String }) {
-  override get message() {
-    return this.reason
-  }
-}
-
-/** How long a builder that says nothing is believed to live, and how often one says something. */
-const leaseMs = 15_000
-const renewEvery = "3 seconds"
-
-/** Positions of the log that are read at a time. Positions have gaps, so it is at most as many events. */
-const window = 5_000
+import * as Lease from "./Lease.ts"
+import { keyTexts, keyValues, merging, names, nextOf, registerOf, tableOf, write } from "./PostgresProjection.ts"
+import { columnsOf, type ProjectedEvent, type Projection } from "./Projection.ts"
+import { readLog, type ReadSoFar, rowsTold } from "./ReadLog.ts"
+import type { ReplayFailed } from "./ReplayFailed.ts"
 
 /** Rows of the live table that are copied at a time. */
 const copied = 5_000
@@ -28,28 +17,9 @@ const lockAttempts = 30
 
 export interface Build {
   readonly projection: Projection
-  /** Whose build it is: the consumers write into it as long as this stands in the register. */
-  readonly id: string
+  /** The consumers write into it as long as this stands in the register. */
+  readonly entry: Lease.Entry
 }
-
-/** How far it is, of the positions of the log. */
-export interface ReadSoFar {
-  readonly done: number
-  readonly total: number
-  readonly events: number
-}
-
-/** A build as the context's register has it. */
-export interface Entry {
-  readonly register: string
-  readonly name: string
-  readonly id: string
-}
-
-export const lost = ({ name }: { readonly name: string }) =>
-  new ReplayFailed({
-    reason: `The replay of ${name} was silent for more than ${leaseMs / 1_000} s and has lost its place: run it again.`
-  })
 
 /** Who may use the live table may use the new one, and it is stored in the same way. */
 const sameRights = Effect.fnUntraced(function* (projection: Projection) {
@@ -69,30 +39,12 @@ const sameRights = Effect.fnUntraced(function* (projection: Projection) {
   for (const { grantee, privileges } of grants) yield* sql.unsafe(`grant ${privileges} on ${next} to ${grantee}`)
 })
 
-/** Says that we live, as long as the scope is open. */
-export const livesOn = ({ register, name, id }: Entry) =>
-  Effect.gen(function* () {
-    const sql = yield* SqlClient.SqlClient
-    const leaseUntil = new Date((yield* Clock.currentTimeMillis) + leaseMs)
-    yield* sql`
-      update ${sql(register)} set lease_until = ${leaseUntil} where name = ${name} and building = ${id}`
-  }).pipe(
-    // Whether we still have our place is looked at when the new table is to be put in its own.
-    Effect.ignore,
-    Effect.andThen(Effect.sleep(renewEvery)),
-    Effect.forever,
-    Effect.forkScoped
-  )
-
 /** Ends a build that is not to be used; nobody writes into it any more. */
-const abandon = ({ projection, id }: Build) =>
+const abandon = ({ projection, entry }: Build) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     yield* standingAside(projection)
-    const mine = yield* sql`
-      update ${sql(registerOf(projection))} set building = null, lease_until = null
-      where name = ${projection.name} and building = ${id} returning 1`
-    if (mine.length > 0) yield* sql.unsafe(`drop table if exists ${nextOf(projection)}`)
+    if (yield* Lease.release(entry)) yield* sql.unsafe(`drop table if exists ${nextOf(projection)}`)
   })
 
 /** Waits until no consumer is at the live table, and keeps them from it until the transaction ends. Readers go on. */
@@ -110,36 +62,6 @@ const patiently = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
     Effect.retry(sql.withTransaction(effect), { times: lockAttempts, while: isLocked })
   )
 
-/** Puts a build into the register, once the place for it is made and nobody else builds: who was killed is waited for. */
-export const taking = Effect.fnUntraced(function* <E, R>(
-  { register, name, id }: Entry,
-  makePlace: Effect.Effect<void, E, R>,
-  waits: Effect.Effect<void>
-) {
-  const sql = yield* SqlClient.SqlClient
-  const take = sql.withTransaction(
-    Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
-      const [entry] = yield* sql<{ leaseUntil: Date | null }>`
-        select lease_until as "leaseUntil" from ${sql(register)} where name = ${name} for update`
-      if (entry === undefined) return yield* new ReplayFailed({ reason: `${name} is not in ${register}.` })
-      if (entry.leaseUntil !== null && entry.leaseUntil.getTime() > now) return false
-      yield* makePlace
-      yield* sql`
-        update ${sql(register)} set building = ${id}, lease_until = ${new Date(now + leaseMs)} where name = ${name}`
-      return true
-    })
-  )
-  const begun = yield* Clock.currentTimeMillis
-  for (let tries = 0; !(yield* take); tries++) {
-    if ((yield* Clock.currentTimeMillis) - begun > 2 * leaseMs) {
-      return yield* new ReplayFailed({ reason: `Somebody else replays ${name} at the moment.` })
-    }
-    if (tries === 0) yield* waits
-    yield* Effect.sleep("1 second")
-  }
-})
-
 /**
  * Makes the empty table; from here on the consumers write into both. Whatever they have taken before is in the log by now,
  * so who reads the log from now on, in whatever order and with whatever transactions still open, and whoever writes from
@@ -152,11 +74,11 @@ export const begin = Effect.fnUntraced(function* (
   waits: Effect.Effect<void> = Effect.void
 ): Effect.fn.Return<Build, ReplayFailed | SqlError.SqlError, SqlClient.SqlClient | Scope.Scope> {
   const sql = yield* SqlClient.SqlClient
-  const { name } = projection
-  const build: Build = { projection, id: yield* Ids.next }
+  const entry: Lease.Entry = { register: registerOf(projection), name: projection.name, id: yield* Ids.next }
+  const build: Build = { projection, entry }
   const next = nextOf(projection)
-  yield* taking(
-    { register: registerOf(projection), name, id: build.id },
+  yield* Lease.take(
+    entry,
     Effect.gen(function* () {
       yield* sql.unsafe(`drop table if exists ${next}`)
       yield* sql.unsafe(`create table ${next} (like ${tableOf(projection)} including all)`)
@@ -165,59 +87,8 @@ export const begin = Effect.fnUntraced(function* (
     waits
   )
   yield* Effect.addFinalizer(() => Effect.ignore(patiently(abandon(build))))
-  yield* livesOn({ register: registerOf(projection), name, id: build.id })
+  yield* Lease.renewing(entry)
   return build
-})
-
-/** Writes into the new table while it is ours: who takes its place over waits for that, and who has lost it writes nothing. */
-const inPlace = <A, E, R>({ projection, id }: Build, writing: Effect.Effect<A, E, R>) =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) =>
-    sql.withTransaction(
-      Effect.gen(function* () {
-        const mine = yield* sql`
-          select from ${sql(registerOf(projection))} where name = ${projection.name} and building = ${id} for key share`
-        if (mine.length === 0) return yield* lost(projection)
-        return yield* writing
-      })
-    )
-  )
-
-interface LogRow extends Omit<ProjectedEvent, "occurredAt"> {
-  readonly occurredAt: Date
-}
-
-/** What a read of the log is told, and where what it reads goes. */
-export interface Reading<E, R> {
-  readonly from?: Date | undefined
-  readonly tells?: ((soFar: ReadSoFar) => void) | undefined
-  readonly write: (rows: ReadonlyArray<Row>) => Effect.Effect<unknown, E, R>
-}
-
-/** The context's log as rows of the projection, some at a time; how many events there were. */
-export const readLog = Effect.fnUntraced(function* <E, R>(
-  projection: Projection,
-  { from, tells = () => {}, write: into }: Reading<E, R>
-) {
-  const sql = yield* SqlClient.SqlClient
-  const events = sql(`${projection.context}.events`)
-  const since = from === undefined ? sql.literal("") : sql`and occurred_at >= ${from}`
-  const [log] = yield* sql<{ first: number | null; last: number | null }>`
-    select min(position) as first, max(position) as last from ${events}`
-  const [first, last] = [log?.first ?? 1, log?.last ?? 0]
-  let count = 0
-  for (let position = first; position <= last; position += window) {
-    const rows = yield* sql<LogRow>`
-      select event_id as "eventId", event_type as "eventType", occurred_at as "occurredAt", region,
-        aggregate_id as "partitionKey", version as "aggregateVersion", payload
-      from ${events}
-      where position >= ${String(position)}::bigint and position < ${String(position + window)}::bigint
-        and event_type = any(${eventTypesOf(projection)}::text[]) ${since}
-      order by position`
-    yield* into(yield* rowsTold(projection, asEvents(rows)))
-    count += rows.length
-    tells({ done: Math.min(position + window, last + 1) - first, total: last + 1 - first, events: count })
-  }
-  return count
 })
 
 /**
@@ -233,30 +104,17 @@ export const read = Effect.fnUntraced(function* (
   const count = yield* readLog(projection, {
     from,
     tells,
-    write: (rows) => inPlace(build, write(projection, nextOf(projection), rows))
+    write: (rows) => Lease.whileOurs(build.entry, write(projection, nextOf(projection), rows))
   })
   yield* finish(build)
   return count
 })
 
-const asEvents = (rows: ReadonlyArray<LogRow>): ReadonlyArray<ProjectedEvent> =>
-  rows.map((row) => ({ ...row, occurredAt: row.occurredAt.toISOString() }))
-
-/** The rows that events of a log tell of. */
-const rowsTold = (projection: Projection, events: ReadonlyArray<ProjectedEvent>) =>
-  Effect.mapError(
-    rowsOf(projection, events),
-    (error) =>
-      new ReplayFailed({
-        reason: `The log of ${projection.context} has an event that ${projection.name} cannot read: ${String(error)}`
-      })
-  )
-
 /** Writes events into the new table, in whatever order they come and from wherever. */
 export const take = Effect.fnUntraced(function* (build: Build, events: ReadonlyArray<ProjectedEvent>) {
   const { projection } = build
   const rows = yield* rowsTold(projection, events)
-  yield* inPlace(build, write(projection, nextOf(projection), rows))
+  yield* Lease.whileOurs(build.entry, write(projection, nextOf(projection), rows))
 })
 
 /** To be called when all events have been taken. */
@@ -272,37 +130,16 @@ const copyLive = Effect.fnUntraced(function* (build: Build) {
   const key = sql.literal(names(Object.keys(projection.key)))
   let after: Readonly<Record<string, unknown>> | undefined
   while (true) {
-    const beyond = after === undefined ? sql.literal("true") : sql`(${key}) > (${valuesOf(sql, projection, after)})`
+    const beyond = after === undefined ? sql.literal("true") : sql`(${key}) > (${keyValues(sql, projection, after)})`
     const source = sql`(
       select ${all} from ${sql(tableOf(projection))} where ${beyond} order by ${key} limit ${copied}) as part`
     const copying = sql<Readonly<Record<string, unknown>>>`
       with part as materialized (select * from ${source}),
         written as (${yield* merging(projection, nextOf(projection), sql`part`)})
-      select ${sql.literal(textsOf(projection))} from part order by ${key} offset ${copied - 1}`
-    after = (yield* inPlace(build, copying))[0]
+      select ${sql.literal(keyTexts(projection))} from part order by ${key} offset ${copied - 1}`
+    after = (yield* Lease.whileOurs(build.entry, copying))[0]
     if (after === undefined) return
   }
-})
-
-/** The key's columns as text, under their names. */
-export const textsOf = ({ key }: Projection): string =>
-  Object.keys(key)
-    .map((column) => `${column}::text as ${column}`)
-    .join(", ")
-
-/** The key of a row, to compare with. */
-export const valuesOf = (sql: SqlClient.SqlClient, { key }: Projection, row: Readonly<Record<string, unknown>>) =>
-  Object.entries(key)
-    .map(([column, type]) => sql`${String(row[column])}::text::${sql.literal(type)}`)
-    .reduce((left, right) => sql`${left}, ${right}`)
-
-/** Makes sure that no consumer passed the new table over, and that none will before the transaction ends. */
-const taken = Effect.fnUntraced(function* ({ projection, id }: Build) {
-  const sql = yield* SqlClient.SqlClient
-  const mine = yield* sql`
-    update ${sql(registerOf(projection))} set building = null, lease_until = null
-    where name = ${projection.name} and building = ${id} returning 1`
-  if (mine.length === 0) return yield* lost(projection)
 })
 
 /**
@@ -317,7 +154,7 @@ export const swap = Effect.fnUntraced(function* (build: Build) {
     Effect.gen(function* () {
       yield* sql.unsafe(`set local lock_timeout = ${lockTimeoutMs}`)
       yield* sql.unsafe(`lock table ${tableOf(projection)} in access exclusive mode`)
-      yield* taken(build)
+      yield* Lease.close(build.entry)
       const indexes = yield* sql<{ current: string; next: string }>`
         with of_table as (
           select indexrelid::regclass as index, indrelid, indisprimary,
@@ -348,7 +185,7 @@ export const keepAs = Effect.fnUntraced(function* (build: Build, name: string) {
   yield* patiently(
     Effect.gen(function* () {
       yield* standingAside(projection)
-      yield* taken(build)
+      yield* Lease.close(build.entry)
       yield* sql.unsafe(`alter table ${nextOf(projection)} rename to ${name}`)
     })
   )

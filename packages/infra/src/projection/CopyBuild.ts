@@ -2,24 +2,17 @@
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import * as Build from "./Build.ts"
 import { type Kept, registerOf } from "./Copy.ts"
+import * as Lease from "./Lease.ts"
+import { readLog, type ReadSoFar } from "./ReadLog.ts"
 
 export interface CopyBuild extends Kept {
-  readonly entry: Build.Entry
+  readonly entry: Lease.Entry
 }
-
-/** Takes a build out of the register; whether it was still there. */
-const leave = Effect.fnUntraced(function* ({ entry: { register, name, id } }: CopyBuild) {
-  const sql = yield* SqlClient.SqlClient
-  const mine = yield* sql`
-    update ${sql(register)} set building = null, lease_until = null where name = ${name} and building = ${id} returning 1`
-  return mine.length > 0
-})
 
 /** Ends a build that is not to be used. In this order: who writes to a place that is gone would write again and again. */
 const abandon = Effect.fnUntraced(function* (build: CopyBuild) {
-  if (yield* leave(build)) yield* build.store.abandon
+  if (yield* Lease.release(build.entry)) yield* build.store.abandon
 })
 
 /**
@@ -27,20 +20,20 @@ const abandon = Effect.fnUntraced(function* (build: CopyBuild) {
  * now, as with `Build.begin`. With the scope the build ends, if it has no other end by then.
  */
 export const begin = Effect.fnUntraced(function* ({ copy, store }: Kept, waits: Effect.Effect<void> = Effect.void) {
-  const entry: Build.Entry = { register: registerOf(copy), name: copy.name, id: yield* Ids.next }
+  const entry: Lease.Entry = { register: registerOf(copy), name: copy.name, id: yield* Ids.next }
   const build: CopyBuild = { copy, store, entry }
-  yield* Build.taking(entry, store.begin, waits)
+  yield* Lease.take(entry, store.begin, waits)
   yield* Effect.addFinalizer(() => Effect.ignore(abandon(build)))
-  yield* Build.livesOn(entry)
+  yield* Lease.renewing(entry)
   return build
 })
 
 /** Reads the context's log into the new rows. */
-export const read = ({ copy, store, entry }: CopyBuild, tells: (soFar: Build.ReadSoFar) => void = () => {}) =>
-  Build.readLog(copy.projection, {
+export const read = ({ copy, store, entry }: CopyBuild, tells: (soFar: ReadSoFar) => void = () => {}) =>
+  readLog(copy.projection, {
     tells,
     write: Effect.fnUntraced(function* (rows) {
-      if (!(yield* store.write("next", rows))) return yield* Build.lost(entry)
+      if (!(yield* store.write("next", rows))) return yield* Lease.lost(entry)
     })
   })
 
@@ -52,7 +45,7 @@ export const swap = Effect.fnUntraced(function* (build: CopyBuild) {
   const sql = yield* SqlClient.SqlClient
   yield* sql.withTransaction(
     Effect.gen(function* () {
-      if (!(yield* leave(build))) return yield* Build.lost(build.entry)
+      yield* Lease.close(build.entry)
       yield* build.store.swap
     })
   )

@@ -2,7 +2,6 @@
 import { Clock, Effect, Stream } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import { groupOf, type Kept } from "./Copy.ts"
-import * as Build from "./Build.ts"
 import * as Parity from "./Parity.ts"
 import * as PostgresProjection from "./PostgresProjection.ts"
 import { columnsOf, type Projection, type Row, type Value } from "./Projection.ts"
@@ -94,7 +93,7 @@ export const compare = Effect.fnUntraced(function* (
     tells(compared)
     const last = rows.at(-1)
     if (last === undefined || rows.length < chunk) break
-    beyond = sql`(${order}) > (${Build.valuesOf(sql, projection, last)})`
+    beyond = sql`(${order}) > (${PostgresProjection.keyValues(sql, projection, last)})`
   }
 
   // What nobody told of is in the copy alone.

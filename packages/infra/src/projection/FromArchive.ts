@@ -6,6 +6,8 @@ import { placeName } from "../archive/ArchiveFile.ts"
 import { EventBus } from "../events/EventBus.ts"
 import * as Build from "./Build.ts"
 import { eventTypesOf, type ProjectedEvent } from "./Projection.ts"
+import type { ReadSoFar } from "./ReadLog.ts"
+import { ReplayFailed } from "./ReplayFailed.ts"
 
 /** Events read off the bus with one trip. */
 const batchSize = 2_000
@@ -17,7 +19,7 @@ const batchSize = 2_000
  */
 export const read = Effect.fnUntraced(function* (
   build: Build.Build,
-  { tells = () => {} }: { readonly tells?: (soFar: Build.ReadSoFar) => void } = {}
+  { tells = () => {} }: { readonly tells?: (soFar: ReadSoFar) => void } = {}
 ) {
   const { topic } = build.projection
   const archive = yield* Archive
@@ -40,7 +42,7 @@ export const read = Effect.fnUntraced(function* (
     offset === before + 1
       ? Effect.void
       : Effect.fail(
-          new Build.ReplayFailed({
+          new ReplayFailed({
             reason: `Neither the archive nor the bus has ${place} from ${before + 1} to ${offset - 1}.`
           })
         )

@@ -3,8 +3,8 @@ import { Clock, Effect } from "effect"
 import { SqlClient, type Statement } from "effect/sql"
 import type { Topic } from "@merkato/domain/kernel/Event"
 import { EventBus } from "../events/EventBus.ts"
-import { type Build, textsOf, valuesOf } from "./Build.ts"
-import { groupOf, names, nextOf, recordset, tableOf } from "./PostgresProjection.ts"
+import type { Build } from "./Build.ts"
+import { groupOf, keyTexts, keyValues, names, nextOf, recordset, tableOf } from "./PostgresProjection.ts"
 import { columnsOf, type Projection } from "./Projection.ts"
 
 type Columns = Readonly<Record<string, unknown>>
@@ -89,7 +89,7 @@ const compareAll = Effect.fnUntraced(function* (projection: Projection, tells: (
   const [live, next] = [sql(tableOf(projection)), sql(nextOf(projection))]
   const key = sql.literal(names(Object.keys(projection.key)))
   const all = sql.literal(names(Object.keys(columnsOf(projection))))
-  const texts = sql.literal(textsOf(projection))
+  const texts = sql.literal(keyTexts(projection))
   const suspects: Array<Difference> = []
   let [compared, differences] = [0, 0]
   let beyond: Statement.Fragment = sql`true`
@@ -98,7 +98,7 @@ const compareAll = Effect.fnUntraced(function* (projection: Projection, tells: (
       sql`(select ${key} from ${table} where ${beyond} order by ${key} offset ${chunk - 1} limit 1)`
     const [bound] = yield* sql<Columns>`
       select ${texts} from (${last(live)} union all ${last(next)}) as b order by b limit 1`
-    const range = bound === undefined ? beyond : sql`${beyond} and (${key}) <= (${valuesOf(sql, projection, bound)})`
+    const range = bound === undefined ? beyond : sql`${beyond} and (${key}) <= (${keyValues(sql, projection, bound)})`
     const [found] = yield* sql<{ compared: number; differing: ReadonlyArray<Difference> }>`
       select count(*) as compared,
         coalesce(json_agg(json_build_object('live', l, 'rebuilt', n)) filter (where not ${sql.literal(same(projection))}), '[]')
@@ -112,7 +112,7 @@ const compareAll = Effect.fnUntraced(function* (projection: Projection, tells: (
     }
     tells(compared)
     if (bound === undefined) return { compared, suspects, beyond: differences - suspects.length }
-    beyond = sql`(${key}) > (${valuesOf(sql, projection, bound)})`
+    beyond = sql`(${key}) > (${keyValues(sql, projection, bound)})`
   }
 })
 

@@ -26,6 +26,18 @@ export const groupOf = ({ context, name }: Projection): string => `${context}.${
 export const names = (columns: ReadonlyArray<string>, of?: string): string =>
   columns.map((column) => (of === undefined ? column : `${of}.${column}`)).join(", ")
 
+/** The key's columns as text, under their names. */
+export const keyTexts = ({ key }: Projection): string =>
+  Object.keys(key)
+    .map((column) => `${column}::text as ${column}`)
+    .join(", ")
+
+/** The key of a row, to compare with. */
+export const keyValues = (sql: SqlClient.SqlClient, { key }: Projection, row: Readonly<Record<string, unknown>>) =>
+  Object.entries(key)
+    .map(([column, type]) => sql`${String(row[column])}::text::${sql.literal(type)}`)
+    .reduce((left, right) => sql`${left}, ${right}`)
+
 /** The conditional write into a table of rows that are to be selected from somewhere. */
 export const merging = (projection: Projection, table: string, source: Statement.Fragment) =>
   Effect.map(SqlClient.SqlClient, (sql) => {

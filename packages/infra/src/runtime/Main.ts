@@ -22,7 +22,7 @@ const wordsOf = (error: unknown): string => {
  * Why a program ended, for whoever started it. An expected failure (in the type, or a setting that cannot be read) is one
  * sentence; anything else is a mistake of ours and is told with all that is known of it.
  */
-export const explain = (cause: Cause.Cause<unknown>): string => {
+const explain = (cause: Cause.Cause<unknown>): string => {
   const error = Cause.squash(cause)
   return Cause.hasFails(cause) || error instanceof Config.ConfigError ? wordsOf(error) : Cause.pretty(cause)
 }

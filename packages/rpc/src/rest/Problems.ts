@@ -62,3 +62,20 @@ export const problemsOf = (errors: ReadonlyArray<Schema.Top>, { statuses = {}, c
   }
   return [...byStatus].toSorted(([a], [b]) => a - b).map(([status, all]) => described(status, [...all]))
 }
+
+type Contract = { readonly requests: ReadonlyMap<string, object> }
+
+/** The problems of an endpoint: the errors that the contract of its operation lists. */
+export const problems = (group: Contract, operation: string, options?: ProblemOptions) => {
+  const rpc = group.requests.get(operation)
+  if (rpc === undefined || !("errorSchema" in rpc)) throw new Error(`No operation ${operation}`)
+  const { errorSchema } = rpc
+  const errors = hasMembers(errorSchema) ? errorSchema.members.filter((member) => !isReplayed(member)) : []
+  return problemsOf(errors, options)
+}
+
+const hasMembers = (schema: unknown): schema is { readonly members: ReadonlyArray<Schema.Top> } =>
+  typeof schema === "object" || typeof schema === "function" ? schema !== null && "members" in schema : false
+
+/** A refusal that is given again has the status of the first time; the wrapper never reaches the wire. */
+const isReplayed = (schema: Schema.Top): boolean => "fields" in schema && !("identifier" in schema)

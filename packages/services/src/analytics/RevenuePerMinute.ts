@@ -1,4 +1,4 @@
-import { Clock, Config, Context, DateTime, Effect, Layer, Result, Schema } from "effect"
+import { Config, Context, DateTime, Effect, Layer, Result, Schema } from "effect"
 import { SqlClient, type SqlError } from "effect/sql"
 import { graceMs, maxMinutes, RevenueMinute, RevenueStream } from "@merkato/domain/analytics/RevenueMinute"
 import type { Envelope } from "@merkato/domain/kernel/Event"
@@ -85,7 +85,7 @@ export class RevenuePerMinute extends Context.Service<
 
       const take = Tracing.fn("RevenuePerMinute.take")(function* (events: ReadonlyArray<Envelope>) {
         const told = yield* Effect.forEach(events, movement)
-        const now = new Date(yield* Clock.currentTimeMillis)
+        const now = yield* DateTime.nowAsDate
         yield* sql`
           with stream as materialized (
             select newest from analytics.streams where stream = 'revenue' for update

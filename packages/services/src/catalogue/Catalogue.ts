@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Layer, Schema } from "effect"
+import { Context, DateTime, Effect, Layer, Schema } from "effect"
 import type { SqlError } from "effect/sql"
 import { ProductUpdated } from "@merkato/domain/catalogue/CatalogueEvents"
 import {
@@ -95,7 +95,7 @@ export class Catalogue extends Context.Service<
         function* (draft: NewProduct) {
           yield* authorize("product.write")
           const product = new Product({ ...draft, productId: yield* Ids.nextProductId, version: 1 })
-          const now = new Date(yield* Clock.currentTimeMillis)
+          const now = yield* DateTime.nowAsDate
           yield* transaction(Effect.andThen(store.insert(product, now), events.append([updated(product)], now))).pipe(
             Effect.catchIf(isUniqueViolation, () => Effect.fail(new SkuTaken({ sku: draft.sku })))
           )
@@ -123,7 +123,7 @@ export class Catalogue extends Context.Service<
             }
             const after = decide(before)
             if (after === before) return before
-            const now = new Date(yield* Clock.currentTimeMillis)
+            const now = yield* DateTime.nowAsDate
             yield* store.update(after, now)
             yield* alongside(after, now)
             yield* events.append([updated(after)], now)

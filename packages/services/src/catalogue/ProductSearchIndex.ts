@@ -50,7 +50,7 @@ const words = {
 }
 
 /** How it is indexed. */
-export const shape: OpenSearchRows.Shape = {
+const shape: OpenSearchRows.Shape = {
   properties: {
     product_id: { type: "keyword" },
     sku: { type: "keyword" },

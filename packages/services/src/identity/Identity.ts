@@ -1,6 +1,7 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Clock, Context, DateTime, Effect, Layer } from "effect"
 import { EmailTaken, InvalidCredentials, InvalidRefreshToken, Session } from "@merkato/domain/identity/Identity"
 import { UserRegistered } from "@merkato/domain/identity/IdentityEvents"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Forbidden, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import type { Region } from "@merkato/domain/kernel/Region"
@@ -17,7 +18,7 @@ import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as IdentityStore from "./IdentityStore.ts"
 
 /** Milliseconds a refresh token lives: 30 days from its last use. */
-const refreshTtlMs = 30 * 24 * 60 * 60_000
+const refreshTtlMs = 30 * dayMs
 
 interface Registration {
   readonly email: string
@@ -59,7 +60,7 @@ export class Identity extends Context.Service<
         function* ({ email, password, name, region }: Registration) {
           const userId = yield* Ids.nextUserId
           const passwordHash = yield* passwords.hash(password)
-          const createdAt = new Date(yield* Clock.currentTimeMillis)
+          const createdAt = yield* DateTime.nowAsDate
           yield* transaction(
             Effect.andThen(
               store.insert({ userId, email: email.toLowerCase(), passwordHash, name, region, createdAt }),

@@ -36,7 +36,7 @@ const mostBytes = 4_096
 const keptCharacters = 2_000
 
 /** The group under whose name dead letters of devices lie, and which tries them again when they are put back. */
-export const group = "inventory.device-deltas"
+const group = "inventory.device-deltas"
 
 const taken = Metric.counter("mqtt_deltas_total", {
   description: "Messages of devices, by what became of them",

@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Layer } from "effect"
+import { Context, DateTime, Effect, Layer } from "effect"
 import { applyDeltas, type DeviceDelta, type Outcome } from "@merkato/domain/inventory/DeviceDelta"
 import type { ProductId } from "@merkato/domain/kernel/Ids"
 import type { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -86,7 +86,7 @@ export class Deltas extends Context.Service<
                 return outcome._tag === "Applied" && stamp !== undefined ? [{ ...outcome, stamp }] : []
               })
               if (counting.length > 0) {
-                yield* store.write(counting, new Date(yield* Clock.currentTimeMillis))
+                yield* store.write(counting, yield* DateTime.nowAsDate)
               }
               return outcomes
             })

@@ -1,4 +1,4 @@
-import { Clock, Config, Context, Effect, Layer, Metric, Schema } from "effect"
+import { Clock, Config, Context, DateTime, Effect, Layer, Metric, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import { StockAdjusted } from "@merkato/domain/inventory/InventoryEvents"
@@ -142,7 +142,7 @@ export class Inventory extends Context.Service<
           if (prices.length === 0) return yield* new ProductNotFound({ productIds: [productId] })
           const adjusting = transaction(
             Effect.gen(function* () {
-              const at = new Date(yield* Clock.currentTimeMillis)
+              const at = yield* DateTime.nowAsDate
               const after = yield* store.adjust(productId, defaultWarehouse, delta)
               if (after === undefined) {
                 if (delta > 0) return yield* new StockWouldOverflow({ productId })

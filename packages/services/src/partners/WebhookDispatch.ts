@@ -83,7 +83,7 @@ export class WebhookDispatch extends Context.Service<
       const take = (limit: number, of: Rung, except: ReadonlyArray<string>) =>
         Effect.gen(function* () {
           const { timeoutMs } = yield* limits
-          const now = new Date(yield* Clock.currentTimeMillis)
+          const now = yield* DateTime.nowAsDate
           return yield* queue.take({ now, leaseMs: timeoutMs + leaseMarginMs, limit, perGroup: mostOfOne, of, except })
         }).pipe(orAway, Effect.withTracerEnabled(false))
 
@@ -193,7 +193,7 @@ export class WebhookDispatch extends Context.Service<
         Effect.gen(function* () {
           const owed = yield* store.next(taken)
           if (owed?.status === "ACTIVE") return yield* attempt(taken, owed)
-          const at = new Date(yield* Clock.currentTimeMillis)
+          const at = yield* DateTime.nowAsDate
           yield* transaction(
             Effect.gen(function* () {
               if (!(yield* queue.holds(taken))) return

@@ -1,4 +1,5 @@
 import { Clock, Context, DateTime, Effect, Layer, Schema } from "effect"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import type { Envelope } from "@merkato/domain/kernel/Event"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { type Forbidden, InvalidValue, type ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -16,6 +17,7 @@ import {
 } from "@merkato/domain/partners/Webhook"
 import { Encryption } from "@merkato/infra/auth/Encryption"
 import { Secrets } from "@merkato/infra/auth/Secrets"
+import { secretOf } from "@merkato/infra/auth/WebhookSignature"
 import { allowed, authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import * as Retention from "@merkato/infra/context/Retention"
@@ -26,13 +28,12 @@ import * as Cursor from "@merkato/infra/paging/Cursor"
 import { orUnavailable, transaction } from "@merkato/infra/postgres/Database"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import * as PartnersStore from "./PartnersStore.ts"
-import { secretOf } from "@merkato/infra/auth/WebhookSignature"
 
 /** Subscriptions that somebody may have. */
 const most = 20
 
 /** How long the secret before signs, too: time enough for receivers to learn the new one. */
-const overlapMs = 24 * 60 * 60_000
+const overlapMs = dayMs
 
 const keptDays = 30
 const setting = "MERKATO_KEEP_WEBHOOK_DELIVERIES_DAYS"
@@ -107,8 +108,6 @@ export class Webhooks extends Context.Service<
       const provided = yield* Provided.provided
       const orAway = orUnavailable("partners")
 
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
-
       /** One's own, or anybody's for an administrator; for all others there is no such subscription. */
       const own = Effect.fnUntraced(function* (subscriptionId: Ids.SubscriptionId) {
         yield* authorize("webhook.write")
@@ -144,7 +143,7 @@ export class Webhooks extends Context.Service<
           if (reason !== undefined) return yield* new InvalidValue({ path: "url", reason })
           const { principal } = yield* RequestContext
           const subscriptionId = yield* Ids.nextSubscriptionId
-          const createdAt = yield* now
+          const createdAt = yield* DateTime.nowAsDate
           const { secret, kept } = yield* newSecret(subscriptionId)
           const fields = { subscriptionId, ownerId: principal.userId, url, eventTypes }
           const hearsAll = principal.role === "admin"
@@ -251,7 +250,7 @@ export class Webhooks extends Context.Service<
         function* (id: Ids.DeliveryId) {
           const { delivery, subscription } = yield* ownDelivery(id)
           yield* active(subscription)
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           yield* transaction(
             Effect.andThen(store.oweAgain([delivery]), queue.put([PartnersStore.laneOf(delivery)], { at, hurry: true }))
           )
@@ -274,7 +273,7 @@ export class Webhooks extends Context.Service<
           if (after !== undefined && last?.subscriptionId !== subscriptionId) {
             return yield* new DeliveryNotFound({ deliveryId: after })
           }
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const replayed = yield* transaction(
             Effect.gen(function* () {
               const found = yield* store.after(subscriptionId, last?.position ?? 0, limit + 1)
@@ -296,7 +295,7 @@ export class Webhooks extends Context.Service<
 
       const owe = Tracing.fn("Webhooks.owe")(
         function* (events: ReadonlyArray<Envelope>) {
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const each = [...new Map(events.map((event) => [event.eventId, event])).values()]
           const lanes = yield* transaction(
             Effect.tap(store.owe(each, at), (lanes) => queue.put(lanes, { at, hurry: false }))

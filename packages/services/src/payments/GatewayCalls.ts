@@ -143,4 +143,6 @@ export const make = Effect.gen(function* () {
   }
 })
 
+export type GatewayCalls = Effect.Success<typeof make>
+
 const isNotFound = (error: { readonly _tag: string }): error is AttemptNotFound => error._tag === "AttemptNotFound"

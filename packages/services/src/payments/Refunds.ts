@@ -1,4 +1,4 @@
-import { Cause, Clock, Context, DateTime, Effect, Layer } from "effect"
+import { Cause, Context, DateTime, Effect, Layer } from "effect"
 import type { SqlError } from "effect/sql"
 import type * as Ids from "@merkato/domain/kernel/Ids"
 import { toDecimal } from "@merkato/domain/kernel/Money"
@@ -63,8 +63,6 @@ export class Refunds extends Context.Service<
         currency: refund.currency
       })
 
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => DateTime.makeUnsafe(millis))
-
       const payment = Effect.fnUntraced(function* (attemptId: Ids.AttemptId) {
         return (yield* store.find(attemptId)) ?? (yield* Effect.die(new Error(`No payment ${attemptId}`)))
       })
@@ -93,7 +91,7 @@ export class Refunds extends Context.Service<
             const promisedSince = yield* promised(request)
             return promisedSince ?? (yield* new RefundExceedsPayment({ attemptId, refundableMinor: left }))
           }
-          const occurredAt = yield* now
+          const occurredAt = yield* DateTime.now
           const refund = new Refund({
             refundId,
             attemptId,
@@ -125,7 +123,7 @@ export class Refunds extends Context.Service<
           const before = yield* payment(refund.attemptId)
           const current = yield* store.findRefund(refund.refundId)
           if (current !== undefined && current.status !== "REQUESTED") return current
-          const occurredAt = yield* now
+          const occurredAt = yield* DateTime.now
           const ended = new Refund({ ...refund, status, refusal, updatedAt: occurredAt })
           const event =
             status === "REFUNDED"

@@ -1,12 +1,11 @@
 import { Context, Effect, Layer } from "effect"
+import { beginOf, dayMs } from "@merkato/domain/kernel/Day"
 import { type Forbidden, InvalidValue, type ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { type DailyRevenue, maxDays } from "@merkato/domain/payments/DailyRevenue"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
 import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { RevenueByDay } from "./RevenueByDay.ts"
-
-const dayMs = 24 * 60 * 60_000
 
 /** Tells what days brought; as old as events need to arrive. */
 export class Revenue extends Context.Service<
@@ -30,7 +29,7 @@ export class Revenue extends Context.Service<
         last
       }: Parameters<Revenue["Service"]["daily"]>[0]) {
         yield* authorize("ops.read")
-        if (Date.parse(`${last}T00:00:00Z`) - Date.parse(`${first}T00:00:00Z`) >= maxDays * dayMs) {
+        if (beginOf(last) - beginOf(first) >= maxDays * dayMs) {
           return yield* new InvalidValue({ path: "last", reason: `more than ${maxDays} days after the first` })
         }
         return yield* byDay.between(first, last)

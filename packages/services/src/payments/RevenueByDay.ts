@@ -1,5 +1,6 @@
 import { Context, Effect, Layer, Option, Schema } from "effect"
 import { SqlClient } from "effect/sql"
+import { beginOf, dayMs } from "@merkato/domain/kernel/Day"
 import type { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
 import { regionTimeZone } from "@merkato/domain/kernel/Region"
 import { DailyRevenue } from "@merkato/domain/payments/DailyRevenue"
@@ -26,13 +27,12 @@ const decode = Schema.decodeUnknownEffect(Schema.Array(Schema.Struct(DailyRevenu
 const daysIn = (rows: ReadonlyArray<unknown>) =>
   Effect.map(Effect.orDie(decode(rows)), (days) => days.map((day) => new DailyRevenue(day)))
 
-const dayMs = 24 * 60 * 60_000
 const zones = Object.entries(regionTimeZone)
 
 /** When some region's first day begins, and some region's last one ends: a day before and after those of UTC, at most. */
 const around = (first: string, last: string) => ({
-  begins: new Date(Date.parse(`${first}T00:00:00Z`) - dayMs),
-  ends: new Date(Date.parse(`${last}T00:00:00Z`) + 2 * dayMs)
+  begins: new Date(beginOf(first) - dayMs),
+  ends: new Date(beginOf(last) + 2 * dayMs)
 })
 
 const inPostgres = (sql: SqlClient.SqlClient): Side =>

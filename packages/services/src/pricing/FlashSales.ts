@@ -1,7 +1,7 @@
 import { Clock, Context, DateTime, Effect, Layer, Schema } from "effect"
 import { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import * as Ids from "@merkato/domain/kernel/Ids"
-import { type Currency, toDecimal } from "@merkato/domain/kernel/Money"
+import { toDecimal } from "@merkato/domain/kernel/Money"
 import {
   type Forbidden,
   type IdempotencyKeyReused,
@@ -18,12 +18,6 @@ import {
   PriceNotLower,
   statusAt
 } from "@merkato/domain/pricing/FlashSale"
-import {
-  FlashSaleCanceled,
-  FlashSaleEnded,
-  FlashSaleScheduled,
-  FlashSaleStarted
-} from "@merkato/domain/pricing/PricingEvents"
 import { CurrencyNotSupported } from "@merkato/domain/pricing/Quote"
 import { authorize } from "@merkato/infra/authorizer/Authorizer"
 import * as Provided from "@merkato/infra/context/Provided"
@@ -37,6 +31,7 @@ import * as Tracing from "@merkato/infra/telemetry/Tracing"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
 import { ScheduleRefusal } from "@merkato/rpc/pricing/PricingRpc"
 import * as FlashPriceMap from "./FlashPriceMap.ts"
+import * as FlashSaleNews from "./FlashSaleNews.ts"
 import * as PricingStore from "./PricingStore.ts"
 
 type NewSale = Pick<FlashSale, "productId" | "priceMinor" | "currency" | "startsAt" | "endsAt">
@@ -100,8 +95,6 @@ export class FlashSales extends Context.Service<
       const provided = yield* Provided.provided
       const orAway = orUnavailable("pricing")
 
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
-
       /** A price that comes late is worth little: it is refused at once, and nothing is tried again. */
       const failingFast = <A, E, R>(change: Effect.Effect<A, E | ServiceUnavailable, R>) =>
         change.pipe(
@@ -143,23 +136,16 @@ export class FlashSales extends Context.Service<
           }
           const other = yield* store.overlapping(sale)
           if (other !== undefined) return yield* new FlashSaleOverlaps({ saleId: other.saleId })
-          const begins = sale.version > 1
-          yield* store.insert(sale, begins)
-          const told = toldOf(sale)
-          yield* events.append(
-            [
-              FlashSaleScheduled.of(sale.saleId, 1, told),
-              ...(begins ? [FlashSaleStarted.of(sale.saleId, 2, told)] : [])
-            ],
-            new Date(DateTime.toEpochMillis(sale.createdAt))
-          )
+          const news = FlashSaleNews.ofNew(sale)
+          yield* store.insert(sale, news.length > 1)
+          yield* events.append(news, DateTime.toDateUtc(sale.createdAt))
           return true
         })
 
       const schedule = Tracing.fn("FlashSales.schedule")(
         function* ({ idempotencyKey, ...draft }: Schedule) {
           yield* authorize("flash_sale.write")
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const keyed =
             idempotencyKey === undefined
               ? undefined
@@ -206,10 +192,13 @@ export class FlashSales extends Context.Service<
 
       /** Tells of what has come of locked sales, and remembers that it was told. */
       const tellOf = Effect.fnUntraced(function* (due: ReadonlyArray<PricingStore.Told>, at: Date) {
+        const time = DateTime.makeUnsafe(at)
         const told = due.map((sale) => {
-          const isOver = DateTime.toEpochMillis(sale.endsAt) <= at.getTime()
-          const news = newsOf(sale, isOver ? { endedAt: sale.endsAt, reason: "over" } : undefined)
-          return { news, sale: { ...sale, endTold: isOver, version: sale.version + news.length } }
+          const news = FlashSaleNews.ofDue(sale, time)
+          return {
+            news,
+            sale: { ...sale, endTold: FlashSaleNews.isOver(sale, time), version: sale.version + news.length }
+          }
         })
         yield* store.tell(
           told.map(({ sale }) => sale),
@@ -228,18 +217,14 @@ export class FlashSales extends Context.Service<
             Effect.gen(function* () {
               const sale = yield* store.lock(saleId)
               if (sale === undefined) return yield* new FlashSaleNotFound({ saleId })
-              const at = yield* now
+              const at = yield* DateTime.nowAsDate
               const canceledAt = DateTime.makeUnsafe(at)
               if (sale.endTold) return
               // It stays over; but told now, so that its price ends for those too whose clocks are behind this one.
-              if (!DateTime.isLessThan(canceledAt, sale.endsAt)) return yield* tellOf([sale], at)
-              const { productId, version } = sale
-              const started = sale.startTold || !DateTime.isLessThan(canceledAt, sale.startsAt)
-              const told = started
-                ? newsOf(sale, { endedAt: canceledAt, reason: "canceled" })
-                : [FlashSaleCanceled.of(saleId, version + 1, { saleId, productId, canceledAt })]
-              yield* store.cancel(saleId, version + told.length, at)
-              yield* events.append(told, at)
+              if (FlashSaleNews.isOver(sale, canceledAt)) return yield* tellOf([sale], at)
+              const news = FlashSaleNews.ofCanceled(sale, canceledAt)
+              yield* store.cancel(saleId, sale.version + news.length, at)
+              yield* events.append(news, at)
             })
           )
         },
@@ -250,7 +235,9 @@ export class FlashSales extends Context.Service<
 
       const get = Tracing.fn("FlashSales.get")(function* (saleId: Ids.SaleId) {
         const sale = yield* store.find(saleId)
-        return sale === undefined ? yield* new FlashSaleNotFound({ saleId }) : PricingStore.saleAt(sale, yield* now)
+        return sale === undefined
+          ? yield* new FlashSaleNotFound({ saleId })
+          : PricingStore.saleAt(sale, yield* DateTime.nowAsDate)
       }, orAway)
 
       const list = Tracing.fn("FlashSales.list")(function* ({
@@ -260,7 +247,7 @@ export class FlashSales extends Context.Service<
         status
       }: Cursor.Paging & { readonly productId?: Ids.ProductId; readonly status?: FlashSaleStatus }) {
         const before = (yield* saleCursor.decode(cursor))?.saleId
-        const at = yield* now
+        const at = yield* DateTime.nowAsDate
         const rows = yield* store.list({ productId, status, before, now: at, limit: limit + 1 })
         const page = Cursor.page(rows, limit, ({ saleId }) => saleCursor.encode({ saleId }))
         return { ...page, items: page.items.map((row) => PricingStore.saleAt(row, at)) }
@@ -275,14 +262,14 @@ export class FlashSales extends Context.Service<
         const known = productIds === undefined ? undefined : yield* running(productIds)
         const rows =
           known?.filter(({ saleId }) => after === undefined || saleId > after).slice(0, limit + 1) ??
-          (yield* store.windows({ productIds, after, now: yield* now, limit: limit + 1 }))
+          (yield* store.windows({ productIds, after, now: yield* DateTime.nowAsDate, limit: limit + 1 }))
         return Cursor.page(rows, limit, ({ saleId }) => saleCursor.encode({ saleId }))
       }, orAway)
 
       /** Locked, told and remembered as one: who is killed on the way has told of nothing, and the next one does. */
       const tell = transaction(
         Effect.gen(function* () {
-          const at = yield* now
+          const at = yield* DateTime.nowAsDate
           const due = yield* store.lockDue(at, most)
           if (due.length > 0) yield* tellOf(due, at)
         })
@@ -303,27 +290,6 @@ export class FlashSales extends Context.Service<
       return FlashSales.of({ schedule, cancel, get, list, priceMap, tellDue })
     })
   )
-}
-
-const toldOf = (sale: NewSale & { readonly saleId: Ids.SaleId; readonly currency: Currency }) => ({
-  saleId: sale.saleId,
-  productId: sale.productId,
-  price: toDecimal(sale.priceMinor, sale.currency),
-  currency: sale.currency,
-  startsAt: sale.startsAt,
-  endsAt: sale.endsAt
-})
-
-/** What is to be told of a sale whose time has come: its start, unless that was told, and its end, if it is there. */
-const newsOf = (
-  sale: PricingStore.Told,
-  end: { readonly endedAt: DateTime.Utc; readonly reason: "over" | "canceled" } | undefined
-) => {
-  const { saleId, productId, version } = sale
-  const start = sale.startTold ? [] : [FlashSaleStarted.of(saleId, version + 1, toldOf(sale))]
-  return end === undefined
-    ? start
-    : [...start, FlashSaleEnded.of(saleId, version + start.length + 1, { saleId, productId, ...end })]
 }
 
 /**

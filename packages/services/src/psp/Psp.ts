@@ -1,4 +1,4 @@
-import { Clock, Context, Effect, Layer, Result, Schema } from "effect"
+import { Context, DateTime, Effect, Layer, Result, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { Currency } from "@merkato/domain/kernel/Money"
 import * as Combined from "@merkato/infra/postgres/Combined"
@@ -120,8 +120,6 @@ export class Psp extends Context.Service<
     Psp,
     Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
-      const now = Effect.map(Clock.currentTimeMillis, (millis) => new Date(millis))
-
       /** Two lines for each of `moved` (gateway, booking_id, attempt_id, amount, currency, at), from one account to another. */
       const booking = (from: string, to: string) => sql`
         insert into psp.ledger (gateway, booking_id, line, attempt_id, account, amount, currency, booked_at)
@@ -179,7 +177,7 @@ export class Psp extends Context.Service<
 
       const authorise = Tracing.fn("Psp.authorise")(function* (gateway: GatewayName, request: Authorisation) {
         const { amountMinor, attemptId, currency, declined, orderId } = request
-        if (yield* Effect.orDie(enter({ gateway, request, at: yield* now }))) {
+        if (yield* Effect.orDie(enter({ gateway, request, at: yield* DateTime.nowAsDate }))) {
           const order = { orderId, amountMinor, currency }
           return { attemptId, order, status: entered(request), reason: declined, refundedMinor: 0 } satisfies Attempt
         }
@@ -229,12 +227,15 @@ export class Psp extends Context.Service<
       const take = yield* Combined.make({ name: "Psp.take together", together: takeAll, keyOf })
 
       const capture = Tracing.fn("Psp.capture")(function* (gateway: GatewayName, attemptId: string) {
-        return (yield* Effect.orDie(take({ gateway, attemptId, at: yield* now }))) ?? (yield* find(gateway, attemptId))
+        return (
+          (yield* Effect.orDie(take({ gateway, attemptId, at: yield* DateTime.nowAsDate }))) ??
+          (yield* find(gateway, attemptId))
+        )
       })
 
       /** An attempt that never came is entered as voided, and a late authorisation finds it so. */
       const voidAttempt = Tracing.fn("Psp.void")(function* (gateway: GatewayName, attemptId: string) {
-        const at = yield* now
+        const at = yield* DateTime.nowAsDate
         yield* Effect.orDie(sql`
           with voided as (
             insert into psp.attempts as a
@@ -255,7 +256,7 @@ export class Psp extends Context.Service<
       /** What one refund leaves for the next is only right while no other looks: the attempt's row is locked. */
       const refund = Tracing.fn("Psp.refund")(function* (gateway: GatewayName, request: Refund) {
         const { amountMinor, attemptId, currency, refundId } = request
-        const at = yield* now
+        const at = yield* DateTime.nowAsDate
         yield* sql`select from psp.attempts where gateway = ${gateway} and attempt_id = ${attemptId} for update`
         const attempt = yield* find(gateway, attemptId)
         const amount = decimalOf(amountMinor, currency)

@@ -1,4 +1,5 @@
 import { Clock, Context, DateTime, Effect, Layer, Metric, Schema } from "effect"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import type { AssessmentId } from "@merkato/domain/kernel/Ids"
 import type { Forbidden, InvalidValue, ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -35,8 +36,6 @@ const rulesMatched = Metric.counter("risk_rules_matched_total", {
 
 /** Assessments that one statement of the expiry deletes at most. */
 const expiryBatch = 1_000
-
-const dayMs = 24 * 60 * 60_000
 
 /** The client's word for its device, made short and unreadable; somebody who names nothing has named none. */
 const deviceOf = (deviceId: string | undefined): string | null => {

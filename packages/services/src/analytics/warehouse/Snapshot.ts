@@ -82,7 +82,7 @@ export const latest = Effect.gen(function* () {
   return newest === undefined ? empty : yield* read(newest.name)
 })
 
-export const filesOf = (snapshot: Snapshot): ReadonlyArray<string> => [
+const filesOf = (snapshot: Snapshot): ReadonlyArray<string> => [
   ...Object.values(snapshot.factOrders),
   ...Object.values(snapshot.factInventoryAdjustments),
   ...[snapshot.dimProduct, snapshot.dimDate].flatMap((name) => name ?? []),

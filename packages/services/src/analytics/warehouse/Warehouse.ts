@@ -1,6 +1,7 @@
 /** The warehouse: facts and dimensions as Parquet files in the object store, built from the archive of events and nothing else. */
 import { Effect, Schema } from "effect"
 import { OrderCreated } from "@merkato/domain/orders/OrderEvents"
+import { beginOf, dayMs } from "@merkato/domain/kernel/Day"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { Archive } from "@merkato/infra/archive/Archive"
 import type { ArchiveFile } from "@merkato/infra/archive/ArchiveFile"
@@ -17,11 +18,8 @@ const topics = {
   payments: "payment.events"
 } as const
 
-const dayMs = 24 * 60 * 60_000
-
 /** The day so many days later. */
-const shifted = (day: string, days: number): string =>
-  new Date(Date.parse(`${day}T00:00:00Z`) + days * dayMs).toISOString().slice(0, 10)
+const shifted = (day: string, days: number): string => new Date(beginOf(day) + days * dayMs).toISOString().slice(0, 10)
 
 export interface Built {
   /** Of the snapshot that is the newest now. */
