@@ -1,14 +1,10 @@
 /** The servers besides Postgres that variables name: a shop does not start while one of them is away. */
 import { Config, Effect, Option } from "effect"
 import { connect } from "node:net"
-
-interface Address {
-  readonly host: string
-  readonly port: number
-}
+import * as Addresses from "@merkato/infra/config/Addresses"
 
 /** Where a variable says that its servers are; undefined when it cannot be read. */
-type Read = (text: string) => ReadonlyArray<Address> | undefined
+type Read = (text: string) => ReadonlyArray<Addresses.Address> | undefined
 
 /** Milliseconds for a connection to come about. */
 const connectMs = 3_000
@@ -32,24 +28,12 @@ const url: Read = (text) => {
   return [{ host: hostname.replaceAll(/[[\]]/g, ""), port: port === "" ? usual : Number(port) }]
 }
 
-/** `host:port`, several separated by commas. */
-const list =
-  (usual: number): Read =>
-  (text) => {
-    const parts = text.split(",")
-    const addresses = parts.flatMap((part) => {
-      const [, host, port] = /^\s*([A-Za-z0-9._-]+|\[[0-9a-f:]+\])(?::(\d{1,5}))?\s*$/i.exec(part) ?? []
-      return host === undefined ? [] : [{ host: host.replaceAll(/[[\]]/g, ""), port: Number(port ?? usual) }]
-    })
-    return addresses.length === parts.length ? addresses : undefined
-  }
-
 const variables: ReadonlyArray<readonly [variable: string, read: Read]> = [
-  ["KAFKA_BROKERS", list(9092)],
+  ["KAFKA_BROKERS", (text) => Addresses.parse(text)],
   ["SCHEMA_REGISTRY_URL", url],
   ["REDIS_URL", url],
   ["OPENSEARCH_URL", url],
-  ["CASSANDRA_CONTACT_POINTS", list(9042)],
+  ["CASSANDRA_CONTACT_POINTS", (text) => Addresses.parse(text, 9042)],
   ["CLICKHOUSE_URL", url],
   ["RABBITMQ_URL", url],
   ["AMQP_URL", url],
@@ -58,7 +42,7 @@ const variables: ReadonlyArray<readonly [variable: string, read: Read]> = [
 ]
 
 /** Connects and hangs up; fails with the reason why it cannot. */
-const reach = ({ host, port }: Address): Effect.Effect<void, string> =>
+const reach = ({ host, port }: Addresses.Address): Effect.Effect<void, string> =>
   Effect.acquireUseRelease(
     Effect.sync(() => connect({ host, port })),
     (socket) =>

@@ -2,6 +2,7 @@ import { Effect, Schema } from "effect"
 import { SqlClient } from "effect/sql"
 import { Cart } from "@merkato/domain/cart/Cart"
 import { CartUpdated } from "@merkato/domain/cart/CartEvents"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import type { Item } from "@merkato/domain/pricing/Quote"
 import { guestTokenSeconds } from "@merkato/infra/auth/Tokens"
@@ -18,7 +19,7 @@ const decode = Schema.decodeUnknownEffect(Schema.Array(Cart))
 export const lostItems: Retention.Passing = {
   table: "cart_items",
   age: Retention.byId("cart_id", "CART-"),
-  days: guestTokenSeconds / 86_400 + 1,
+  days: (guestTokenSeconds * 1_000) / dayMs + 1,
   where: (sql) => sql`
     (select exists (select from cart.carts c where c.cart_id = cart_items.cart_id and c.guest))`
 }

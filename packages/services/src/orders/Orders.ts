@@ -2,6 +2,7 @@ import { Clock, Context, DateTime, Effect, Layer, Metric, Result, Schema } from 
 import type { ProductNotFound } from "@merkato/domain/catalogue/Product"
 import type { NewEvent } from "@merkato/domain/kernel/Event"
 import { reservationTtlMs, type OutOfStock } from "@merkato/domain/inventory/Stock"
+import { dayMs } from "@merkato/domain/kernel/Day"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { type Currency, toDecimal } from "@merkato/domain/kernel/Money"
 import {
@@ -72,8 +73,6 @@ const creationLatency = Metric.histogram("order_creation_latency_ms", {
 
 /** Reservations of a key's earlier tries of a day that are passed over one by one; ended ones are never used again. */
 const maxReservations = 5
-
-const dayMs = 24 * 60 * 60_000
 
 /**
  * The id that a request's nth reservation of a day has. It begins with the day (of UTC, since 1970): what is reserved at one

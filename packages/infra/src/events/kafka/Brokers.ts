@@ -1,5 +1,6 @@
 import { Effect } from "effect"
 import { Admin, type Broker } from "@platformatic/kafka"
+import * as Addresses from "../../config/Addresses.ts"
 import { ServerUnreachable } from "../../config/ServerUnreachable.ts"
 import { lastCause } from "../../runtime/LastCause.ts"
 
@@ -7,11 +8,8 @@ import { lastCause } from "../../runtime/LastCause.ts"
 export const parse = Effect.fnUntraced(function* (
   text: string
 ): Effect.fn.Return<ReadonlyArray<Broker>, ServerUnreachable> {
-  const brokers = text.split(",").flatMap((part) => {
-    const [, host, port] = /^\s*([A-Za-z0-9._-]+|\[[0-9a-f:]+\]):(\d{1,5})\s*$/i.exec(part) ?? []
-    return host === undefined || Number(port) > 65_535 ? [] : [{ host: host.replace(/[[\]]/g, ""), port: Number(port) }]
-  })
-  if (brokers.length < text.split(",").length) {
+  const brokers = Addresses.parse(text)
+  if (brokers === undefined) {
     // Not repeated: it may hold a secret.
     return yield* new ServerUnreachable({
       variable: "KAFKA_BROKERS",
