@@ -281,6 +281,31 @@ describe("products", () => {
     expect(await counted()).toEqual([{ category: there, products: 12 }])
   })
 
+  /** How often Postgres had to end a circle of transactions that wait for each other. */
+  const deadlocks = async () =>
+    (await shop().rows("select deadlocks::int from pg_stat_database where datname = current_database()"))[0]?.[
+      "deadlocks"
+    ]
+
+  test("change places between two categories at once, without waiting for each other in a circle", async () => {
+    const admin = await shop().as("ADMIN", "admin")
+    const sides = [`One ${crypto.randomUUID()}`, `Two ${crypto.randomUUID()}`]
+    const products = await Promise.all(
+      Array.from({ length: 24 }, (_, nth) => shop().product({ category: String(sides[nth % 2]) }))
+    )
+    const before = await deadlocks()
+    for (let round = 1; round <= 10; round++) {
+      const statuses = await Promise.all(
+        products.map(async (productId, nth) => {
+          const body = { category: sides[(nth + round) % 2] }
+          return (await admin.request("PATCH", `/api/v1/products/${productId}`, { body })).status
+        })
+      )
+      expect(statuses).toEqual(products.map(() => 200))
+    }
+    expect(await deadlocks()).toBe(before)
+  })
+
   test("that are searched for come page by page as well", async () => {
     const present: Array<string> = []
     for (let nth = 0; nth < 5; nth++) present.push(await shop().product({ name: `Gnocchi ${"potato ".repeat(nth)}` }))

@@ -65,17 +65,22 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeProducts(rows)))[0]
   })
 
-  /** Writes a product that the caller has locked. */
+  /**
+   * Writes a product that the caller has locked. A move locks both categories in the order of their names: two products
+   * that change places would else wait for each other. The category left is there already, so its 0 is never inserted.
+   */
   const update = Tracing.fn("CatalogueStore.update")(function* (product: Product, now: Date) {
     yield* sql`
       with moved as (
         select category from catalogue.products
         where product_id = ${product.productId} and category <> ${product.category}
-      ), gone as (
-        update catalogue.categories c set products = products - 1 from moved where c.category = moved.category
-      ), come as (
-        insert into catalogue.categories as known (category, products) select ${product.category}, 1 from moved
-        on conflict (category) do update set products = known.products + 1
+      ), counted as (
+        insert into catalogue.categories as known (category, products)
+        select category, come from (
+          select category, 0 as come from moved union all select ${product.category}, 1 from moved
+        ) both_sides order by category
+        on conflict (category) do update
+          set products = known.products + case known.category when ${product.category} then 1 else -1 end
       )
       update catalogue.products set name = ${product.name}, description = ${product.description},
         category = ${product.category}, price_minor = ${product.priceMinor}::bigint, currency = ${product.currency},
