@@ -3,7 +3,6 @@
 import { chmodSync, mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import { Context, Deferred, Effect, Layer, Redacted } from "effect"
 import { SqlClient } from "effect/sql"
 import { OrderCreated } from "@merkato/domain/orders/OrderEvents"
@@ -19,6 +18,7 @@ import { Policies } from "@merkato/infra/policy/Policies"
 import * as Database from "@merkato/infra/postgres/Database"
 import { EmbeddedPostgres } from "@merkato/infra/postgres/EmbeddedPostgres"
 import * as Migrations from "@merkato/infra/postgres/Migrations"
+import * as Options from "../scripts/Options.ts"
 import { java } from "../scripts/server/Java.ts"
 import { kafka, toolJars } from "../scripts/server/Kafka.ts"
 import * as Maven from "../scripts/server/Maven.ts"
@@ -33,30 +33,15 @@ Events a second from outbox row to committed inbox, relay and consumer in one pr
   --events  how many stand in the outbox when a round begins
   --rounds  how often`
 
-const { values: options } = parseArgs({
-  options: {
-    bus: { type: "string", default: "kafka,postgres" },
-    events: { type: "string", default: "100000" },
-    rounds: { type: "string", default: "3" },
-    help: { type: "boolean" }
-  }
+const options = Options.read(usage, {
+  bus: { type: "string", default: "kafka,postgres" },
+  events: { type: "string", default: "100000" },
+  rounds: { type: "string", default: "3" }
 })
-if (options.help === true) {
-  console.log(usage)
-  process.exit(0)
-}
-const refuse = (reason: string): never => {
-  console.error(`${reason}\n\n${usage}`)
-  process.exit(1)
-}
-const count = (name: "events" | "rounds") => {
-  const value = Number(options[name])
-  return Number.isInteger(value) && value > 0 ? value : refuse(`--${name} wants a whole number from 1 on`)
-}
-const [events, rounds] = [count("events"), count("rounds")]
+const [events, rounds] = [Options.count("events", options.events), Options.count("rounds", options.rounds)]
 const buses = options.bus
   .split(",")
-  .map((name) => (name === "kafka" || name === "postgres" ? name : refuse(`there is no bus ${name}`)))
+  .map((name) => (name === "kafka" || name === "postgres" ? name : Options.refuse(`there is no bus ${name}`)))
 
 const topic = "order.events"
 
@@ -211,7 +196,8 @@ const producerTool = Effect.fnUntraced(function* (brokers: string, events: numbe
     Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
   )
   const rate = [...output.matchAll(/([\d.]+) records\/sec/g)].at(-1)?.[1]
-  return rate === undefined ? refuse(`Kafka's producer tool failed: ${errors || output}`) : Number(rate)
+  if (rate === undefined) return yield* Effect.die(new Error(`Kafka's producer tool failed: ${errors || output}`))
+  return Number(rate)
 })
 
 /** CPU seconds so far: this process, Postgres, Kafka. */

@@ -3,9 +3,9 @@
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import { RedisClient } from "bun"
 import { Effect } from "effect"
+import * as Options from "../scripts/Options.ts"
 import * as Servers from "../scripts/server/Servers.ts"
 import * as HttpLoad from "./HttpLoad.ts"
 import * as Program from "./Program.ts"
@@ -17,23 +17,14 @@ Milliseconds from the answer to a change until a read model has it, while orders
   --clients  who places them
   --seconds  for how long`
 
-const { values: options } = parseArgs({
-  options: {
-    rate: { type: "string", default: "500" },
-    clients: { type: "string", default: "32" },
-    seconds: { type: "string", default: "30" },
-    help: { type: "boolean" }
-  }
+const options = Options.read(usage, {
+  rate: { type: "string", default: "500" },
+  clients: { type: "string", default: "32" },
+  seconds: { type: "string", default: "30" }
 })
-if (options.help === true) {
-  console.log(usage)
-  process.exit(0)
-}
-const [rate, clients, seconds] = [options.rate, options.clients, options.seconds].map(Number)
-if (!rate || !clients || !seconds) {
-  console.error(usage)
-  process.exit(1)
-}
+const rate = Options.count("rate", options.rate)
+const clients = Options.count("clients", options.clients)
+const seconds = Options.count("seconds", options.seconds)
 
 /** Milliseconds between two changes of a kind, and between two looks whether one has come. */
 const pace = { changesMs: 100, stockMs: 2, searchMs: 20 } as const

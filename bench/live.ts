@@ -4,7 +4,6 @@ import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { spawn } from "node:child_process"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
-import { parseArgs } from "node:util"
 import { Effect, Layer, Redacted } from "effect"
 import { UserId } from "@merkato/domain/kernel/Ids"
 import { Principal, type Role } from "@merkato/domain/kernel/RequestContext"
@@ -12,6 +11,7 @@ import { KeyRing } from "@merkato/infra/auth/KeyRing"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { freePort } from "@merkato/infra/runtime/Ports"
+import * as Options from "../scripts/Options.ts"
 import * as Memory from "./Memory.ts"
 import * as Program from "./Program.ts"
 
@@ -22,23 +22,14 @@ machine, and more open files than there are clients (ulimit -n).
   --streams  event streams of flash sales
   --changes  orders that are placed, paid and fulfilled while they watch`
 
-const { values: options } = parseArgs({
-  options: {
-    sockets: { type: "string", default: "1000" },
-    streams: { type: "string", default: "5000" },
-    changes: { type: "string", default: "200" },
-    help: { type: "boolean" }
-  }
+const options = Options.read(usage, {
+  sockets: { type: "string", default: "1000" },
+  streams: { type: "string", default: "5000" },
+  changes: { type: "string", default: "200" }
 })
-if (options.help === true) {
-  console.log(usage)
-  process.exit(0)
-}
-const [sockets, streams, changes] = [options.sockets, options.streams, options.changes].map(Number)
-if (!sockets || !streams || !changes) {
-  console.error(usage)
-  process.exit(1)
-}
+const sockets = Options.count("sockets", options.sockets)
+const streams = Options.count("streams", options.streams)
+const changes = Options.count("changes", options.changes)
 
 const root = new URL("..", import.meta.url).pathname
 

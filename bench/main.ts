@@ -2,9 +2,9 @@
 // medians, ranges and ratios, and where the time went. The twins: pgbench with a hand-written transaction on the same
 // server, and a bare Bun.serve.
 import { mkdirSync } from "node:fs"
-import { parseArgs } from "node:util"
 import { Effect, Schema } from "effect"
 import * as Program from "./Program.ts"
+import * as Options from "../scripts/Options.ts"
 import { comparison, median, pacedLine, type Rounds, report } from "./Report.ts"
 import * as Stage from "./Stage.ts"
 import { findPgbench } from "./Twin.ts"
@@ -34,9 +34,9 @@ const args = given.flatMap((arg, index) =>
   arg === "--history" && !/^\d+$/.test(given[index + 1] ?? "") ? [arg, historyUnlessTold] : [arg]
 )
 
-const { values: options } = parseArgs({
-  args,
-  options: {
+const options = Options.read(
+  usage,
+  {
     only: { type: "string" },
     rounds: { type: "string", default: "3" },
     seconds: { type: "string", default: "5" },
@@ -46,34 +46,22 @@ const { values: options } = parseArgs({
     "history-in": { type: "string" },
     statements: { type: "string", default: "0" },
     warm: { type: "string", default: "10" },
-    profile: { type: "string" },
-    help: { type: "boolean" }
-  }
-})
-if (options.help === true) {
-  console.log(usage)
-  process.exit(0)
-}
-const refuse = (reason: string): never => {
-  console.error(reason)
-  process.exit(1)
-}
-const count = (name: "rounds" | "warm" | "seconds" | "soak" | "history" | "statements", least: number) => {
-  const value = Number(options[name])
-  return Number.isInteger(value) && value >= least ? value : refuse(`--${name} wants a whole number from ${least} on`)
-}
-const rounds = count("rounds", 1)
-const seconds = count("seconds", 1)
-const statements = count("statements", 0)
-const warm = count("warm", 1)
-const soak = count("soak", 0)
-const history = count("history", 0)
+    profile: { type: "string" }
+  },
+  args
+)
+const rounds = Options.count("rounds", options.rounds)
+const seconds = Options.count("seconds", options.seconds)
+const warm = Options.count("warm", options.warm)
+const statements = Options.count("statements", options.statements, 0)
+const soak = Options.count("soak", options.soak, 0)
+const history = Options.count("history", options.history, 0)
 const only = options.only?.split(",").map((name) => name.trim())
 if (options.profile !== undefined) mkdirSync(options.profile, { recursive: true })
 
 const binary =
   findPgbench() ??
-  refuse("pgbench is not installed; it comes with Debian's postgresql package (apt-get install postgresql)")
+  Options.refuse("pgbench is not installed; it comes with Debian's postgresql package (apt-get install postgresql)")
 
 /** `--only` names none. Fails the bench, so that what was set up for nothing is put away. */
 class NoSuchWorkload extends Schema.TaggedError<NoSuchWorkload>()("NoSuchWorkload", {

@@ -1,25 +1,25 @@
 // Asks a shop of its own whatever its OpenAPI document allows and forbids, as nobody, as a shopper and as an administrator, and
-// ends with 1 when an answer is not what the document promises. For a nightly job (tests/fuzz.test.ts does a little of it):
-//
-//   bun run nightly:fuzz [--seconds 600] [--seed N]
-//   bun scripts/fuzz.ts --install      only fetches the fuzzer
-//
-// Each of the three gets so many seconds. The seed is printed: with it the same requests come again.
+// ends with 1 when an answer is not what the document promises. For a nightly job (tests/fuzz.test.ts does a little of it).
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { parseArgs } from "node:util"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import { fuzz, install } from "./fuzz/Fuzz.ts"
 import { furnish } from "./fuzz/Furnished.ts"
+import * as Options from "./Options.ts"
 
-const { values: options } = parseArgs({
-  options: {
-    install: { type: "boolean", default: false },
-    seconds: { type: "string", default: "600" },
-    seed: { type: "string", default: String(Math.floor(Math.random() * 1e9)) }
-  }
+const usage = `bun run nightly:fuzz [--seconds 600] [--seed N]
+Asks a shop of its own whatever its OpenAPI document allows and forbids; ends with 1 when an answer is not what it promises.
+  --seconds  for each of three: nobody, a shopper, an administrator
+  --seed     with the one that a run printed, the same requests come again
+  --install  only fetches the fuzzer`
+
+const options = Options.read(usage, {
+  install: { type: "boolean", default: false },
+  seconds: { type: "string", default: "600" },
+  seed: { type: "string", default: String(Math.floor(Math.random() * 1e9)) }
 })
+const [seconds, seed] = [Options.count("seconds", options.seconds), Options.count("seed", options.seed, 0)]
 
 const root = resolve(import.meta.dir, "..")
 
@@ -60,7 +60,6 @@ const openShop = async () => {
 }
 
 const main = async (): Promise<boolean> => {
-  const [seconds, seed] = [Number(options.seconds), Number(options.seed)]
   const shop = await openShop()
   try {
     const known = await furnish(shop.url, await shop.tokenOf("shopper"), await shop.tokenOf("admin"))

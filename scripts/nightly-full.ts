@@ -1,31 +1,34 @@
 // What takes too long for every test run: a whole shop on the servers of the full profile, filled with real baskets and a past,
-// every read model held against its events while people buy, one damaged on purpose, and long outages. For a nightly job:
-//
-//   bun run nightly:full [--baskets FILE] [--limit N] [--history 45000] [--no-outages]
-//
-// Starts what it needs at free ports and in folders of its own, shows how far it is, ends with what it found, step by step, and
-// with 1 when anything was not as it should be.
+// every read model held against its events while people buy, one damaged on purpose, and long outages. For a nightly job.
 import { spawn } from "node:child_process"
 import { chmodSync, mkdtempSync, rmSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join, resolve } from "node:path"
-import { parseArgs } from "node:util"
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as RunningPostgres from "@merkato/infra/postgres/RunningPostgres"
 import { freePort } from "@merkato/infra/runtime/Ports"
 import { contextNames, contexts } from "@merkato/services/contexts"
+import * as Options from "./Options.ts"
 import * as Servers from "./server/Servers.ts"
 
-const { values: options } = parseArgs({
-  options: {
-    baskets: { type: "string" },
-    limit: { type: "string" },
-    history: { type: "string", default: "45000" },
-    "no-outages": { type: "boolean", default: false }
-  }
+const usage = `bun run nightly:full [--baskets FILE] [--limit N] [--history 45000] [--no-outages]
+Fills a whole shop on the servers of the full profile and holds every read model against its events. Starts what it needs at
+free ports and in folders of its own; ends with what it found, step by step, and with 1 when anything was not as it should be.
+  --baskets     a file of real baskets to order; without it that step is not run
+  --limit       at most so many of them
+  --history     orders that the shop has behind it
+  --no-outages  leaves the long outages out`
+
+const options = Options.read(usage, {
+  baskets: { type: "string" },
+  limit: { type: "string" },
+  history: { type: "string", default: "45000" },
+  "no-outages": { type: "boolean", default: false }
 })
+if (options.limit !== undefined) Options.count("limit", options.limit)
+Options.count("history", options.history)
 
 const root = resolve(import.meta.dir, "..")
 const where: Servers.Where = {

@@ -93,6 +93,28 @@ describe("scripts", () => {
       expect({ exitCode, usage: stdout.startsWith(`Usage: ${script}`) }).toEqual({ exitCode: 0, usage: true })
     })
 
+  for (const script of [
+    "bench/events.ts",
+    "bench/freshness.ts",
+    "bench/live.ts",
+    "bench/main.ts",
+    "scripts/fuzz.ts",
+    "scripts/nightly-full.ts"
+  ]) {
+    test(`${script} has a --help, and one sentence for an option it does not know`, () => {
+      const help = run([process.execPath, script, "--help"])
+      expect([help.exitCode, help.stderr]).toEqual([0, ""])
+      expect(help.stdout).toStartWith("bun run ")
+      const { exitCode, stderr, stdout } = run([process.execPath, script, "--nonsense"])
+      expect([exitCode, stdout, stderr]).toEqual([2, "", "Unknown option '--nonsense'\n--help tells more\n"])
+    })
+  }
+
+  test("numbers that are none are refused before anything is started", () => {
+    const { exitCode, stderr } = run([process.execPath, "scripts/fuzz.ts", "--seconds", "soon"])
+    expect([exitCode, stderr]).toEqual([2, '--seconds wants a whole number from 1 on, not "soon"\n--help tells more\n'])
+  })
+
   test("a bun on the PATH is used from the pinned patch on, within its minor version", () => {
     const versions = ["1.4.4", "1.4.12", "1.4.5-canary.1", "1.4.3", "1.5.0", "2.4.4", "1.3.9", "", "broken"]
     const { stdout } = run(
