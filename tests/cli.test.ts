@@ -172,6 +172,7 @@ describe("what cannot be is refused with a sentence", () => {
     [["contracts", "export", "a", "--dir", "b"], /^Name the folder once: by itself, or with --dir\.$/],
     [["import", "baskets", join(root, "package.json"), "--concurrency", "0"], /Expected: a whole number from 1 to 256/],
     [["load", "--url", "http://shop.example"], /^http:\/\/shop\.example is not on this machine: say --allow-remote/],
+    [["load", "--orders", "5"], /^--orders is of a history: say --history too/],
     [["events", "tail", "--topic", "order"], /Expected: order\.events \| /],
     [["events", "tail", ...here], /^The embedded Postgres of \S+ cannot be used: it does not run/],
     [["replay", "orders", ...here], /^There is no projection orders\. There are: orders_by_customer\b/],

@@ -1,4 +1,4 @@
-import { Clock, Console, Duration, Effect } from "effect"
+import { Clock, Console, Duration, Effect, Option, Record } from "effect"
 import { Command, Flag } from "effect/cli"
 import { DatabaseUrl } from "@merkato/infra/postgres/DatabaseUrl"
 import { CommandFailed } from "../Failure.ts"
@@ -51,6 +51,9 @@ const loading = Effect.fn("load")(function* ({ clients, duration, mix }: Options
   if (unanswered === measured.requests) return yield* new CommandFailed({ reason: `The shop at ${shop.url} is gone.` })
 })
 
+/** The size of a history, and the days it went on for, unless told. */
+const usually = { products: 100_000, customers: 1_000_000, orders: 5_000_000, days: 730 } as const
+
 const count = (value: number) => value.toLocaleString("en")
 
 /** Writes a history and says how fast it went and how big it is. */
@@ -97,13 +100,11 @@ export const load = Command.make(
       ),
       Flag.withDefault(false)
     ),
-    products: Flags.int("products", 10, 10_000_000, "Of the history (default 100,000)").pipe(Flag.withDefault(100_000)),
-    customers: Flags.int("customers", 10, 100_000_000, "Of the history (default 1,000,000)").pipe(
-      Flag.withDefault(1_000_000)
-    ),
-    orders: Flags.int("orders", 1, 100_000_000, "Of the history (default 5,000,000)").pipe(Flag.withDefault(5_000_000)),
+    products: Flags.int("products", 10, 10_000_000, "Of the history (default 100,000)").pipe(Flag.optional),
+    customers: Flags.int("customers", 10, 100_000_000, "Of the history (default 1,000,000)").pipe(Flag.optional),
+    orders: Flags.int("orders", 1, 100_000_000, "Of the history (default 5,000,000)").pipe(Flag.optional),
     days: Flags.int("days", 1, 3_650, "Over how many days until now the history went on (default 730)").pipe(
-      Flag.withDefault(730)
+      Flag.optional
     ),
     besideOrders: Flag.Boolean("beside-orders").pipe(
       Flag.withDescription("Write the history also into a shop where people have ordered"),
@@ -122,10 +123,14 @@ export const load = Command.make(
     besideOrders,
     ...options
   }) {
+    const past = { products, customers, orders, days }
     if (history) {
-      return yield* filling({ products, customers, orders, days, besideOrders }).pipe(
-        Effect.provide(DatabaseUrl.layerRunning(dataDir))
-      )
+      const size = Record.map(past, (given, name) => Option.getOrElse(given, () => usually[name]))
+      return yield* filling({ ...size, besideOrders }).pipe(Effect.provide(DatabaseUrl.layerRunning(dataDir)))
+    }
+    const stray = Object.keys(Record.getSomes(past))[0] ?? (besideOrders ? "beside-orders" : undefined)
+    if (stray !== undefined) {
+      return yield* new CommandFailed({ reason: `--${stray} is of a history: say --history too, or leave it out.` })
     }
     if (!allowRemote && !isLoopback(url)) {
       return yield* new CommandFailed({
