@@ -78,8 +78,8 @@ let careful: Process | undefined
 beforeAll(
   () =>
     Effect.gen(function* () {
-      const { url } = yield* TestDatabase.fresh
-      const database = Database.layer({ url, maxConnections: 8, applicationName: "test" })
+      const { url } = yield* TestDatabase.freshWithLastingDeadlocks
+      const database = Database.layer({ url, maxConnections: 20, applicationName: "test", statementTimeoutMs: 5_000 })
       yield* Effect.provide(Partners.migrate, database)
       const events = EventStore.layer("partners").pipe(Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })))
       const partners = (anywhere: boolean) =>
@@ -565,3 +565,77 @@ test("deliveries and their tries are forgotten after 30 days, unless they are st
       expect(told()).toHaveLength(2)
     })
   ))
+
+describe("commands and senders that meet at the same deliveries wait for each other, and never in a circle:", () => {
+  /** Two processes at once send what is due, while somebody does something else. */
+  const sendWhile = <A, E>(other: Effect.Effect<A, E, Services>) =>
+    Effect.gen(function* () {
+      const mine = yield* take
+      const theirs = yield* on(processes[1], take)
+      const sending = yield* Effect.forkChild(
+        Effect.all([send(mine), on(processes[1], send(theirs))], { concurrency: "unbounded" })
+      )
+      const done = yield* other
+      yield* Fiber.join(sending)
+      return done
+    })
+  const orders = (count: number) => Array.from({ length: count }, (_, nth) => event(`O-${nth}`))
+
+  test("a receiver that is told of much wants to hear nothing more", () =>
+    run(
+      Effect.gen(function* () {
+        const { subscription } = yield* subscribed()
+        answers.set(path, () => 410)
+        let release = () => {}
+        held.set(path, new Promise((resolve) => (release = resolve)))
+        yield* owe(...orders(24))
+        yield* sendWhile(Effect.sync(() => release()).pipe(Effect.delay("300 millis")))
+        yield* sendDue
+        const ended = yield* statuses(subscription.subscriptionId)
+        expect(ended).toHaveLength(24)
+        expect(new Set(ended)).toEqual(new Set(["FAILED", "SKIPPED"]))
+      })
+    ))
+
+  test("what is being sent is asked for once more", () =>
+    run(
+      Effect.gen(function* () {
+        const { subscription } = yield* subscribed()
+        const { subscriptionId } = subscription
+        const known = orders(16)
+        yield* owe(...known)
+        yield* sendDue
+        const { items } = yield* webhooks((hooks) => hooks.listDeliveries({ subscriptionId, limit: 100 })).pipe(
+          as("ADA")
+        )
+        for (let round = 0; round < 8; round++) {
+          yield* webhooks((hooks) => hooks.replay({ subscriptionId, limit: 100 })).pipe(as("ADA"))
+          yield* sendWhile(
+            Effect.all(
+              [
+                webhooks((hooks) => hooks.replay({ subscriptionId, limit: 100 })).pipe(as("ADA")),
+                // They come again, and news with them.
+                owe(...known, ...orders(16)),
+                ...items.map(({ deliveryId }) => webhooks((hooks) => hooks.redeliver(deliveryId)).pipe(as("ADA")))
+              ],
+              { concurrency: "unbounded" }
+            )
+          )
+        }
+        yield* sendDue
+        expect(new Set(yield* statuses(subscriptionId))).toEqual(new Set(["DELIVERED"]))
+      })
+    ))
+
+  test("what is being sent is wanted no more", () =>
+    run(
+      Effect.gen(function* () {
+        for (let round = 0; round < 8; round++) {
+          const { subscriptionId } = (yield* subscribed()).subscription
+          yield* owe(...orders(16))
+          yield* sendWhile(webhooks((hooks) => hooks.unsubscribe(subscriptionId)).pipe(as("ADA")))
+        }
+        expect(yield* take).toEqual([])
+      })
+    ))
+})
