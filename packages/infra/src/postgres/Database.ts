@@ -1,5 +1,5 @@
 import { PgClient, PgTypes } from "@effect/sql-pg"
-import { Cause, Effect, Redacted, Result, Schedule } from "effect"
+import { Cause, Effect, Option, Redacted, Result, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type { Duplex } from "node:stream"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -128,11 +128,19 @@ export const cluster: Effect.Effect<string | undefined, never, SqlClient.SqlClie
   Effect.orElseSucceed(() => undefined)
 )
 
-/** One transaction, run again when it lost against another. */
+/**
+ * One transaction, run again when it lost against another. Within a transaction it is a part of that one, which runs again
+ * as a whole: the part alone would keep what the other one waits for, and lose again.
+ */
 export const transaction = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | SqlError.SqlError, R | SqlClient.SqlClient> =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) => retryLostRace(sql.withTransaction(effect)))
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const around = yield* Effect.serviceOption(sql.transactionService)
+    const once = sql.withTransaction(effect)
+    return yield* Option.isSome(around) ? once : retryLostRace(once)
+  })
 
 /**
  * The server is stopping, has crashed, is starting, has no room on its disk, no memory or no connection left, cannot use its
