@@ -1,6 +1,6 @@
 // A cart is what its shopper made of it, one change after the other, whoever else changes it or another one meanwhile.
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { Context, Effect, Exit, Layer, Result, Scope } from "effect"
+import { Clock, Context, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as fc from "fast-check"
 import { type Cart, CartFull, maxQuantity } from "@merkato/domain/cart/Cart"
@@ -488,6 +488,39 @@ test(
     ),
   60_000
 )
+
+test("the same orders come to two processes, in another order, and neither waits for the other in a circle", () =>
+  run(
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const cart = yield* created("TWICE")
+      const bought = yield* Effect.forEach(many(3), () =>
+        Effect.map(set(cart, product(1), 2), () => order(cart, [{ productId: product(1), qty: 1 }]).event)
+      )
+      const inTurn = bought.toSorted((one, other) => (one.eventId < other.eventId ? -1 : 1))
+      // Somebody else has taken one of them, and gives it back: until then both stand before it, with what they have by then.
+      const other = yield* sql.reserve
+      yield* other.execute("begin", [], undefined)
+      yield* other.execute(
+        "insert into cart.inbox (consumer_group, event_id, received_at) values ($1, $2, '-infinity')",
+        [emptyOrdered.group, inTurn[1]?.eventId],
+        undefined
+      )
+      const begun = yield* Clock.currentTimeMillis
+      const consuming = yield* Effect.forkChild(
+        Effect.all(
+          [inTurn, inTurn.toReversed()].map((events, nth) => at(nth)(handedOver("cart", emptyOrdered, events))),
+          atOnce
+        )
+      )
+      yield* Effect.sleep("500 millis")
+      yield* other.execute("rollback", [], undefined)
+      yield* Fiber.join(consuming)
+      expect((yield* get(cart)).ordersTaken).toBe(3)
+      // Sooner than the statements would have been ended.
+      expect((yield* Clock.currentTimeMillis) - begun).toBeLessThan(5_000)
+    }).pipe(Effect.scoped)
+  ))
 
 test("carts that are made at the same moment share statements", () =>
   run(

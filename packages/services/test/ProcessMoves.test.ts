@@ -1,5 +1,5 @@
 // Moves of order processes that share a statement: each has its own answer, and all that belongs to it or nothing.
-import { expect, test } from "bun:test"
+import { afterAll, expect, test } from "bun:test"
 import { DateTime, Effect, Fiber, Layer, Schedule, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { ReservationExpired } from "@merkato/domain/inventory/InventoryEvents"
@@ -8,21 +8,34 @@ import * as Ids from "@merkato/domain/kernel/Ids"
 import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { Order } from "@merkato/domain/orders/Order"
 import { created, OrderPaymentFailed, OrderPaymentStarted } from "@merkato/domain/orders/OrderEvents"
+import { PaymentToken } from "@merkato/domain/payments/Payment"
+import { Encryption } from "@merkato/infra/auth/Encryption"
+import { Secrets } from "@merkato/infra/auth/Secrets"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
 import { Idempotency } from "@merkato/infra/idempotency/Idempotency"
+import { Policies } from "@merkato/infra/policy/Policies"
 import { LockPatience } from "@merkato/infra/postgres/Combined"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { CartRpc } from "@merkato/rpc/cart/CartRpc"
+import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
+import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
 import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { Orders } from "../src/orders/index.ts"
+import { OrderProcess } from "../src/orders/OrderProcess.ts"
 import { Orders as OrdersUseCases } from "../src/orders/Orders.ts"
 import { endExpired } from "../src/orders/OrdersConsumers.ts"
 import * as ProcessMoves from "../src/orders/ProcessMoves.ts"
 import type { Saga } from "../src/orders/SagaStore.ts"
+import { temporaryFolder } from "../../../tests/support/Processes.ts"
 import { handedOver } from "./HandedOver.ts"
 import { as, quietly } from "./Requests.ts"
+
+const folder = temporaryFolder()
+afterAll(() => folder.remove())
 
 type Moves = Effect.Success<typeof ProcessMoves.make>
 
@@ -327,34 +340,14 @@ test("checkouts of the same carts that begin in two processes wait for each othe
     })
   ))
 
-const notAsked = () => Effect.die(new Error("nobody asks for this"))
-
 /** The use cases of orders, as far as they need nobody else. */
-const ordersAlone = OrdersUseCases.layer.pipe(
+const useCases = Layer.merge(OrdersUseCases.layer, OrderProcess.layer).pipe(
   Layer.provide([
     Authorizer.layerRules,
-    Layer.succeed(
-      InventoryRpc,
-      InventoryRpc.of({
-        Reserve: notAsked,
-        Extend: notAsked,
-        Release: notAsked,
-        Commit: notAsked,
-        Levels: notAsked,
-        LevelsOf: notAsked,
-        Adjust: notAsked
-      })
-    ),
-    Layer.succeed(
-      PricingRpc,
-      PricingRpc.of({
-        Quote: notAsked,
-        PriceMap: notAsked,
-        ScheduleFlashSale: notAsked,
-        CancelFlashSale: notAsked,
-        GetFlashSale: notAsked,
-        ListFlashSales: notAsked
-      })
+    Policies.layerWith(),
+    Encryption.layer(folder.path).pipe(Layer.provideMerge(Secrets.layer)),
+    Layer.mergeAll(CartRpc.client, PricingRpc.client, RiskRpc.client, InventoryRpc.client, PaymentsRpc.client).pipe(
+      Layer.provide(Switchboard.layer)
     )
   ])
 )
@@ -403,7 +396,39 @@ test(
             select from orders.inbox where event_id = any(${all.map((saga) => expired(saga).eventId)}::text[])`
           expect([ended.length, lost.length <= 24]).toEqual([24, true])
         }
-      }).pipe(Effect.provide(ordersAlone))
+      }).pipe(Effect.provide(useCases))
+    ),
+  60_000
+)
+
+test(
+  "a payment that is asked for again while it ends, after its lease, waits for its end and not in a circle",
+  () =>
+    withMoves((moves) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const process = yield* OrderProcess
+        const orderId = Ids.OrderId.make("ORDER-ADA")
+        const payment = { orderId, paymentToken: PaymentToken.make("tok_ok"), rail: "auto" } as const
+        const keyed = yield* (yield* Idempotency).keyed("pay", "KEY", payment)
+        const saga = yield* moves.begin({ ...checkout("ADA"), request: keyed })
+        if (saga === undefined) throw new Error("unreachable")
+        yield* moves.go(placing(saga))
+        yield* sql`update orders.idempotency set lease_until = created_at - interval '1 s'`
+        // Somebody has the order, and gives it back: first the end of the payment waits for it, and then who asks again.
+        const other = yield* sql.reserve
+        yield* other.execute("begin", [], undefined)
+        yield* other.execute("select from orders.orders for update", [], undefined)
+        const ended = yield* Effect.forkScoped(moves.go(ending(saga, {})))
+        yield* waiting(sql)
+        const again = yield* Effect.forkScoped(
+          Effect.exit(process.pay({ ...payment, idempotencyKey: Ids.IdempotencyKey.make("KEY") }))
+        )
+        yield* waiting(sql, 2)
+        yield* other.execute("rollback", [], undefined)
+        expect(yield* Fiber.join(ended)).toBe("Moved")
+        yield* Fiber.join(again)
+      }).pipe(Effect.scoped, Effect.provide(useCases))
     ),
   60_000
 )
