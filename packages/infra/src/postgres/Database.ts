@@ -153,6 +153,10 @@ const unwell = /^(57P0[123]|53[123]00|58030|25006|25P03)$/
 export const isUniqueViolation = (error: unknown): error is SqlError.SqlError =>
   SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation"
 
+/** Whether somebody kept a lock for longer than was waited for it. */
+export const isLocked = (error: unknown): error is SqlError.SqlError =>
+  SqlError.isSqlError(error) && error.reason._tag === "LockTimeoutError"
+
 /** Nobody takes the connection, it was lost, or the server is in no state to work. */
 export const isUnreachable = ({ reason }: SqlError.SqlError): boolean => {
   const { cause } = reason
