@@ -197,7 +197,7 @@ describe("the log in Postgres", () => {
         for (let round = 0; round < 5; round++) {
           yield* bus.publish(keys.map((key, nth) => letter(topic, key, nth)))
           const letters = yield* bus.deadLetters({ topic: Option.some(topic), limit: 100 })
-          const back = Effect.all([bus.requeue(letters), elsewhere.requeue(letters.toReversed())], {
+          const back = Effect.all([bus.requeue(letters), elsewhere.requeue([...letters.toReversed(), ...letters])], {
             concurrency: "unbounded"
           })
           const publishing = Effect.forEach(Array.from({ length: 30 }), () =>

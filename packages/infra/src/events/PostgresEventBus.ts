@@ -162,7 +162,7 @@ export const layer = Layer.effect(
         ), taken as (
           update bus.log set requeued_at = ${now} where ctid = any(array(select place from letter))
         )
-        select nth::int from letter`
+        select min(nth)::int as nth from letter group by place`
       return yield* Effect.gen(function* () {
         const mine = new Set((yield* taking).map(({ nth }) => nth))
         const back = letters.flatMap(({ failure, key, envelope, traceParent }, index) =>
