@@ -1,20 +1,25 @@
 // The queue of what is looked at later: what every side of the port must do.
 import { expect, test } from "bun:test"
-import { Effect } from "effect"
+import { Effect, Fiber, Layer, Schedule } from "effect"
 import { SqlClient } from "effect/sql"
 import { DelayQueue, type Taken } from "../src/delay/DelayQueue.ts"
+import * as Database from "../src/postgres/Database.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
 
 const at = (seconds: number) => new Date(Date.UTC(2026, 0, 1) + seconds * 1_000)
 const lane = (group: string, key: string) => ({ group, key })
 
+const table = Effect.flatMap(
+  SqlClient.SqlClient,
+  (sql) => sql`
+    create table delays (group_id text, key text, due_at timestamptz not null, holder text, arrivals integer not null,
+      primary key (group_id, key))`
+)
+
 const using = (test: (queue: DelayQueue["Service"]) => Effect.Effect<void, unknown>): Promise<void> =>
   TestDatabase.run(
     Effect.gen(function* () {
-      const sql = yield* SqlClient.SqlClient
-      yield* sql`
-        create table delays (group_id text, key text, due_at timestamptz not null, holder text, arrivals integer not null,
-          primary key (group_id, key))`
+      yield* table
       yield* Effect.flatMap(DelayQueue, test).pipe(Effect.provide(DelayQueue.layerPostgres("delays")))
     })
   )
@@ -102,3 +107,37 @@ test("who is silent until the lease ends is replaced, and does not count any mor
       expect(yield* takeAt(queue, 1_000)).toEqual([])
     })
   ))
+
+test("a group that is forgotten while its keys are put waits for who puts them, and not in a circle", () =>
+  Effect.gen(function* () {
+    const { url } = yield* TestDatabase.freshWithLastingDeadlocks
+    const database = Database.layer({ url, maxConnections: 4, applicationName: "test", statementTimeoutMs: 5_000 })
+    yield* Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* table
+      const queue = yield* DelayQueue
+      const lanes = ["1", "2", "3", "4", "5"].map((key) => lane("A", key))
+      const putting = queue.put(lanes, { at: at(0), hurry: true })
+      yield* putting
+      // By their place in the table the keys come in another order; and who knows that it is small reads it so.
+      yield* sql`update delays set arrivals = 1 where key in ('1', '2')`
+      yield* sql`analyze delays`
+      // Somebody has the last one, and gives it back: until then both stand, with what they have by then.
+      const other = yield* sql.reserve
+      const waiting = (statements: number) =>
+        Effect.repeat(
+          sql`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+          { until: (rows) => rows.length >= statements, schedule: Schedule.spaced("5 millis"), times: 2_000 }
+        )
+      yield* other.execute("begin", [], undefined)
+      yield* other.execute("select from delays where key = '5' for update", [], undefined)
+      const dropping = yield* Effect.forkScoped(queue.drop("A"))
+      yield* waiting(1)
+      const again = yield* Effect.forkScoped(putting)
+      yield* waiting(2)
+      yield* other.execute("rollback", [], undefined)
+      yield* Fiber.join(dropping)
+      yield* Fiber.join(again)
+      expect(names(yield* takeAt(queue, 0))).toEqual(lanes.map(({ key }) => `A/${key}`))
+    }).pipe(Effect.scoped, Effect.provide(DelayQueue.layerPostgres("delays").pipe(Layer.provideMerge(database))))
+  }).pipe(Effect.scoped, Effect.withTracerEnabled(false), Effect.runPromise))

@@ -1,8 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test"
-import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Logger, Redacted, Schedule, Scope } from "effect"
+import { Clock, Context, Duration, Effect, Exit, Fiber, Layer, Logger, Option, Redacted, Schedule, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
+import { letterOf } from "../src/events/DeadLetters.ts"
 import { type BusMessage, BusUnavailable, EventBus } from "../src/events/EventBus.ts"
+import { partitionOf } from "../src/events/postgres/Partition.ts"
 import * as Database from "../src/postgres/Database.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
@@ -13,14 +15,15 @@ let url = Redacted.make("")
 
 beforeAll(() =>
   Effect.gen(function* () {
-    const database = yield* TestDatabase.fresh
+    const database = yield* TestDatabase.freshWithLastingDeadlocks
     url = database.url
     yield* Effect.provide(Migrations.run(PostgresEventBus.migrations), databaseLayer("migrations"))
   }).pipe(Scope.provide(scope), Effect.runPromise)
 )
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
-const databaseLayer = (applicationName: string) => Database.layer({ url, maxConnections: 6, applicationName })
+const databaseLayer = (applicationName: string) =>
+  Database.layer({ url, maxConnections: 6, applicationName, statementTimeoutMs: 5_000 })
 
 /** One process on the log: a bus with connections of its own. */
 const layer = Layer.unwrap(
@@ -181,6 +184,74 @@ describe("a bus whose connections break", () => {
 })
 
 describe("the log in Postgres", () => {
+  const keys = Array.from({ length: 16 }, (_, nth) => `KEY-${nth}`)
+  const letter = (topic: string, key: string, n: number) =>
+    letterOf(message(topic, key, n), { consumerGroup: unique("group"), attempts: 3, reason: "on purpose" })
+
+  test("letters that are put back while others publish to the same partitions hold up nobody in a circle", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* EventBus
+        const topic = unique("topic")
+        const elsewhere = Context.get(yield* Layer.build(Layer.fresh(layer)), EventBus)
+        for (let round = 0; round < 5; round++) {
+          yield* bus.publish(keys.map((key, nth) => letter(topic, key, nth)))
+          const letters = yield* bus.deadLetters({ topic: Option.some(topic), limit: 100 })
+          const back = Effect.all([bus.requeue(letters), elsewhere.requeue([...letters.toReversed(), ...letters])], {
+            concurrency: "unbounded"
+          })
+          const publishing = Effect.forEach(Array.from({ length: 30 }), () =>
+            elsewhere.publish(keys.map((key) => message(topic, key, 100)))
+          )
+          const [counts] = yield* Effect.all([back, publishing], { concurrency: "unbounded" })
+          expect(counts[0] + counts[1]).toBe(keys.length)
+        }
+        const seen = yield* bus.read({ topics: [topic], after: new Map(), limit: 5_000 })
+        const byKey = Map.groupBy(seen, ({ key }) => key)
+        for (const key of keys) {
+          expect(byKey.get(key)?.filter(({ failure }) => failure !== undefined)).toHaveLength(5)
+          expect(byKey.get(key)).toHaveLength(155)
+        }
+      })
+    ))
+
+  test("groups that publish letters one by one while they work hold up nobody in a circle", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* EventBus
+        const [topic, elsewhere] = [unique("topic"), unique("elsewhere")]
+        const failures: Array<unknown> = []
+        const left = new Set(["first", "second"])
+        // From one partition to the next, and the other way round.
+        const onward = keys.toSorted((one, other) => partitionOf(one) - partitionOf(other))
+        const giving = (group: string, ordered: ReadonlyArray<string>) =>
+          bus.subscribe({
+            consumerGroup: unique(group),
+            topics: [topic],
+            batchSize: 100,
+            handle: () =>
+              Effect.forEach(ordered, (key, nth) =>
+                Effect.andThen(bus.publish([letter(elsewhere, key, nth)]), Effect.sleep("20 millis"))
+              ).pipe(
+                Effect.tapCause((cause) => Effect.sync(() => failures.push(cause))),
+                Effect.andThen(Effect.sync(() => void left.delete(group)))
+              )
+          })
+        yield* bus.publish([message(topic, "KEY", 1)])
+        yield* Effect.forkScoped(giving("first", onward))
+        yield* Effect.forkScoped(giving("second", onward.toReversed()))
+        yield* eventually(
+          Effect.sync(() => left.size),
+          (size) => size === 0
+        )
+        const letters = yield* eventually(
+          bus.deadLetters({ topic: Option.some(elsewhere), limit: 100 }),
+          (all) => all.length === 2 * keys.length
+        )
+        expect([failures, letters.length]).toEqual([[], 2 * keys.length])
+      })
+    ))
+
   test("offsets have no gaps and follow the order of commits, however many publish at once", () =>
     run(
       Effect.gen(function* () {

@@ -1,10 +1,12 @@
 // What is deleted by age: all of it, however much there is, and nothing that is younger.
 import { expect, test } from "bun:test"
-import { Clock, ConfigProvider, Duration, Effect } from "effect"
+import { Clock, ConfigProvider, Duration, Effect, Fiber, Layer } from "effect"
 import { SqlClient } from "effect/sql"
 import * as Retention from "../src/context/Retention.ts"
 import { EventBus } from "../src/events/EventBus.ts"
 import * as PostgresEventBus from "../src/events/PostgresEventBus.ts"
+import { Idempotency } from "../src/idempotency/Idempotency.ts"
+import * as Database from "../src/postgres/Database.ts"
 import * as Migrations from "../src/postgres/Migrations.ts"
 import * as TestDatabase from "../src/postgres/TestDatabase.ts"
 
@@ -116,3 +118,40 @@ test(
     ),
   60_000
 )
+
+test("what somebody writes anew is left alone, and nobody who writes more of it waits in a circle", () =>
+  Effect.gen(function* () {
+    const { url } = yield* TestDatabase.freshWithLastingDeadlocks
+    const database = Database.layer({ url, maxConnections: 4, applicationName: "test", statementTimeoutMs: 5_000 })
+    yield* Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      yield* Migrations.run({ schema: "shelf", folder: undefined, common: true })
+      const idempotency = yield* Idempotency
+      const now = yield* Clock.currentTimeMillis
+      const keys = Array.from({ length: 20 }, (_, nth) => `KEY-${nth + 10}`)
+      const keyed = (key: string) => ({ caller: "caller", operation: "place", key, payloadHash: "hash" })
+      // The last key is the oldest.
+      yield* sql`
+        insert into shelf.idempotency (caller, operation, key, payload_hash, answer, created_at)
+        select 'caller', 'place', 'KEY-' || n, 'hash', '{}', ${new Date(now - 30 * hourMs)}::timestamptz - n * interval '1 hour'
+        from generate_series(29, 10, -1) as n`
+      const keeping = Effect.flatMap(
+        idempotency.keeping(
+          keys.map((key) => ({ request: keyed(key), answer: {} })),
+          0
+        ),
+        (kept) => sql`with ${kept} select from kept`
+      )
+      // Until it is given back, both stand before the key in the middle, with what they have by then.
+      const other = yield* sql.reserve
+      yield* other.execute("begin", [], undefined)
+      yield* other.execute("select from shelf.idempotency where key = 'KEY-20' for update", [], undefined)
+      const both = yield* Effect.forkScoped(Effect.all([keeping, Retention.turn("shelf", [])], { concurrency: 2 }))
+      yield* Effect.sleep("500 millis")
+      yield* other.execute("rollback", [], undefined)
+      yield* Fiber.join(both)
+      const left = yield* sql<{ key: string }>`
+        select key from shelf.idempotency where created_at > ${new Date(now - hourMs)} order by key`
+      expect(left.map(({ key }) => key)).toEqual(keys)
+    }).pipe(Effect.scoped, Effect.provide(Idempotency.layer("shelf").pipe(Layer.provideMerge(database))))
+  }).pipe(Effect.scoped, Effect.withTracerEnabled(false), Effect.runPromise))

@@ -1,6 +1,6 @@
 // A cart is what its shopper made of it, one change after the other, whoever else changes it or another one meanwhile.
 import { afterAll, beforeAll, expect, test } from "bun:test"
-import { Context, Effect, Exit, Layer, Result, Scope } from "effect"
+import { Clock, Context, Effect, Exit, Fiber, Layer, Result, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import * as fc from "fast-check"
 import { type Cart, CartFull, maxQuantity } from "@merkato/domain/cart/Cart"
@@ -14,6 +14,7 @@ import { type Item, maxLines } from "@merkato/domain/pricing/Quote"
 import { Tokens } from "@merkato/infra/auth/Tokens"
 import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
+import { LockPatience } from "@merkato/infra/postgres/Combined"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { CatalogueRpc } from "@merkato/rpc/catalogue/CatalogueRpc"
@@ -21,6 +22,7 @@ import { Switchboard } from "@merkato/rpc/contract/Contract"
 import { emptyOrdered } from "../src/cart/CartConsumers.ts"
 import { Carts } from "../src/cart/Carts.ts"
 import { Cart as CartContext } from "../src/cart/index.ts"
+import { handedOver } from "./HandedOver.ts"
 import { as, quietly } from "./Requests.ts"
 
 const nowhere = ProductId.make("NOWHERE")
@@ -67,13 +69,15 @@ let processes: ReadonlyArray<Context.Context<Services>> = []
 
 beforeAll(() =>
   Effect.gen(function* () {
-    const { url } = yield* TestDatabase.fresh
-    const database = Database.layer({ url, maxConnections: 8, applicationName: "test" })
+    const { url } = yield* TestDatabase.freshWithLastingDeadlocks
+    const database = Database.layer({ url, maxConnections: 8, applicationName: "test", statementTimeoutMs: 5_000 })
     yield* Effect.provide(CartContext.migrate, database)
     const carts = Carts.layer.pipe(
       Layer.provide(EventStore.layer("cart")),
       Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
       Layer.provide([Authorizer.layerRules, catalogue, tokens]),
+      // Who waits in a circle is not let out of it after a second.
+      Layer.provide(Layer.succeed(LockPatience, 0)),
       Layer.provideMerge(database)
     )
     processes = [yield* Layer.build(Layer.fresh(carts)), yield* Layer.build(Layer.fresh(carts))]
@@ -453,6 +457,70 @@ test(
     ),
   60_000
 )
+
+test(
+  "orders that are taken out of many carts one after the other keep nobody waiting in a circle who changes as many at once",
+  () =>
+    run(
+      Effect.gen(function* () {
+        const carts = yield* Effect.forEach(many(24), (nth) => created(`TRACED-${nth}`), atOnce)
+        const lastFirst = carts.toSorted((one, other) => (one.cartId < other.cartId ? 1 : -1))
+        for (const round of many(6)) {
+          yield* Effect.forEach(carts, (cart) => set(cart, product(1), 2), atOnce)
+          yield* Effect.all(
+            [
+              at(1)(
+                handedOver(
+                  "cart",
+                  emptyOrdered,
+                  lastFirst.map((cart) => order(cart, [{ productId: product(1), qty: 2 }]).event)
+                )
+              ),
+              Effect.forEach(many(12), (turn) =>
+                Effect.forEach(carts, (cart, nth) => at(nth % 2)(set(cart, product(2), 12 * round + turn + 1)), atOnce)
+              )
+            ],
+            atOnce
+          )
+        }
+        for (const cart of carts) expect((yield* get(cart)).ordersTaken).toBe(6)
+      })
+    ),
+  60_000
+)
+
+test("the same orders come to two processes, in another order, and neither waits for the other in a circle", () =>
+  run(
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const cart = yield* created("TWICE")
+      const bought = yield* Effect.forEach(many(3), () =>
+        Effect.map(set(cart, product(1), 2), () => order(cart, [{ productId: product(1), qty: 1 }]).event)
+      )
+      const inTurn = bought.toSorted((one, other) => (one.eventId < other.eventId ? -1 : 1))
+      // Somebody else has taken one of them, and gives it back: until then both stand before it, with what they have by then.
+      const other = yield* sql.reserve
+      yield* other.execute("begin", [], undefined)
+      yield* other.execute(
+        "insert into cart.inbox (consumer_group, event_id, received_at) values ($1, $2, '-infinity')",
+        [emptyOrdered.group, inTurn[1]?.eventId],
+        undefined
+      )
+      const begun = yield* Clock.currentTimeMillis
+      const consuming = yield* Effect.forkChild(
+        Effect.all(
+          [inTurn, inTurn.toReversed()].map((events, nth) => at(nth)(handedOver("cart", emptyOrdered, events))),
+          atOnce
+        )
+      )
+      yield* Effect.sleep("500 millis")
+      yield* other.execute("rollback", [], undefined)
+      yield* Fiber.join(consuming)
+      expect((yield* get(cart)).ordersTaken).toBe(3)
+      // Sooner than the statements would have been ended.
+      expect((yield* Clock.currentTimeMillis) - begun).toBeLessThan(5_000)
+    }).pipe(Effect.scoped)
+  ))
 
 test("carts that are made at the same moment share statements", () =>
   run(

@@ -1,30 +1,56 @@
 // Moves of order processes that share a statement: each has its own answer, and all that belongs to it or nothing.
-import { expect, test } from "bun:test"
+import { afterAll, expect, test } from "bun:test"
 import { DateTime, Effect, Fiber, Layer, Schedule, type Scope } from "effect"
 import { SqlClient } from "effect/sql"
+import { ReservationExpired } from "@merkato/domain/inventory/InventoryEvents"
+import type { Envelope } from "@merkato/domain/kernel/Event"
 import * as Ids from "@merkato/domain/kernel/Ids"
 import { Principal } from "@merkato/domain/kernel/RequestContext"
 import { Order } from "@merkato/domain/orders/Order"
 import { created, OrderPaymentFailed, OrderPaymentStarted } from "@merkato/domain/orders/OrderEvents"
+import { PaymentToken } from "@merkato/domain/payments/Payment"
+import { Encryption } from "@merkato/infra/auth/Encryption"
+import { Secrets } from "@merkato/infra/auth/Secrets"
+import { Authorizer } from "@merkato/infra/authorizer/Authorizer"
 import { EventStore, RelaySignal } from "@merkato/infra/events/EventStore"
 import { Idempotency } from "@merkato/infra/idempotency/Idempotency"
+import { Policies } from "@merkato/infra/policy/Policies"
+import { LockPatience } from "@merkato/infra/postgres/Combined"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
+import { CartRpc } from "@merkato/rpc/cart/CartRpc"
+import { Switchboard } from "@merkato/rpc/contract/Contract"
+import { InventoryRpc } from "@merkato/rpc/inventory/InventoryRpc"
+import { PaymentsRpc } from "@merkato/rpc/payments/PaymentsRpc"
+import { PricingRpc } from "@merkato/rpc/pricing/PricingRpc"
+import { RiskRpc } from "@merkato/rpc/risk/RiskRpc"
 import { Orders } from "../src/orders/index.ts"
+import { OrderProcess } from "../src/orders/OrderProcess.ts"
+import { Orders as OrdersUseCases } from "../src/orders/Orders.ts"
+import { endExpired } from "../src/orders/OrdersConsumers.ts"
 import * as ProcessMoves from "../src/orders/ProcessMoves.ts"
 import type { Saga } from "../src/orders/SagaStore.ts"
+import { temporaryFolder } from "../../../tests/support/Processes.ts"
+import { handedOver } from "./HandedOver.ts"
 import { as, quietly } from "./Requests.ts"
+
+const folder = temporaryFolder()
+afterAll(() => folder.remove())
 
 type Moves = Effect.Success<typeof ProcessMoves.make>
 
-const withMoves = <A, E>(run: (moves: Moves) => Effect.Effect<A, E, SqlClient.SqlClient | Scope.Scope>): Promise<A> =>
+type Needs = SqlClient.SqlClient | EventStore | Idempotency | Scope.Scope
+
+const withMoves = <A, E>(run: (moves: Moves) => Effect.Effect<A, E, Needs>): Promise<A> =>
   Effect.gen(function* () {
-    const { url } = yield* TestDatabase.fresh
-    const database = Database.layer({ url, maxConnections: 8, applicationName: "test" })
+    const { url } = yield* TestDatabase.freshWithLastingDeadlocks
+    const database = Database.layer({ url, maxConnections: 8, applicationName: "test", statementTimeoutMs: 5_000 })
     return yield* Effect.gen(function* () {
       yield* Orders.migrate
       return yield* run(yield* ProcessMoves.make)
     }).pipe(
+      // Who waits in a circle is not let out of it after a second.
+      Effect.provideService(LockPatience, 0),
       Effect.provide(
         Layer.mergeAll(EventStore.layer("orders"), Idempotency.layer("orders")).pipe(
           Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })),
@@ -137,12 +163,15 @@ const books = Effect.gen(function* () {
 })
 
 /** Waits until a statement waits for somebody else's lock. */
-const waiting = (sql: SqlClient.SqlClient) =>
-  Effect.repeat(sql`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`, {
-    until: (rows) => rows.length > 0,
-    schedule: Schedule.spaced("5 millis"),
-    times: 2_000
-  })
+const waiting = (sql: SqlClient.SqlClient, statements = 1) =>
+  Effect.repeat(
+    // A transaction sees what it saw first, unless it asks for more.
+    Effect.andThen(
+      sql`select pg_stat_clear_snapshot()::text as cleared`,
+      sql`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`
+    ),
+    { until: (rows) => rows.length >= statements, schedule: Schedule.spaced("5 millis"), times: 2_000 }
+  )
 
 test(
   "checkouts that begin at the same moment have each its key and its cart; of two that want one cart, one begins",
@@ -279,6 +308,127 @@ test(
           B: "done declined v3 PENDING 1,2,3declined 3 told 3 to publish {}"
         })
       })
+    ),
+  60_000
+)
+
+test("checkouts of the same carts that begin in two processes wait for each other, and not in a circle", () =>
+  withMoves((moves) =>
+    Effect.gen(function* () {
+      const sql = yield* SqlClient.SqlClient
+      const others = yield* ProcessMoves.make
+      const carts = ["CART-1", "CART-2", "CART-3"]
+      const begin = (process: Moves, who: string, wanted: ReadonlyArray<string>) =>
+        Effect.forEach(wanted, (cart, nth) => process.begin(checkout(`${who}-${nth}`, cart)), together)
+      // Somebody has one of the carts, and gives it back: until then both stand before it, with what they have by then.
+      const beginning = yield* sql.withTransaction(
+        Effect.gen(function* () {
+          yield* sql`
+            insert into orders.sagas (saga_id, kind, order_id, step, attempt, attempt_id, owner, epoch, deadline, request,
+              work, cart, begun_at, updated_at)
+            values ('SAGA-X', 'checkout', 'ORDER-X', 'reserve', 1, 'PAY-X', 'OWNER', 1, ${new Date(0)}, '{}', '{}',
+              'CART-2', ${new Date(0)}, ${new Date(0)})`
+          const one = yield* Effect.forkScoped(begin(moves, "ONE", carts))
+          const other = yield* Effect.forkScoped(begin(others, "OTHER", carts.toReversed()))
+          yield* waiting(sql, 2)
+          yield* sql`delete from orders.sagas where saga_id = 'SAGA-X'`
+          return [one, other]
+        })
+      )
+      const begun = (yield* Effect.forEach(beginning, Fiber.join)).flat()
+      expect(begun.filter((saga) => saga !== undefined)).toHaveLength(3)
+    })
+  ))
+
+/** The use cases of orders, as far as they need nobody else. */
+const useCases = Layer.merge(OrdersUseCases.layer, OrderProcess.layer).pipe(
+  Layer.provide([
+    Authorizer.layerRules,
+    Policies.layerWith(),
+    Encryption.layer(folder.path).pipe(Layer.provideMerge(Secrets.layer)),
+    Layer.mergeAll(CartRpc.client, PricingRpc.client, RiskRpc.client, InventoryRpc.client, PaymentsRpc.client).pipe(
+      Layer.provide(Switchboard.layer)
+    )
+  ])
+)
+
+/** A reservation has ended by itself. */
+const expired = ({ orderId, work: { reservationId } }: Saga) => {
+  const { eventType, payload } = ReservationExpired.of(reservationId, 1, { reservationId, orderId })
+  return {
+    eventId: Ids.EventId.make(`EVENT-${reservationId}`),
+    eventType,
+    occurredAt: "2025-06-01T12:00:00.000Z",
+    producer: "inventory-service",
+    traceId: "",
+    correlationId: "test",
+    schemaVersion: "1.0",
+    partitionKey: reservationId,
+    region: "eu",
+    aggregateVersion: 1,
+    payload
+  } satisfies Envelope
+}
+
+test(
+  "payments of many orders that end while all their reservations do wait for them, and not in a circle",
+  () =>
+    withMoves((moves) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        for (let round = 1; round <= 8; round++) {
+          const names = Array.from({ length: 24 }, (_, nth) => `${round}-${nth + 10}`)
+          const all = yield* begun(moves, names)
+          yield* Effect.forEach(all, (saga) => moves.go(placing(saga)), together)
+          const lastFirst = all.toSorted((one, other) => (one.orderId < other.orderId ? 1 : -1))
+          yield* Effect.all(
+            [
+              handedOver("orders", endExpired, lastFirst.map(expired)),
+              Effect.forEach(all, (saga) => moves.go(ending(saga, null)), together).pipe(
+                Effect.delay(`${round} millis`)
+              )
+            ],
+            together
+          )
+          const lost = yield* sql`
+            select from orders.orders where reservation_lost and order_id = any(${all.map(({ orderId }) => orderId)}::text[])`
+          const ended = yield* sql`
+            select from orders.inbox where event_id = any(${all.map((saga) => expired(saga).eventId)}::text[])`
+          expect([ended.length, lost.length <= 24]).toEqual([24, true])
+        }
+      }).pipe(Effect.provide(useCases))
+    ),
+  60_000
+)
+
+test(
+  "a payment that is asked for again while it ends, after its lease, waits for its end and not in a circle",
+  () =>
+    withMoves((moves) =>
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const process = yield* OrderProcess
+        const orderId = Ids.OrderId.make("ORDER-ADA")
+        const payment = { orderId, paymentToken: PaymentToken.make("tok_ok"), rail: "auto" } as const
+        const keyed = yield* (yield* Idempotency).keyed("pay", "KEY", payment)
+        const saga = yield* moves.begin({ ...checkout("ADA"), request: keyed })
+        if (saga === undefined) throw new Error("unreachable")
+        yield* moves.go(placing(saga))
+        yield* sql`update orders.idempotency set lease_until = created_at - interval '1 s'`
+        // Somebody has the order, and gives it back: first the end of the payment waits for it, and then who asks again.
+        const other = yield* sql.reserve
+        yield* other.execute("begin", [], undefined)
+        yield* other.execute("select from orders.orders for update", [], undefined)
+        const ended = yield* Effect.forkScoped(moves.go(ending(saga, {})))
+        yield* waiting(sql)
+        const again = yield* Effect.forkScoped(
+          Effect.exit(process.pay({ ...payment, idempotencyKey: Ids.IdempotencyKey.make("KEY") }))
+        )
+        yield* waiting(sql, 2)
+        yield* other.execute("rollback", [], undefined)
+        expect(yield* Fiber.join(ended)).toBe("Moved")
+        yield* Fiber.join(again)
+      }).pipe(Effect.scoped, Effect.provide(useCases))
     ),
   60_000
 )

@@ -1,6 +1,6 @@
 // Webhooks on a real database and with a real receiver, by a clock that the tests set: hours of retries in moments.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:test"
-import { Clock, Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Clock, Context, Effect, Exit, Fiber, Layer, Schedule, Scope } from "effect"
 import { SqlClient } from "effect/sql"
 import { createHmac } from "node:crypto"
 import { type Envelope } from "@merkato/domain/kernel/Event"
@@ -17,6 +17,7 @@ import { Policies } from "@merkato/infra/policy/Policies"
 import * as Database from "@merkato/infra/postgres/Database"
 import * as TestDatabase from "@merkato/infra/postgres/TestDatabase"
 import { delays, Partners } from "../src/partners/index.ts"
+import * as PartnersStore from "../src/partners/PartnersStore.ts"
 import { WebhookDispatch } from "../src/partners/WebhookDispatch.ts"
 import { Webhooks } from "../src/partners/Webhooks.ts"
 import { showing } from "../../../tests/support/Clocks.ts"
@@ -78,8 +79,8 @@ let careful: Process | undefined
 beforeAll(
   () =>
     Effect.gen(function* () {
-      const { url } = yield* TestDatabase.fresh
-      const database = Database.layer({ url, maxConnections: 8, applicationName: "test" })
+      const { url } = yield* TestDatabase.freshWithLastingDeadlocks
+      const database = Database.layer({ url, maxConnections: 20, applicationName: "test", statementTimeoutMs: 5_000 })
       yield* Effect.provide(Partners.migrate, database)
       const events = EventStore.layer("partners").pipe(Layer.provide(Layer.succeed(RelaySignal, { wake: Effect.void })))
       const partners = (anywhere: boolean) =>
@@ -565,3 +566,124 @@ test("deliveries and their tries are forgotten after 30 days, unless they are st
       expect(told()).toHaveLength(2)
     })
   ))
+
+describe("commands and senders that meet at the same deliveries wait for each other, and never in a circle:", () => {
+  /** Two processes at once send what is due, while somebody does something else. */
+  const sendWhile = <A, E>(other: Effect.Effect<A, E, Services>) =>
+    Effect.gen(function* () {
+      const mine = yield* take
+      const theirs = yield* on(processes[1], take)
+      const sending = yield* Effect.forkChild(
+        Effect.all([send(mine), on(processes[1], send(theirs))], { concurrency: "unbounded" })
+      )
+      const done = yield* other
+      yield* Fiber.join(sending)
+      return done
+    })
+  const orders = (count: number) => Array.from({ length: count }, (_, nth) => event(`O-${nth}`))
+
+  test("a receiver that is told of much wants to hear nothing more", () =>
+    run(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        for (let round = 0; round < 6; round++) {
+          const { subscriptionId } = (yield* subscribed()).subscription
+          // Something was given up before, which whoever tells it something now ends.
+          yield* sql`update partners.webhook_subscriptions set given_up = 1 where subscription_id = ${subscriptionId}`
+          let asked = 0
+          answers.set(path, () => (++asked % 2 === round % 2 ? 410 : 204))
+          let release = () => {}
+          held.set(path, new Promise((resolve) => (release = resolve)))
+          yield* owe(...orders(24))
+          yield* sendWhile(Effect.sync(() => release()).pipe(Effect.delay("100 millis")))
+          yield* sendDue
+          const ended = yield* statuses(subscriptionId)
+          expect(ended).toHaveLength(24)
+          expect(ended).toContain("FAILED")
+          expect(ended).not.toContain("PENDING")
+        }
+      })
+    ))
+
+  test("what is being sent is asked for once more", () =>
+    run(
+      Effect.gen(function* () {
+        const { subscription } = yield* subscribed()
+        const { subscriptionId } = subscription
+        const known = orders(16)
+        yield* owe(...known)
+        yield* sendDue
+        const { items } = yield* webhooks((hooks) => hooks.listDeliveries({ subscriptionId, limit: 100 })).pipe(
+          as("ADA")
+        )
+        for (let round = 0; round < 8; round++) {
+          yield* webhooks((hooks) => hooks.replay({ subscriptionId, limit: 100 })).pipe(as("ADA"))
+          yield* sendWhile(
+            Effect.all(
+              [
+                webhooks((hooks) => hooks.replay({ subscriptionId, limit: 100 })).pipe(as("ADA")),
+                // They come again, and news with them.
+                owe(...known, ...orders(16)),
+                ...items.map(({ deliveryId }) => webhooks((hooks) => hooks.redeliver(deliveryId)).pipe(as("ADA")))
+              ],
+              { concurrency: "unbounded" }
+            )
+          )
+        }
+        yield* sendDue
+        expect(new Set(yield* statuses(subscriptionId))).toEqual(new Set(["DELIVERED"]))
+      })
+    ))
+
+  test("what is being sent is wanted no more", () =>
+    run(
+      Effect.gen(function* () {
+        for (let round = 0; round < 8; round++) {
+          const { subscriptionId } = (yield* subscribed()).subscription
+          yield* owe(...orders(16))
+          yield* sendWhile(webhooks((hooks) => hooks.unsubscribe(subscriptionId)).pipe(as("ADA")))
+        }
+        expect(yield* take).toEqual([])
+      })
+    ))
+
+  test("what is owed is ended, and is asked for once more", () =>
+    run(
+      Effect.gen(function* () {
+        const sql = yield* SqlClient.SqlClient
+        const store = yield* PartnersStore.make
+        const { subscriptionId } = (yield* subscribed()).subscription
+        yield* owe(...orders(5).toReversed())
+        const owed = yield* store.after(subscriptionId, 0, 5)
+        // Neither by their place in the table nor by an index do they come in the order of their positions.
+        for (const { deliveryId } of owed.slice(0, 2)) {
+          yield* sql`update partners.webhook_deliveries set attempts = 0 where delivery_id = ${deliveryId}`
+        }
+        const other = yield* sql.reserve
+        const waiting = (statements: number) =>
+          Effect.repeat(
+            sql`select from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+            { until: (rows) => rows.length >= statements, schedule: Schedule.spaced("5 millis"), times: 2_000 }
+          )
+        for (const [first, second] of [
+          [store.skipOwed(subscriptionId), store.oweAgain(owed)],
+          [store.oweAgain(owed), store.skipOwed(subscriptionId)]
+        ] as const) {
+          yield* other.execute("begin", [], undefined)
+          yield* other.execute(
+            "select from partners.webhook_deliveries where delivery_id = $1 for update",
+            [owed.at(-1)?.deliveryId],
+            undefined
+          )
+          const one = yield* Effect.forkScoped(first)
+          yield* waiting(1)
+          const two = yield* Effect.forkScoped(second)
+          yield* waiting(2)
+          yield* other.execute("rollback", [], undefined)
+          yield* Fiber.join(one)
+          yield* Fiber.join(two)
+          yield* store.oweAgain(owed)
+        }
+      }).pipe(Effect.scoped)
+    ))
+})

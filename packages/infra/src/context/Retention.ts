@@ -3,12 +3,20 @@ import { SqlClient, type Statement } from "effect/sql"
 import { dayMs } from "@merkato/domain/kernel/Day"
 import { uuidV7 } from "@merkato/domain/kernel/Ids"
 import { keptMs } from "../idempotency/Idempotency.ts"
+import { LockPatience } from "../postgres/Combined.ts"
+import { isLocked } from "../postgres/Database.ts"
 
 /** How long the inbox remembers an event, in days: a day more than the bus keeps it. */
 const inboxKeptDays = 8
 
 /** Rows that one statement deletes: a short transaction each, which vacuum can follow. */
 const batchSize = 10_000
+
+/**
+ * Milliseconds that a statement waits at most for who has one of its rows. Old rows are written anew now and then, several
+ * in the order of their keys, and a deletion goes by age: what it has left comes in a later turn.
+ */
+const longestWaitMs = 200
 
 /** Between two statements, so that they do not take the disk from who waits for an answer. */
 const pause = "50 millis"
@@ -72,6 +80,7 @@ const forget = Effect.fnUntraced(function* (schema: string, passing: Passing) {
   const before = now - (yield* daysOf(passing)) * dayMs
   const [table, column, type] = [sql(`${schema}.${passing.table}`), sql(age.column), sql.literal(age.type)]
   const only = where === undefined ? sql.literal("") : sql`and ${where(sql, new Date(before))}`
+  const lockTimeoutMs = Math.min(longestWaitMs, yield* LockPatience)
   let behind = age.least
   while (true) {
     const [oldest] = yield* sql<{ last: string | null }>`
@@ -81,8 +90,13 @@ const forget = Effect.fnUntraced(function* (schema: string, passing: Passing) {
       ) as oldest`
     const last = oldest?.last ?? undefined
     if (last === undefined) return
-    yield* sql`
+    const deletion = sql`
       delete from ${table} where ${column} > ${behind}::${type} and ${column} <= ${last}::${type} ${only}`
+    yield* sql`select set_config('lock_timeout', ${String(lockTimeoutMs)}, true)`.pipe(
+      Effect.andThen(deletion),
+      sql.withTransaction,
+      Effect.catchIf(isLocked, () => Effect.void)
+    )
     behind = last
     yield* Effect.sleep(pause)
   }

@@ -116,7 +116,12 @@ export class DelayQueue extends Context.Service<
         })
 
         const drop: DelayQueue["Service"]["drop"] = (group) =>
-          Effect.asVoid(sql`delete from ${table} where group_id = ${group}`)
+          // In their order, as in `put`.
+          Effect.asVoid(sql`
+            with dropped as materialized (
+              select key from ${table} where group_id = ${group} order by key for update
+            )
+            delete from ${table} t using dropped where t.group_id = ${group} and t.key = dropped.key`)
 
         return DelayQueue.of({ put, take, holds, again, done, drop })
       })

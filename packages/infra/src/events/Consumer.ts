@@ -40,6 +40,12 @@ export interface Consumer<R> {
     events: ReadonlyArray<Envelope>,
     requests: ReadonlyArray<RequestContextShape>
   ) => Effect.Effect<void, unknown, R>
+  /**
+   * Of `apply`: locks the rows that several events change, in the order of their keys, before the first of them is handled.
+   * Where each is handled by itself, one transaction does it in the order in which they came, and keeps the rows of each
+   * until the last is done: whoever locks such rows in the order of their keys would else wait for it, and it for them.
+   */
+  readonly lock?: (events: ReadonlyArray<Envelope>) => Effect.Effect<void, unknown, R>
 }
 
 export const make = <R>(consumer: Consumer<R>): Consumer<R> => consumer
@@ -62,7 +68,7 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
   Effect.gen(function* () {
     const sql = yield* SqlClient.SqlClient
     const bus = yield* EventBus
-    const { group, topic, eventTypes, mode, handle, handleAll } = consumer
+    const { group, topic, eventTypes, mode, handle, handleAll, lock } = consumer
     const inbox = sql(`${schema}.inbox`)
     const done = Metric.withAttributes(consumed, { group })
 
@@ -72,13 +78,13 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
     const mayWait = keptBy !== undefined && keptBy === (yield* cluster)
     const settings = sql.literal(mayWait ? `, ${unhurried}` : "")
 
-    /** Writes the inbox rows; what comes back is new. */
+    /** Writes the inbox rows, in the order of their keys; what comes back is new. */
     const enter = Effect.fnUntraced(function* (batch: ReadonlyArray<Delivery>) {
       const now = yield* DateTime.nowAsDate
       const rows = yield* sql<{ eventId: string }>`
         insert into ${inbox} (consumer_group, event_id, received_at)
         select ${group}, event_id, ${now} from unnest(${batch.map(({ envelope }) => envelope.eventId)}::text[]) as e (event_id)
-        on conflict do nothing returning event_id as "eventId"${settings}`
+        order by event_id on conflict do nothing returning event_id as "eventId"${settings}`
       return new Set(rows.map((row) => row.eventId))
     })
 
@@ -99,6 +105,11 @@ export const run = <R>(schema: string, consumer: Consumer<R>) =>
     ) =>
       Effect.gen(function* () {
         const left = new Set(fresh)
+        if (lock !== undefined && fresh.size > 1) {
+          const news = batch.filter(({ envelope }) => fresh.has(envelope.eventId))
+          const apart = handleAll === undefined || news.some(isSampled)
+          if (apart) yield* inTheNameOf(news, lock(news.map(({ envelope }) => envelope)))
+        }
         let gathered: Array<Delivery> = []
         const flush = Effect.suspend(() => {
           const events = gathered

@@ -91,7 +91,10 @@ export class EventBus extends Context.Service<
      * what is kept elsewhere.
      */
     readonly cluster?: Effect.Effect<string | undefined>
-    /** Returns when every message is durable. */
+    /**
+     * Returns when every message is durable; within `handle` of a subscription, a side may keep them until the batch is done:
+     * then they are there with its place, and not at all when the batch comes again.
+     */
     readonly publish: (messages: ReadonlyArray<BusMessage>) => Effect.Effect<void, BusUnavailable>
     /**
      * Reads on forever for a group. `handle` gets events of some partitions, in order within each; when it returns, they

@@ -40,11 +40,10 @@ export const layer = Layer.effect(
       sleepers.moved(rows)
     })
 
-    const groups = ConsumerGroups.make(sql, sleepers)
     const fields = sql.literal(columns)
 
-    const publish = Tracing.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
-      if (messages.length === 0) return
+    /** Takes its offsets in the order of the partitions: a transaction does it once, or would keep others in a circle. */
+    const append = Effect.fnUntraced(function* (messages: ReadonlyArray<BusMessage>) {
       const now = yield* DateTime.nowAsDate
       yield* sql`
         with message as (
@@ -70,9 +69,17 @@ export const layer = Layer.effect(
         select topic, partition,
           taken.next_offset - wanted.messages - 1 + row_number() over (partition by topic, partition order by message.line),
           key, event_id, event_type, envelope, trace_parent, nullif(failure, 'null'::jsonb), ${now}
-        from message join wanted using (topic, partition) join taken using (topic, partition)
-      `.pipe(Database.retryLostRace)
+        from message join wanted using (topic, partition) join taken using (topic, partition)`
       sleepers.published(messages)
+    })
+
+    const groups = ConsumerGroups.make(sql, sleepers, append)
+
+    const publish = Tracing.fn("EventBus.publish")(function* (messages: ReadonlyArray<BusMessage>) {
+      if (messages.length === 0) return
+      const withBatch = yield* ConsumerGroups.WithBatch
+      if (withBatch === undefined) yield* Database.retryLostRace(append(messages))
+      else withBatch.push(...messages)
     }, unavailable)
 
     const follow = <R>(options: Following<R>): Effect.Effect<never, never, R> =>
@@ -138,23 +145,34 @@ export const layer = Layer.effect(
 
     const requeue: EventBus["Service"]["requeue"] = Effect.fnUntraced(function* (letters) {
       const now = yield* DateTime.nowAsDate
-      return yield* sql.withTransaction(
-        Effect.gen(function* () {
-          let count = 0
-          for (const { failure, key, envelope, traceParent, ...letter } of letters) {
-            if (failure === undefined) continue
-            const mine = yield* sql`
-              update bus.log set requeued_at = ${now}
-              where topic = ${letter.topic} and partition = ${letter.partition} and "offset" = ${letter.offset}
-                and requeued_at is null
-              returning 1`
-            if (mine.length === 0) continue
-            yield* publish([{ topic: failure.topic, key, envelope, traceParent, failure }])
-            count += 1
-          }
-          return count
-        })
-      )
+      // Locked in their order, and found by their place: by their keys, the planner might rather read the whole log.
+      const taking = sql<{ nth: number }>`
+        with letter as materialized (
+          select nth, l.place from (
+            select * from unnest(
+              ${letters.map(({ topic }) => topic)}::text[], ${letters.map(({ partition }) => partition)}::int[],
+              ${letters.map(({ offset }) => String(offset))}::text[]::bigint[]
+            ) with ordinality as given (topic, partition, "offset", nth) order by topic, partition, "offset"
+          ) as given cross join lateral (
+            select ctid as place from bus.log
+            where topic = given.topic and partition = given.partition and "offset" = given."offset"
+              and failure is not null and requeued_at is null
+            offset 0 for update
+          ) as l
+        ), taken as (
+          update bus.log set requeued_at = ${now} where ctid = any(array(select place from letter))
+        )
+        select min(nth)::int as nth from letter group by place`
+      return yield* Effect.gen(function* () {
+        const mine = new Set((yield* taking).map(({ nth }) => nth))
+        const back = letters.flatMap(({ failure, key, envelope, traceParent }, index) =>
+          failure !== undefined && mine.has(index + 1)
+            ? [{ topic: failure.topic, key, envelope, traceParent, failure }]
+            : []
+        )
+        if (back.length > 0) yield* append(back)
+        return back.length
+      }).pipe(sql.withTransaction, Database.retryLostRace)
     }, unavailable)
 
     const lag: EventBus["Service"]["lag"] = (...of) => unavailable(groups.lag(...of))

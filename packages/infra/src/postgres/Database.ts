@@ -1,5 +1,5 @@
 import { PgClient, PgTypes } from "@effect/sql-pg"
-import { Cause, Effect, Redacted, Result, Schedule } from "effect"
+import { Cause, Effect, Option, Redacted, Result, Schedule } from "effect"
 import { SqlClient, SqlError } from "effect/sql"
 import type { Duplex } from "node:stream"
 import { ServiceUnavailable } from "@merkato/domain/kernel/Problem"
@@ -128,11 +128,19 @@ export const cluster: Effect.Effect<string | undefined, never, SqlClient.SqlClie
   Effect.orElseSucceed(() => undefined)
 )
 
-/** One transaction, run again when it lost against another. */
+/**
+ * One transaction, run again when it lost against another. Within a transaction it is a part of that one, which runs again
+ * as a whole: the part alone would keep what the other one waits for, and lose again.
+ */
 export const transaction = <A, E, R>(
   effect: Effect.Effect<A, E, R>
 ): Effect.Effect<A, E | SqlError.SqlError, R | SqlClient.SqlClient> =>
-  Effect.flatMap(SqlClient.SqlClient, (sql) => retryLostRace(sql.withTransaction(effect)))
+  Effect.gen(function* () {
+    const sql = yield* SqlClient.SqlClient
+    const around = yield* Effect.serviceOption(sql.transactionService)
+    const once = sql.withTransaction(effect)
+    return yield* Option.isSome(around) ? once : retryLostRace(once)
+  })
 
 /**
  * The server is stopping, has crashed, is starting, has no room on its disk, no memory or no connection left, cannot use its
@@ -144,6 +152,10 @@ const unwell = /^(57P0[123]|53[123]00|58030|25006|25P03)$/
 /** Whether somebody else's row has a value that may be there once. */
 export const isUniqueViolation = (error: unknown): error is SqlError.SqlError =>
   SqlError.isSqlError(error) && error.reason._tag === "UniqueViolation"
+
+/** Whether somebody kept a lock for longer than was waited for it. */
+export const isLocked = (error: unknown): error is SqlError.SqlError =>
+  SqlError.isSqlError(error) && error.reason._tag === "LockTimeoutError"
 
 /** Nobody takes the connection, it was lost, or the server is in no state to work. */
 export const isUnreachable = ({ reason }: SqlError.SqlError): boolean => {

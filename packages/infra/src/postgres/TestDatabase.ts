@@ -118,6 +118,14 @@ export const fresh = Effect.gen(function* () {
   return { name, url: Redacted.make(url.href) }
 })
 
+/**
+ * The same, where Postgres never ends a circle of transactions that wait for each other: a statement in one takes too long,
+ * and whoever asked for it hears so instead of being served a second later.
+ */
+export const freshWithLastingDeadlocks = Effect.tap(fresh, ({ name, url }) =>
+  execute(url, `alter database ${name} set deadlock_timeout = '10min'`)
+)
+
 /** Runs a test on one connection to a database of its own. */
 export const run = <A, E>(test: Effect.Effect<A, E, SqlClient.SqlClient>): Promise<A> =>
   Effect.gen(function* () {

@@ -1,7 +1,8 @@
 /** A projection built anew beside the live one, which goes on meanwhile. */
 import { Effect, type Scope } from "effect"
-import { SqlClient, SqlError } from "effect/sql"
+import { SqlClient, type SqlError } from "effect/sql"
 import * as Ids from "@merkato/domain/kernel/Ids"
+import { isLocked } from "../postgres/Database.ts"
 import * as Lease from "./Lease.ts"
 import { keyTexts, keyValues, merging, names, nextOf, registerOf, tableOf, write } from "./PostgresProjection.ts"
 import { columnsOf, type ProjectedEvent, type Projection } from "./Projection.ts"
@@ -53,8 +54,6 @@ const standingAside = Effect.fnUntraced(function* (projection: Projection) {
   yield* sql.unsafe(`set local lock_timeout = ${lockTimeoutMs}`)
   yield* sql.unsafe(`lock table ${tableOf(projection)} in share row exclusive mode`)
 })
-
-const isLocked = (error: unknown) => SqlError.isSqlError(error) && error.reason._tag === "LockTimeoutError"
 
 /** A transaction that wants locks others may have for longer; it lets them pass between its attempts. */
 const patiently = <A, E, R>(effect: Effect.Effect<A, E, R>) =>

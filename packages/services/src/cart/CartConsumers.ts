@@ -10,6 +10,12 @@ import { Carts, type Ordered } from "./Carts.ts"
 const decode = ({ eventType, payload }: Envelope) =>
   eventType === OrderPaid.type ? OrderPaid.decode(payload) : OrderHeld.decode(payload)
 
+/** The cart of what was ordered, if there was one. */
+const cartOf = Effect.fnUntraced(function* (event: Envelope) {
+  const { cartId } = yield* decode(event)
+  return cartId ?? []
+})
+
 /** What was ordered from a cart, in the name of the event at hand; nothing when there was no cart. */
 const orderedBy = Effect.fnUntraced(function* (event: Envelope) {
   const { cartId, items } = yield* decode(event)
@@ -30,5 +36,9 @@ export const emptyOrdered = Consumer.make({
       Effect.provideService(orderedBy(event), RequestContext, request)
     )
     yield* (yield* Carts).takeOrdered(ordered.flat())
+  }),
+  lock: Effect.fnUntraced(function* (events: ReadonlyArray<Envelope>) {
+    const cartIds = yield* Effect.forEach(events, cartOf)
+    yield* (yield* Carts).lock(cartIds.flat())
   })
 })

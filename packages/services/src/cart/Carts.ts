@@ -53,6 +53,8 @@ export class Carts extends Context.Service<
       readonly cartId: Ids.CartId
       readonly guestToken: string
     }): Effect.Effect<Cart, CartNotFound | InvalidGuestToken | ServiceUnavailable>
+    /** Keeps others from changing carts until the caller's transaction ends. */
+    lock(cartIds: ReadonlyArray<Ids.CartId>): Effect.Effect<void, ServiceUnavailable>
     /** Takes out what was ordered, from all the carts or none; what came in since stays. */
     takeOrdered(ordered: ReadonlyArray<Ordered>): Effect.Effect<void, ServiceUnavailable>
   }
@@ -210,6 +212,8 @@ export class Carts extends Context.Service<
         provided
       )
 
+      const lock = (cartIds: ReadonlyArray<Ids.CartId>) => Effect.asVoid(store.lock(cartIds)).pipe(orAway)
+
       const takeOrdered = Tracing.fn("Carts.takeOrdered")(
         function* (ordered: ReadonlyArray<Ordered>) {
           // Orders of the same cart, one after the other.
@@ -239,7 +243,7 @@ export class Carts extends Context.Service<
         provided
       )
 
-      return Carts.of({ takeOrdered, create, get, setItem, removeItem, merge: mergeCart })
+      return Carts.of({ lock, takeOrdered, create, get, setItem, removeItem, merge: mergeCart })
     })
   )
 }

@@ -180,13 +180,16 @@ export class OrderProcess extends Context.Service<
         return order !== undefined && (yield* allowed("order.pay", { ownerId: order.userId }))
       })
 
-      /** Claims the key, marks the order and begins the process, in one transaction. */
+      /**
+       * Claims the key, marks the order and begins the process, in one transaction. The order is locked before the key, as
+       * by moves of processes: the same payment may be ending at this moment.
+       */
       const beginPay = Effect.fnUntraced(function* (keyed: Keyed, request: Pay) {
         const isAllowed = yield* payable(request.orderId)
         return yield* transaction(
           Effect.gen(function* () {
-            if (!(yield* idempotency.claim(keyed, SagaStore.leaseMs))) return undefined
             const order = yield* orders.lock(request.orderId)
+            if (!(yield* idempotency.claim(keyed, SagaStore.leaseMs))) return undefined
             const refusal = refusalOf(request.orderId, order, isAllowed)
             if (order === undefined || refusal !== undefined) {
               const final = refusal ?? new OrderNotFound({ orderId: request.orderId })

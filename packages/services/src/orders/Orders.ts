@@ -112,6 +112,8 @@ export class Orders extends Context.Service<
     history(
       orderId: Ids.OrderId
     ): Effect.Effect<ReadonlyArray<OrderHistoryEntry>, Forbidden | OrderNotFound | ServiceUnavailable>
+    /** Keeps others from changing orders until the caller's transaction ends. */
+    lock(orderIds: ReadonlyArray<Ids.OrderId>): Effect.Effect<void, ServiceUnavailable>
     /** The order's reservation ended by itself: the order ends, or remembers it while a payment is under way. */
     reservationExpired(expired: {
       readonly orderId: Ids.OrderId
@@ -418,7 +420,9 @@ export class Orders extends Context.Service<
         provided
       )
 
-      return Orders.of({ place, cancel, fulfil, release, reject, get, list, history, reservationExpired })
+      const lock = (orderIds: ReadonlyArray<Ids.OrderId>) => orAway(store.lockAll(orderIds))
+
+      return Orders.of({ lock, place, cancel, fulfil, release, reject, get, list, history, reservationExpired })
     })
   )
 }

@@ -166,6 +166,13 @@ export const make = Effect.gen(function* () {
     return (yield* select(sql`o.order_id = ${orderId}`, sql`for update of o`))[0]
   })
 
+  /** Keeps others from changing orders until the transaction ends; locked in the order of their ids, as moves of processes are. */
+  const lockAll = Tracing.fn("OrdersStore.lockAll")(function* (orderIds: ReadonlyArray<string>) {
+    yield* sql`
+      select from (select distinct order_id from unnest(${orderIds}::text[]) as w (order_id) order by order_id) wanted
+      cross join lateral (select from orders.orders where order_id = wanted.order_id offset 0 for update) o`
+  })
+
   /** A user's orders, newest first; everybody's when no user is named. */
   const list = Tracing.fn("OrdersStore.list")(function* (
     userId: string | undefined,
@@ -216,5 +223,5 @@ export const make = Effect.gen(function* () {
     return (yield* Effect.orDie(decodeHistory(rows))).map((entry) => new OrderHistoryEntry(entry))
   })
 
-  return { place, find, lock, list, save, historyOf }
+  return { place, find, lock, lockAll, list, save, historyOf }
 })

@@ -58,7 +58,8 @@ export const make = Effect.gen(function* () {
 
   /**
    * Claims keys and carts, and begins the checkouts; the ids of those that were begun. Not those that have begun before, whose
-   * key is taken, or whose cart is. No two may have the same caller, to whom both belong.
+   * key is taken, or whose cart is. No two may have the same caller, to whom both belong. Claims keys and then carts, each in
+   * their order: two processes that want the same ones would else wait for each other.
    */
   const beginAll = Tracing.fn("ProcessMoves.beginAll")(function* (
     beginnings: ReadonlyArray<Beginning>,
@@ -95,7 +96,7 @@ export const make = Effect.gen(function* () {
         cart, begun_at, updated_at)
       select saga_id, kind, order_id, step, attempt, attempt_id, owner, 1, deadline, request, work, cart, claimed_at,
         claimed_at
-      from given join claimed using (caller, operation, key) order by saga_id
+      from given join claimed using (caller, operation, key) order by cart
       returning saga_id as "sagaId"`
     const begun = new Set(rows.map(({ sagaId }) => sagaId))
     return each(({ sagaId }) => begun.has(sagaId))

@@ -81,7 +81,10 @@ export interface NewSubscription {
   readonly createdAt: Date
 }
 
-/** The SQL of partners. */
+/**
+ * The SQL of partners. A transaction locks lanes (`DelayQueue`) first, then a subscription, then deliveries in the order of
+ * their positions: whoever sends has the lane, and all who ask for deliveries, or end them, meet at the same three.
+ */
 export const make = Effect.gen(function* () {
   const sql = yield* SqlClient.SqlClient
   const subscriptionFields = sql.literal(
@@ -136,7 +139,11 @@ export const make = Effect.gen(function* () {
 
   /** What it is owed is not sent any more. */
   const skipOwed = (subscriptionId: string) => sql`
-    update partners.webhook_deliveries set status = 'SKIPPED' where subscription_id = ${subscriptionId} and status = 'PENDING'`
+    with owed as materialized (
+      select delivery_id from partners.webhook_deliveries where subscription_id = ${subscriptionId} and status = 'PENDING'
+      order by position for update
+    )
+    update partners.webhook_deliveries d set status = 'SKIPPED' from owed where d.delivery_id = owed.delivery_id`
 
   /** Not by their envelopes alone: whom an order's event is about says who else may hear of it. */
   const owe = Tracing.fn("PartnersStore.owe")(function* (events: ReadonlyArray<Envelope>, now: Date) {
@@ -153,6 +160,12 @@ export const make = Effect.gen(function* () {
       ) with ordinality as e (aggregate_id, event_id, event_type, about, body, line)
       join partners.webhook_subscriptions s on s.event_types @> array[e.event_type]
         and (s.hears_all or e.about in ('', s.owner_id))
+      -- What was owed before: a conflict would lock it, and who sends it has the lane that is wanted next. A scalar "exists"
+      -- stays a look-up by key.
+      where not (select exists (
+        select from partners.webhook_deliveries d
+        where d.delivery_id = 'DLV-' || md5(s.subscription_id || ' ' || e.event_id) and d.status <> 'FAILED'
+      ))
       order by e.line, s.subscription_id
       -- Given up, and requeued by somebody from the dead letters.
       on conflict (delivery_id) do update set status = 'PENDING', attempts = 0
@@ -249,8 +262,12 @@ export const make = Effect.gen(function* () {
 
   /** Makes deliveries owed again, from their first try on. */
   const oweAgain = (deliveries: ReadonlyArray<KeptDelivery>) => sql`
-    update partners.webhook_deliveries set status = 'PENDING', attempts = 0, delivered_at = null
-    where delivery_id = any(${deliveries.map(({ deliveryId }) => deliveryId)}::text[])`
+    with asked as materialized (
+      select delivery_id from partners.webhook_deliveries
+      where delivery_id = any(${deliveries.map(({ deliveryId }) => deliveryId)}::text[]) order by position for update
+    )
+    update partners.webhook_deliveries d set status = 'PENDING', attempts = 0, delivered_at = null
+    from asked where d.delivery_id = asked.delivery_id`
 
   return {
     insert,

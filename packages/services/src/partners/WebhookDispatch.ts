@@ -134,7 +134,10 @@ export class WebhookDispatch extends Context.Service<
         yield* store.skipOwed(subscriptionId)
       })
 
-      /** What a try has shown is written down, unless somebody else has taken over meanwhile. */
+      /**
+       * What a try has shown is written down, unless somebody else has taken over meanwhile. The delivery comes last: with
+       * its subscription goes the delivery of everybody else who wants to write that.
+       */
       const settle = (
         taken: Taken,
         owed: PartnersStore.Owed,
@@ -152,12 +155,12 @@ export class WebhookDispatch extends Context.Service<
             Effect.gen(function* () {
               if (!(yield* queue.holds(taken))) return undefined
               if (told) {
-                yield* store.tried(owed.deliveryId, "DELIVERED", tried)
                 yield* store.arrives(taken.group)
+                yield* store.tried(owed.deliveryId, "DELIVERED", tried)
               } else if (last) {
-                yield* store.tried(owed.deliveryId, "FAILED", tried)
                 const reason = tried.error ?? `answered ${tried.responseStatus}`
                 yield* giveUp(owed, taken.group, reason, isGone, at)
+                yield* store.tried(owed.deliveryId, "FAILED", tried)
               } else {
                 const next = new Date(at.getTime() + delayMs(backoff, nth, at.getTime(), retryAfter))
                 yield* store.tried(owed.deliveryId, "PENDING", tried)

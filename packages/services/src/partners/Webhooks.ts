@@ -187,9 +187,9 @@ export class Webhooks extends Context.Service<
           const { subscriptionId } = yield* own(id)
           yield* transaction(
             Effect.gen(function* () {
+              yield* queue.drop(subscriptionId)
               yield* store.remove(subscriptionId)
               yield* store.skipOwed(subscriptionId)
-              yield* queue.drop(subscriptionId)
             })
           )
         },
@@ -252,7 +252,7 @@ export class Webhooks extends Context.Service<
           yield* active(subscription)
           const at = yield* DateTime.nowAsDate
           yield* transaction(
-            Effect.andThen(store.oweAgain([delivery]), queue.put([PartnersStore.laneOf(delivery)], { at, hurry: true }))
+            Effect.andThen(queue.put([PartnersStore.laneOf(delivery)], { at, hurry: true }), store.oweAgain([delivery]))
           )
           yield* alarms.set([subscription.subscriptionId], at)
           return new Delivery({ ...deliveryOf(delivery), status: "PENDING", attempts: 0, deliveredAt: null })
@@ -278,8 +278,8 @@ export class Webhooks extends Context.Service<
             Effect.gen(function* () {
               const found = yield* store.after(subscriptionId, last?.position ?? 0, limit + 1)
               const again = found.slice(0, limit)
-              yield* store.oweAgain(again)
               yield* queue.put(again.map(PartnersStore.laneOf), { at, hurry: true })
+              yield* store.oweAgain(again)
               return {
                 queued: again.length,
                 nextAfter: found.length > limit ? (again.at(-1)?.deliveryId ?? null) : null

@@ -1,9 +1,9 @@
 /** How far each consumer group is in each partition (`bus.consumer_groups`), and reading on from there. */
-import { Duration, Effect } from "effect"
-import type { SqlClient } from "effect/sql"
+import { Context, Duration, Effect } from "effect"
+import type { SqlClient, SqlError } from "effect/sql"
 import * as Database from "../../postgres/Database.ts"
 import { isFor } from "../DeadLetters.ts"
-import { type Subscription, turnForever } from "../EventBus.ts"
+import { type BusMessage, type Subscription, turnForever } from "../EventBus.ts"
 import { columns, type LogRow, toLetter } from "./LogRow.ts"
 import { partitionCount } from "./Partition.ts"
 import type { Sleepers } from "./Sleepers.ts"
@@ -14,7 +14,16 @@ const gatherFor = Duration.millis(100)
 /** Events of a partition that a group passes over at a time. */
 const lookAhead = 1_000
 
-export const make = (sql: SqlClient.SqlClient, sleepers: Sleepers) => {
+/** Where that gathers which is published while a batch is handled: it is there when the batch is done, and with its commit. */
+export const WithBatch = Context.Reference<Array<BusMessage> | undefined>("merkato/infra/PublishedWithBatch", {
+  defaultValue: () => undefined
+})
+
+export const make = (
+  sql: SqlClient.SqlClient,
+  sleepers: Sleepers,
+  append: (messages: ReadonlyArray<BusMessage>) => Effect.Effect<void, SqlError.SqlError>
+) => {
   const fields = sql.literal(columns)
   const unhurried = sql.literal(Database.unhurried)
 
@@ -51,7 +60,9 @@ export const make = (sql: SqlClient.SqlClient, sleepers: Sleepers) => {
           order by topic, partition, "offset"`
         const rows = found.filter((row) => row.offset !== null)
         const events = rows.map(({ more: _, ...row }) => toLetter(row)).filter(isFor(consumerGroup))
-        if (events.length > 0) yield* handle(events)
+        const published: Array<BusMessage> = []
+        if (events.length > 0) yield* Effect.provideService(handle(events), WithBatch, published)
+        if (published.length > 0) yield* append(published)
         return found.some(({ more }) => more)
       })
     )
@@ -107,7 +118,7 @@ export const make = (sql: SqlClient.SqlClient, sleepers: Sleepers) => {
         insert into bus.consumer_groups (consumer_group, topic, partition, next_offset)
         select ${consumerGroup}, topic, partition, 0
         from unnest(${fresh.map((row) => row.topic)}::text[], ${fresh.map((row) => row.partition)}::int[]) as p (topic, partition)
-        on conflict do nothing`
+        order by topic, partition on conflict do nothing`
     })
     return Effect.scoped(
       Effect.gen(function* () {
