@@ -210,6 +210,28 @@ describe("a partner", () => {
     ])
   })
 
+  test("lies with the dead letters also where the first try to put it there comes to nothing", async () => {
+    const hal = await shop().as("HAL")
+    const productId = await shop().product({}, 10)
+    await shop().rows("create sequence bus.tries")
+    await shop().rows(`
+      create function bus.stumble() returns trigger language plpgsql as $$
+        begin if nextval('bus.tries') = 1 then raise exception 'not this time'; end if; return new; end $$`)
+    await shop().rows(`
+      create trigger stumble before insert on bus.log for each row when (new.topic = 'order.events.dlq')
+        execute function bus.stumble()`)
+    answers.set("/hal", 410)
+    await subscribe(hal, "/hal", [created])
+    const orderId = await buy(hal, productId)
+    const letters = () =>
+      shop().rows(`select from bus.log where topic = 'order.events.dlq' and envelope ->> 'partitionKey' = '${orderId}'`)
+    await until(letters, (all) => all.length > 0)
+    expect(await letters()).toHaveLength(1)
+    expect(await shop().rows("select last_value::int from bus.tries")).toEqual([{ last_value: 2 }])
+    await shop().rows("drop function bus.stumble cascade")
+    await shop().rows("drop sequence bus.tries")
+  })
+
   test("who answers 410 is left alone, until they say otherwise and have it replayed", async () => {
     const gus = await shop().as("GUS")
     const productId = await shop().product({}, 10)

@@ -34,13 +34,14 @@ const topicOf = (eventType: string) => publicEvents.find(({ type }) => type === 
 
 /**
  * What was given up lies with the dead letters, under the name of who could not take it: requeued from there, it is sent
- * again.
+ * again. Without an inbox: a bus may keep the letter until the batch is done, and a row that says "done" would be there
+ * before. So the letter may lie there twice, and is sent again once all the same.
  */
 export const deadLetters = Consumer.make({
   group: "partners.dead-letters",
   topic: "partner.events",
   eventTypes: [WebhookDeliveryFailed.type],
-  mode: "react",
+  mode: "conditional",
   handle: Effect.fnUntraced(function* (event: Envelope) {
     const { deliveryId, eventType, attempts, reason, subscriptionId } = yield* WebhookDeliveryFailed.decode(
       event.payload
