@@ -409,6 +409,34 @@ if (kafka !== undefined && toKafka !== undefined) {
       })
     ))
 
+  test("a follower begins when its topic is there: of one that the broker does not know it would hear nothing for good", () =>
+    run(
+      Effect.gen(function* () {
+        const bus = yield* start
+        const topic = unique("topic")
+        yield* bus.publish([message(topic, "KEY", 1)])
+        const admin = new Admin({ clientId: "foreign", bootstrapBrokers: [kafka.brokers] })
+        yield* Effect.addFinalizer(() => Effect.promise(() => admin.close()))
+        // The bus has seen it, and does not make it again.
+        yield* Effect.promise(() => admin.deleteTopics({ topics: [topic] }))
+        yield* eventually(
+          Effect.promise(() => admin.listTopics()),
+          (all) => !all.includes(topic)
+        )
+        const following = yield* Effect.forkScoped(followed(bus, topic))
+        yield* Effect.sleep("1 second")
+        expect(following.pollUnsafe()).toBeUndefined()
+        yield* Effect.promise(() => admin.createTopics({ topics: [topic], partitions: 4, replicas: 1 }))
+        const heard = yield* Fiber.join(following)
+        yield* bus.publish([message(topic, "KEY", 2)]).pipe(Effect.retry(Schedule.spaced("200 millis")))
+        yield* eventually(
+          Effect.sync(() => heard.length),
+          (count) => count > 0
+        )
+        expect([...new Set(heard)]).toEqual([2])
+      })
+    ))
+
   test(
     "a broker that is killed is waited for: what was published meanwhile comes, to groups and to followers",
     () =>

@@ -21,7 +21,7 @@ import * as Requeues from "./kafka/Requeues.ts"
 import * as Sender from "./kafka/Sender.ts"
 import * as Subscriber from "./kafka/Subscriber.ts"
 import * as Topics from "./kafka/Topics.ts"
-import { type KafkaFailure, make as makeWire, placeName } from "./kafka/Wire.ts"
+import { type KafkaFailure, make as makeWire, needed, placeName, topicsOf } from "./kafka/Wire.ts"
 
 const unavailable = <A, R>(effect: Effect.Effect<A, KafkaFailure, R>) =>
   Effect.mapError(effect, ({ cause }) => new BusUnavailable({ cause }))
@@ -64,6 +64,7 @@ export const layer = ({ brokers, topics: wantedTopics }: Options) =>
             const reader = yield* newWire(10_000)
             const positions = new Map(
               yield* Effect.andThen(topics.ensure(wanted), reader.ends(wanted)).pipe(
+                Effect.tap((ends) => needed(wanted, topicsOf(ends))),
                 Effect.tapError((failure) => Effect.logWarning("A follower of the bus waits for it", failure)),
                 Effect.retry(patient),
                 Effect.orDie

@@ -11,7 +11,7 @@ import {
   offsetFetchV8,
   syncGroupV5
 } from "@platformatic/kafka"
-import { ask, byTopic, KafkaFailure, type Place, placeName, type Positions, type Wire } from "./Wire.ts"
+import { ask, byTopic, type KafkaFailure, needed, type Place, placeName, type Positions, type Wire } from "./Wire.ts"
 
 /** Milliseconds after which a member that is not heard of is given up on. */
 const sessionMs = 10_000
@@ -90,9 +90,11 @@ export const make = (wire: Wire, group: string, topics: ReadonlyArray<string>) =
     }))
     const wanted = [...new Set(members.flatMap(({ topics }) => topics))]
     const all = members.length === 0 ? [] : yield* wire.partitions(wanted)
-    const missing = wanted.filter((topic) => !all.some((place) => place.topic === topic))
-    // Dealt out without them, nobody would read them until the next change of the group.
-    if (missing.length > 0) return yield* new KafkaFailure({ cause: `not there yet: ${missing.join(", ")}` })
+    // Dealt out without one of them, nobody would read it until the next change of the group.
+    yield* needed(
+      wanted,
+      all.map(({ topic }) => topic)
+    )
     const assignments = [...deal(members, all)].map(([member, places]) => ({
       memberId: member,
       assignment: encodeConsumerProtocolAssignment({

@@ -6,7 +6,7 @@ import type { EventSchemasShape, Verdict } from "../EventSchemas.ts"
 import * as Group from "./Group.ts"
 import { malformedType } from "./Message.ts"
 import * as Reading from "./Reading.ts"
-import { type Fetched, type KafkaFailure, type Place, placeName, type Wire } from "./Wire.ts"
+import { type Fetched, type KafkaFailure, needed, type Place, placeName, topicsOf, type Wire } from "./Wire.ts"
 
 /** How long a consumer that has just worked lets events gather: under load, a few bigger batches instead of many small ones. */
 const gatherFor = Duration.millis(100)
@@ -70,10 +70,9 @@ export const make = (bus: Bus) => {
   /** Where a group goes on: where it has been, or where its partitions begin now. */
   const startsOf = Effect.fnUntraced(function* (consumerGroup: string, places: ReadonlyArray<Place>) {
     const topics = [...new Set(places.map(({ topic }) => topic))]
-    const [been, starts] = yield* Effect.all([
-      Group.committed(bus.wire, consumerGroup, topics),
-      bus.wire.starts(topics)
-    ])
+    const starts = yield* bus.wire.starts(topics)
+    yield* needed(topics, topicsOf(starts))
+    const been = yield* Group.committed(bus.wire, consumerGroup, topics)
     return new Map(
       places.map((place) => {
         const [name, start] = [placeName(place), starts.get(placeName(place)) ?? 0]

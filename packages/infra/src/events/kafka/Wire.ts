@@ -48,6 +48,18 @@ export const topicsOf = (positions: Positions): ReadonlyArray<string> => [
   ...new Set([...positions.keys()].map((name) => name.slice(0, name.lastIndexOf("/"))))
 ]
 
+/**
+ * Fails where one of these topics is not among those that a broker told of. It hears of one that was just made a moment later
+ * than who made it, and of all of them after its own start: who took that for the truth would read nothing for good.
+ */
+export const needed = (topics: ReadonlyArray<string>, told: Iterable<string>): Effect.Effect<void, KafkaFailure> => {
+  const there = new Set(told)
+  const missing = topics.filter((topic) => !there.has(topic))
+  return missing.length === 0
+    ? Effect.void
+    : Effect.fail(new KafkaFailure({ cause: `not there yet: ${missing.join(", ")}` }))
+}
+
 /** The partitions of each topic together, as requests want them. */
 export const byTopic = <A extends Place, B>(places: ReadonlyArray<A>, partitionOf: (place: A) => B) =>
   [...Map.groupBy(places, ({ topic }) => topic)].map(([name, ofTopic]) => ({
@@ -210,7 +222,14 @@ export const make = Effect.fnUntraced(function* (options: {
   }, patiently)
 
   const fetch = Effect.fnUntraced(function* (positions: Positions, waitMs: number) {
-    const places = (yield* placesOf(topicsOf(positions))).filter((place) => positions.has(placeName(place)))
+    const wanted = topicsOf(positions)
+    const all = yield* placesOf(wanted)
+    // Without a place there is nothing to wait for, and who reads on would ask again and again.
+    yield* needed(
+      wanted,
+      all.map(({ topic }) => topic)
+    )
+    const places = all.filter((place) => positions.has(placeName(place)))
     const several = new Set(places.map(({ leader }) => leader)).size > 1
     const answers = yield* askLeaders(places, (connection, ofBroker) =>
       Effect.map(
