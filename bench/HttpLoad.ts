@@ -1,6 +1,8 @@
 // An HTTP/1.1 load generator on bare sockets: as little work per request as can be, so that the figures are the server's and
 // not the client's. Closed loop (each client begins its next operation when it has the answer), or at a given rate. Keep-alive, one request at a time per connection, bodies by Content-Length.
 
+import * as Latencies from "./Latencies.ts"
+
 export interface Sent {
   readonly method: "GET" | "POST" | "PUT"
   readonly path: string
@@ -24,16 +26,9 @@ export interface Load {
   readonly next: (client: number, nth: number, step: number, before: string) => Sent
 }
 
-export interface Result {
-  /** Operations whose every step was answered below 400. */
-  readonly operations: number
-  readonly perSecond: number
+/** Of the operations whose every step was answered below 400. */
+export interface Result extends Latencies.Latencies {
   readonly byStatus: ReadonlyMap<number, number>
-  /** Milliseconds of a whole operation. */
-  readonly p50: number
-  readonly p95: number
-  readonly p99: number
-  readonly max: number
 }
 
 const headersEnd = Buffer.from("\r\n\r\n")
@@ -116,15 +111,5 @@ export const run = async ({ host, port, clients, seconds, perSecond, steps = 1, 
 
   await Promise.all(Array.from({ length: clients }, (_, id) => client(id)))
   const elapsed = (performance.now() - begun) / 1_000
-  latencies.sort((a, b) => a - b)
-  const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0
-  return {
-    operations: latencies.length,
-    perSecond: latencies.length / elapsed,
-    byStatus,
-    p50: at(0.5),
-    p95: at(0.95),
-    p99: at(0.99),
-    max: at(1)
-  }
+  return { ...Latencies.of(latencies, elapsed), byStatus }
 }

@@ -1,3 +1,4 @@
+import type { Latencies } from "./Latencies.ts"
 import type { Turn, Workload } from "./Workload.ts"
 
 export const median = (figures: ReadonlyArray<number>): number => {
@@ -50,12 +51,16 @@ export const report = ({ workload, ours, twin }: Rounds, statements: number): st
   ].join("\n")
 }
 
-/** How long operations took at a given rate. */
-export const pacedLine = (name: string, turn: Turn): string => {
+const latencies = (name: string, { perSecond, operations, p50, p95, p99, max }: Latencies) =>
+  `  ${name.padEnd(12)}${perSecond.toFixed(0)} /s, ${operations} operations   p50 ${p50.toFixed(1)} ms   p95 ${p95.toFixed(1)} ms   p99 ${p99.toFixed(1)} ms   longest ${max.toFixed(0)} ms`
+
+/** How long operations took at a given rate, and those of the twin at the same. */
+export const paced = (name: string, turn: Turn, twin: Latencies | undefined): string => {
   const errors = [...turn.byStatus].filter(([status]) => status >= 400).map(([status, count]) => `${status}: ${count}`)
   const taken = (part: "shop" | "postgres") => turn.memory.map((memory) => memory[part].toFixed(0)).join(", ")
   const memory = `MiB: shop ${taken("shop")}; Postgres ${taken("postgres")}`
-  return `  ${name.padEnd(12)}${turn.perSecond.toFixed(0)} /s, ${turn.operations} operations   p50 ${turn.p50.toFixed(1)} ms   p95 ${turn.p95.toFixed(1)} ms   p99 ${turn.p99.toFixed(1)} ms   longest ${turn.max.toFixed(0)} ms   ${memory}${errors.length === 0 ? "" : `   errors ${errors.join(", ")}`}`
+  const ours = `${latencies(name, turn)}   ${memory}${errors.length === 0 ? "" : `   errors ${errors.join(", ")}`}`
+  return twin === undefined ? ours : `${ours}\n${latencies("  its twin", twin)}`
 }
 
 /** What became of a workload's figures: how many times what they were in the same round of the other shop. */

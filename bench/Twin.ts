@@ -1,5 +1,7 @@
-import { existsSync, readdirSync } from "node:fs"
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs"
+import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Latencies from "./Latencies.ts"
 
 /** pgbench on the PATH or where Debian puts it; undefined when it is not installed. */
 export const findPgbench = (): string | undefined => {
@@ -12,8 +14,20 @@ export const findPgbench = (): string | undefined => {
     .find((path) => existsSync(path))
 }
 
-/** Transactions a second of a pgbench script, prepared, with so many clients. */
-export const pgbench = async (binary: string, url: URL, script: string, clients: number, seconds: number) => {
+export interface Script {
+  /** The program. */
+  readonly binary: string
+  readonly database: URL
+  readonly script: string
+  readonly clients: number
+}
+
+const run = async (
+  { binary, database, script, clients }: Script,
+  seconds: number,
+  more: ReadonlyArray<string> = [],
+  folder?: string
+) => {
   const child = Bun.spawn(
     [
       binary,
@@ -28,19 +42,46 @@ export const pgbench = async (binary: string, url: URL, script: string, clients:
       String(seconds),
       "-f",
       script,
+      ...more,
       "-h",
       // As the shop does: over the Unix socket, where there is one.
-      url.searchParams.get("host") ?? url.hostname,
+      database.searchParams.get("host") ?? database.hostname,
       "-p",
-      url.port,
+      database.port,
       "-U",
-      decodeURIComponent(url.username),
-      url.pathname.slice(1)
+      decodeURIComponent(database.username),
+      database.pathname.slice(1)
     ],
-    { env: { ...process.env, PGPASSWORD: decodeURIComponent(url.password) }, stdout: "pipe", stderr: "pipe" }
+    {
+      env: { ...process.env, PGPASSWORD: decodeURIComponent(database.password) },
+      ...(folder === undefined ? {} : { cwd: folder }),
+      stdout: "pipe",
+      stderr: "pipe"
+    }
   )
   const [output, errors] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()])
   const tps = /tps = ([\d.]+)/.exec(output)?.[1]
   if (tps === undefined) throw new Error(`pgbench failed: ${errors || output}`)
   return Number(tps)
+}
+
+/** Transactions a second of a pgbench script, prepared, with so many clients. */
+export const pgbench = (script: Script, seconds: number): Promise<number> => run(script, seconds)
+
+/** How long the same transactions take at so many a second, each counted from when it was due. */
+export const pgbenchPaced = async (
+  script: Script,
+  seconds: number,
+  perSecond: number
+): Promise<Latencies.Latencies> => {
+  const folder = mkdtempSync(join(tmpdir(), "merkato-bench-twin-"))
+  try {
+    await run(script, seconds, ["--rate", String(perSecond), "--log"], folder)
+    // A line per transaction: client, number, microseconds, ...; each of its threads has a file.
+    const logs = await Promise.all(readdirSync(folder).map((name) => Bun.file(join(folder, name)).text()))
+    const taken = logs.flatMap((log) => log.trimEnd().split("\n")).map((line) => Number(line.split(" ")[2]) / 1_000)
+    return Latencies.of(taken, seconds)
+  } finally {
+    rmSync(folder, { recursive: true, force: true })
+  }
 }

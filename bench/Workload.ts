@@ -1,5 +1,6 @@
 import { Effect } from "effect"
 import * as HttpLoad from "./HttpLoad.ts"
+import type * as Latencies from "./Latencies.ts"
 import type { Stage, Statement, Used } from "./Stage.ts"
 
 /** What one turn of a workload showed. */
@@ -31,6 +32,8 @@ export interface Workload {
   readonly paced?: (seconds: number, perSecond: number) => Effect.Effect<Turn>
   /** The twin's operations a second. */
   readonly theirs: (seconds: number) => Effect.Effect<number>
+  /** How long the twin's take at so many a second, where it does the same: what the database and its disk allow. */
+  readonly theirsPaced?: (seconds: number, perSecond: number) => Effect.Effect<Latencies.Latencies>
   /** Looks whether what was promised was kept; a sentence about it. */
   readonly check?: Effect.Effect<string>
 }

@@ -5,7 +5,7 @@ import { mkdirSync } from "node:fs"
 import { Effect, Schema } from "effect"
 import * as Program from "./Program.ts"
 import * as Options from "../scripts/Options.ts"
-import { comparison, median, pacedLine, type Rounds, report } from "./Report.ts"
+import { comparison, median, paced, type Rounds, report } from "./Report.ts"
 import * as Stage from "./Stage.ts"
 import { findPgbench } from "./Twin.ts"
 import type { Turn, Workload } from "./Workload.ts"
@@ -20,8 +20,8 @@ Measures the shop beside pgbench and a bare Bun.serve. Wants an otherwise idle m
   --rounds      how often each is run, in turns with its twin
   --seconds     how long each turn takes
   --warm        seconds of each workload before it is measured: the shop is compiled while it runs
-  --half        afterwards each of orders and checkouts at half of the rate it reached, for four times as long
-  --soak        afterwards each of them at 80 % of it, for so many minutes
+  --half        afterwards each of orders and checkouts at half of the rate it reached, for four times as long; orders beside pgbench at the same
+  --soak        afterwards each of them at 80 % of it, for so many minutes (twice that, with pgbench)
   --history     beside it, in turns, a shop with so many orders behind it (200000 unless told), and what becomes of each figure
   --history-in  a folder that keeps this shop; the next run with the same number of orders finds it there
   --statements  how many of the statements are listed that took longest, with their calls per operation; 0 unless told
@@ -132,11 +132,15 @@ const tell = Effect.fnUntraced(function* ({
   console.log(`\nmedian (lowest–highest) of ${rounds} rounds of ${seconds} s`)
   for (const result of results) {
     console.log(report(result, statements))
-    const { check, paced } = result.workload
-    if (paced !== undefined) {
+    const { check, paced: ours, theirsPaced: theirs } = result.workload
+    if (ours !== undefined) {
       const highest = median(result.ours.map(({ perSecond }) => perSecond))
-      if (options.half) console.log(pacedLine("half", yield* paced(4 * seconds, highest / 2)))
-      if (soak > 0) console.log(pacedLine("at 80 %", yield* paced(60 * soak, highest * 0.8)))
+      const turn = Effect.fnUntraced(function* (name: string, seconds: number, rate: number) {
+        const twin = theirs === undefined ? undefined : yield* theirs(seconds, rate)
+        console.log(paced(name, yield* ours(seconds, rate), twin))
+      })
+      if (options.half) yield* turn("half", 4 * seconds, highest / 2)
+      if (soak > 0) yield* turn("at 80 %", 60 * soak, highest * 0.8)
     }
     if (check !== undefined) console.log(`  check       ${yield* check}`)
   }

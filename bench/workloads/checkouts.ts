@@ -72,7 +72,8 @@ export const checkouts = (stage: Stage, binary: string, clients: number): Worklo
   twin: `pgbench -M prepared, place-order.sql, ${clients} clients`,
   ours: whole(stage, clients),
   paced: whole(stage, clients),
-  theirs: (seconds) => Effect.promise(() => pgbench(binary, stage.database("twin"), script, clients, seconds))
+  theirs: (seconds) =>
+    Effect.promise(() => pgbench({ binary, database: stage.database("twin"), script, clients }, seconds))
 })
 
 /** The same without the policies that guard it, beside the same with them: what they cost. */

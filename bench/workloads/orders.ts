@@ -2,7 +2,7 @@ import { join } from "node:path"
 import { Effect } from "effect"
 import { SqlClient } from "effect/sql"
 import type { Stage } from "../Stage.ts"
-import { pgbench } from "../Twin.ts"
+import { pgbench, pgbenchPaced } from "../Twin.ts"
 import { load, type Workload } from "../Workload.ts"
 
 const script = (name: string) => join(import.meta.dir, "../sql", name)
@@ -35,6 +35,7 @@ export const orders = (stage: Stage, binary: string, clients: number, wanted?: n
   const half = stage.productIds.length / 2
   const pick = (from: number) => line(stage.productIds[from + Math.floor(Math.random() * half)])
   const place = placing(stage, clients, () => `${pick(0)},${pick(half)}`)
+  const twin = { binary, database: stage.database("twin"), script: script("place-order.sql"), clients }
   return {
     name: `orders-${clients}`,
     title: `POST /orders, 2 lines, ${clients} clients`,
@@ -42,22 +43,22 @@ export const orders = (stage: Stage, binary: string, clients: number, wanted?: n
     ...(wanted === undefined ? {} : { wanted }),
     ours: place,
     paced: place,
-    theirs: (seconds) =>
-      Effect.promise(() => pgbench(binary, stage.database("twin"), script("place-order.sql"), clients, seconds))
+    theirs: (seconds) => Effect.promise(() => pgbench(twin, seconds)),
+    theirsPaced: (seconds, perSecond) => Effect.promise(() => pgbenchPaced(twin, seconds, perSecond))
   }
 }
 
 /** Everybody wants the same product. */
 export const hot = (stage: Stage, binary: string, clients: number): Workload => {
   const [productId] = stage.productIds
+  const twin = { binary, database: stage.database("twin"), script: script("place-order-hot.sql"), clients }
   return {
     name: "hot",
     title: `POST /orders, one hot product, ${clients} clients`,
     twin: `pgbench -M prepared, place-order-hot.sql, ${clients} clients`,
     wanted: 4,
     ours: placing(stage, clients, () => line(productId)),
-    theirs: (seconds) =>
-      Effect.promise(() => pgbench(binary, stage.database("twin"), script("place-order-hot.sql"), clients, seconds)),
+    theirs: (seconds) => Effect.promise(() => pgbench(twin, seconds)),
     check: Effect.gen(function* () {
       const sql = yield* SqlClient.SqlClient
       const [sums] = yield* sql<{ reserved: string; held: string; ordered: string }>`
