@@ -261,7 +261,8 @@ describe.skipIf(!areThere)("a shop over bad links", () => {
           )
         }
         await link("CLICKHOUSE_URL").mend()
-        await until(behind, (events) => events === 0)
+        // What was asked in silence is given up on after ten seconds, and then perhaps asked over a connection as dead as that.
+        await until(behind, (events) => events === 0, 90_000)
       }
       await until(
         () => shop().lagOf(group),

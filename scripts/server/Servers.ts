@@ -117,12 +117,14 @@ const portsFor = async (where: Where, server: Server, free: boolean): Promise<Po
   return ports
 }
 
-/** Milliseconds that a port is waited for: a server that has just died may hold it for a moment. */
-const portFreeWithinMs = 2_000
+/** Milliseconds that ports are waited for: a server that was killed holds its own until the last of its memory is given back. */
+const portsFreeWithinMs = 10_000
 
 const refuseOccupied = async (server: Server, ports: Ports) => {
-  const until = Date.now() + portFreeWithinMs
+  const until = Date.now() + portsFreeWithinMs
   for (const [name, port] of Object.entries(ports)) {
+    if (!(await isTaken(port))) continue
+    say(server, `waits for port ${port} (${name}) …`)
     while ((await isTaken(port)) && Date.now() < until) await Bun.sleep(50)
     if (await isTaken(port)) {
       throw new Refused(
