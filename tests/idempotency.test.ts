@@ -638,20 +638,23 @@ describe("a connection that is cut", () => {
           }
         })()
         const orders = new Set<string>()
+        let placed = 0
         await Promise.all(
           shoppers.map(async (shopper) => {
-            for (const nth of many(12)) {
+            // A quick shop has done these before enough was cut, and goes on.
+            for (let nth = 1; nth <= 12 || (broken <= 10 && nth <= 100); nth++) {
               const answer = await shopper.persist(() => place(shopper, `order-${nth}`, order(productId)))
               expect([answer.status, answer.body["status"]]).toEqual([201, "PENDING"])
               orders.add(text(answer, "orderId"))
+              placed++
             }
           })
         )
         over = true
         await breaking
         expect(broken).toBeGreaterThan(10)
-        expect(orders.size).toBe(8 * 12)
-        expect(await levels(await shop.as("NOBODY"), productId)).toMatchObject({ onHand: 1_000, reserved: 8 * 12 })
+        expect(orders.size).toBe(placed)
+        expect(await levels(await shop.as("NOBODY"), productId)).toMatchObject({ onHand: 1_000, reserved: placed })
         await shop.sql(booksBalance)
       }),
     180_000
