@@ -64,7 +64,7 @@ const program = Effect.gen(function* () {
     }),
     (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
   )
-  const port = yield* Effect.promise(freePort)
+  const port = yield* Effect.promise(() => freePort())
   const url = `http://127.0.0.1:${port}`
   const shop = yield* Effect.acquireRelease(
     Effect.sync(() =>

@@ -51,7 +51,7 @@ const shop = heldOpen(
     const folder = yield* Effect.acquireRelease(Effect.sync(temporaryFolder), ({ remove }) => Effect.sync(remove))
     // A process that is back is asked again at once.
     writeFileSync(join(folder.path, "policies.json"), JSON.stringify({ "stock.reserve": { breaker: { openMs: 250 } } }))
-    const port = yield* Effect.promise(freePort)
+    const port = yield* Effect.promise(() => freePort())
     const address = `127.0.0.1:${port}`
     const three = yield* Effect.acquireRelease(
       Effect.promise(() =>

@@ -174,7 +174,7 @@ describe("a shop that cannot start says why, in a sentence", () => {
     () =>
       Effect.gen(function* () {
         const database = yield* TestDatabase.fresh
-        const free = yield* Effect.promise(freePort)
+        const free = yield* Effect.promise(() => freePort())
         const real = new URL(Redacted.value(database.url))
         const change = (what: (url: URL) => void) => {
           const url = new URL(real)

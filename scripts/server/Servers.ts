@@ -108,12 +108,12 @@ const isTaken = (port: number) =>
   })
 
 /** The ports a server had here before; else free ones, or its own. */
-const portsFor = async (where: Where, server: Server, free: boolean): Promise<Ports> => {
+const portsFor = async (where: Where, server: Server, options: UpOptions): Promise<Ports> => {
   const before = read<Ports>(portsIn(where, server))
   if (before !== undefined) return before
-  if (!free) return server.ports
+  if (!options.freePorts) return server.ports
   const ports: Record<string, number> = {}
-  for (const name of Object.keys(server.ports)) ports[name] = await freePort()
+  for (const name of Object.keys(server.ports)) ports[name] = await freePort(options.owner)
   return ports
 }
 
@@ -172,7 +172,7 @@ const bringUp = async (
       `${server.name} ${here.version} runs here (process ${here.pid}) but does not answer: take it down first.`
     )
   }
-  const ports = await portsFor(where, server, options.freePorts)
+  const ports = await portsFor(where, server, options)
   const place = placeOf(where, server, ports, needed)
   await refuseOccupied(server, ports)
   await installing(where, server, place)

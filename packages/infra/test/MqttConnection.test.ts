@@ -174,7 +174,7 @@ const named = (url: string) =>
 test("a broker that is named and does not take us is told of in a sentence, without the secret", () =>
   run(
     Effect.gen(function* () {
-      const port = yield* Effect.promise(freePort)
+      const port = yield* Effect.promise(() => freePort())
       const nobody = yield* Effect.flip(named(`mqtt://shop:geheim@127.0.0.1:${port}`))
       expect(nobody.message).toMatch(new RegExp(`^MQTT_URL cannot be used: 127\\.0\\.0\\.1:${port}: [^\\n]+$`))
       expect(nobody.message).not.toContain("geheim")

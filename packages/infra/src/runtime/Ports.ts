@@ -1,5 +1,8 @@
 import { Effect } from "effect"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 
 /** Whether nobody listens at a TCP port of this address, at this moment. */
 export const isFree = (port: number, host: string) =>
@@ -10,13 +13,44 @@ export const isFree = (port: number, host: string) =>
     return Effect.sync(() => server.close())
   })
 
+const given = join(tmpdir(), "merkato-ports")
+
+const isAlive = (pid: number): boolean => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+/**
+ * Notes that a port is a process's, and tells whether it could: between being found free and being listened at it looks free
+ * to everybody, and so it does while who listens there is dead and about to be started again.
+ */
+const take = (port: number, owner: number): boolean => {
+  const note = join(given, String(port))
+  try {
+    mkdirSync(given, { recursive: true })
+    writeFileSync(note, String(owner), { flag: "wx" })
+  } catch {
+    try {
+      if (isAlive(Number(readFileSync(note, "utf8")))) return false
+      writeFileSync(note, String(owner))
+    } catch {
+      // Nothing can be noted there: then there is only whether somebody listens.
+    }
+  }
+  return true
+}
+
 /**
  * A port of 127.0.0.1 that was free a moment ago, and stays so for whoever starts there again later: below those that systems
- * give to outgoing connections (32768 and up on Linux, 49152 elsewhere).
+ * give to outgoing connections (32768 and up on Linux, 49152 elsewhere), and given to nobody else who asks here while its
+ * owner runs (a process id; who asks, unless told).
  */
-export const freePort = async (): Promise<number> => {
+export const freePort = async (owner = process.pid): Promise<number> => {
   for (;;) {
     const port = 20_000 + Math.floor(Math.random() * 12_000)
-    if (await Effect.runPromise(isFree(port, "127.0.0.1"))) return port
+    if ((await Effect.runPromise(isFree(port, "127.0.0.1"))) && take(port, owner)) return port
   }
 }
