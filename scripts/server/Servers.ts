@@ -123,13 +123,14 @@ const portsFreeWithinMs = 10_000
 const refuseOccupied = async (server: Server, ports: Ports) => {
   const until = Date.now() + portsFreeWithinMs
   for (const [name, port] of Object.entries(ports)) {
-    if (!(await isTaken(port))) continue
-    say(server, `waits for port ${port} (${name}) …`)
-    while ((await isTaken(port)) && Date.now() < until) await Bun.sleep(50)
-    if (await isTaken(port)) {
-      throw new Refused(
-        `${server.name}: port ${port} (${name}) is in use by another program; --free-ports takes others.`
-      )
+    for (let told = false; await isTaken(port); told = true) {
+      if (Date.now() > until) {
+        throw new Refused(
+          `${server.name}: port ${port} (${name}) is in use by another program; --free-ports takes others.`
+        )
+      }
+      if (!told) say(server, `waits for port ${port} (${name}) …`)
+      await Bun.sleep(50)
     }
   }
 }

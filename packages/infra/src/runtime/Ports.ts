@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as RunningProcess from "./RunningProcess.ts"
 
 /** Whether nobody listens at a TCP port of this address, at this moment. */
 export const isFree = (port: number, host: string) =>
@@ -13,28 +14,20 @@ export const isFree = (port: number, host: string) =>
     return Effect.sync(() => server.close())
   })
 
-const given = join(tmpdir(), "merkato-ports")
-
-const isAlive = (pid: number): boolean => {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
-}
+const notes = join(tmpdir(), "merkato-ports")
 
 /**
  * Notes that a port is a process's, and tells whether it could: between being found free and being listened at it looks free
  * to everybody, and so it does while who listens there is dead and about to be started again.
  */
 const take = (port: number, owner: number): boolean => {
-  const note = join(given, String(port))
+  const note = join(notes, String(port))
   try {
-    mkdirSync(given, { recursive: true })
+    mkdirSync(notes, { recursive: true })
     writeFileSync(note, String(owner), { flag: "wx" })
   } catch {
     try {
-      if (isAlive(Number(readFileSync(note, "utf8")))) return false
+      if (RunningProcess.answers(Number(readFileSync(note, "utf8")))) return false
       writeFileSync(note, String(owner))
     } catch {
       // Nothing can be noted there: then there is only whether somebody listens.
